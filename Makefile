@@ -1,0 +1,85 @@
+# What a change needs, and all that CI calls. `make` lists the verbs.
+# Nothing is installed: tools are pinned in internal/tools and run by `go tool`.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory
+
+# A workspace in a parent folder would hide what go.mod says.
+export GOWORK := off
+
+TOOLS := $(CURDIR)/internal/tools
+BIN   := $(CURDIR)/.bin
+BUF   := go tool -modfile=$(TOOLS)/go.mod buf
+
+# The modules of this repository, and `go ... ` run in each of them.
+MODULES := $(patsubst %/go.mod,%,$(wildcard ./go.mod ./examples/go.mod))
+LINT    := tool -modfile=$(TOOLS)/lint/go.mod golangci-lint
+
+define newline
+
+
+endef
+each = $(foreach m,$(MODULES),go -C $(m) $(1)$(newline))
+
+# Benchmarks: make bench BENCH=Unary COUNT=10 CPU=1,2,4
+BENCH     ?= .
+BENCHTIME ?= 1s
+COUNT     ?= 1
+CPU       ?= 1,2
+BENCHED   := $(patsubst %,./%,$(wildcard interceptor budget hedge policy otelobs classify))
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List the verbs
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: test
+test: ## Run all tests with the race detector, examples included
+	$(call each,test -race ./...)
+
+.PHONY: lint
+lint: ## Vet, lint and check the format of Go and proto files
+	$(call each,vet ./...)
+	$(call each,$(LINT) run)
+	$(BUF) lint
+
+.PHONY: fmt
+fmt: ## Format all Go files
+	$(call each,$(LINT) fmt)
+
+.PHONY: check-fmt
+check-fmt: ## Fail if a Go file is not formatted
+	$(call each,$(LINT) fmt --diff)
+
+.PHONY: generate
+generate: ## Generate the Go code of the proto files
+	$(BUF) generate
+
+# Generates into a folder aside, so that it needs no clean tree and leaves it
+# alone. diff -N takes a file that is missing on one side as empty: a stale file
+# fails as a forgotten one does.
+.PHONY: check-generate
+check-generate: ## Fail if generated code or a go.mod is out of date
+	@aside=$$(mktemp -d); trap 'rm -rf "$$aside"' EXIT; \
+	$(BUF) generate --output "$$aside"; \
+	stale=0; \
+	for f in $$( (find . -name '*.pb.go'; cd "$$aside"; find . -name '*.pb.go') | sort -u); do \
+		diff -uN "$$f" "$$aside/$$f" || stale=1; \
+	done; \
+	if [ $$stale = 1 ]; then echo 'generated code is out of date: run make generate' >&2; exit 1; fi
+	$(call each,mod tidy -diff)
+
+.PHONY: bench
+bench: ## Run the benchmarks (BENCH, BENCHTIME, COUNT, CPU)
+	go test -run '^$$' -bench '$(BENCH)' -benchmem -benchtime $(BENCHTIME) \
+		-count $(COUNT) -cpu $(CPU) -timeout 2h $(BENCHED)
+
+.PHONY: e2e
+e2e: $(BIN)/jaeger ## Run the tests that look at rego's spans in a real Jaeger
+	REGO_JAEGER=$(BIN)/jaeger go -C examples test -race -count=1 ./jaeger/...
+
+# Some minutes on a new machine; afterwards the build cache has it.
+$(BIN)/jaeger: $(TOOLS)/jaeger/go.mod $(TOOLS)/jaeger/go.sum
+	go -C $(TOOLS)/jaeger build -o $@ github.com/jaegertracing/jaeger/cmd/jaeger
