@@ -1,0 +1,96 @@
+package classify
+
+import "google.golang.org/grpc/codes"
+
+// GRPC is the default classifier. The first row that fits decides:
+//
+//	the attempt                                      method not known idempotent   idempotent
+//	OK                                               success                       success
+//	caller cancelled, or its deadline passed         abort                         abort
+//	pushback negative or unparsable, a delay above
+//	  MaxHint, QuotaFailure                          stop                          stop
+//	not sent, and UNAVAILABLE or attempt timeout     retry                         retry
+//	server asks (pushback ≥ 0, RetryInfo) on
+//	  UNAVAILABLE, RESOURCE_EXHAUSTED                retry                         retry
+//	  ABORTED                                        stop                          retry
+//	UNAVAILABLE, answered or unknown                 stop: not idempotent          retry
+//	the attempt's own timeout                        stop: not idempotent          retry
+//	anything else                                    stop                          stop
+//
+// A server that asks for a retry vouches that it did not do the work; that is
+// why its word is enough for methods of which nothing is known (gRFC A6 lets
+// servers drive retries through pushback; google.rpc.RetryInfo says when a
+// client may come back).
+var GRPC Classifier = Func(classifyGRPC)
+
+func classifyGRPC(a *Attempt) Outcome {
+	if o := common(a); o.Kind != Undecided {
+		return o
+	}
+	code := a.Code()
+	if a.Delivery == DeliveryNotSent && (code == codes.Unavailable || a.TimedOut) {
+		return Outcome{Retryable, ReasonNotSent}
+	}
+	if a.Hint.Asks() {
+		switch code {
+		case codes.Unavailable, codes.ResourceExhausted:
+			return Outcome{Retryable, ReasonServerAsked}
+		case codes.Aborted:
+			return ifIdempotent(a, ReasonServerAsked)
+		}
+	}
+	switch {
+	case a.TimedOut:
+		return ifIdempotent(a, ReasonAttemptTimeout)
+	case code == codes.Unavailable:
+		return ifIdempotent(a, ReasonUnavailable)
+	case code == codes.ResourceExhausted && a.Delivery == DeliveryAnswered:
+		return Outcome{NonRetryable, ReasonOverloaded}
+	}
+	return Outcome{NonRetryable, ReasonFatalCode}
+}
+
+// Codes returns gRFC A6's rule for those who list codes themselves: an attempt
+// that failed with one of codes is retryable, whatever the idempotency of the
+// method, since listing a code states that repeating is safe. Other failures end
+// the call. As in A6 the attempt's own timeout is no exception: it is retryable
+// if DEADLINE_EXCEEDED is listed.
+func Codes(list ...codes.Code) Classifier {
+	var set uint32
+	for _, c := range list {
+		if c < 32 {
+			set |= 1 << c
+		}
+	}
+	return Func(func(a *Attempt) Outcome {
+		if o := common(a); o.Kind != Undecided {
+			return o
+		}
+		if c := a.Code(); c < 32 && set&(1<<c) != 0 {
+			return Outcome{Retryable, ReasonListedCode}
+		}
+		return Outcome{NonRetryable, ReasonFatalCode}
+	})
+}
+
+// common holds the rows that no list of codes changes.
+func common(a *Attempt) Outcome {
+	switch {
+	case a.Err == nil:
+		return Outcome{Kind: Success}
+	case a.CallerDone:
+		return Outcome{Abort, ReasonCallerDone}
+	case a.Hint.Kind == HintStop:
+		return Outcome{NonRetryable, ReasonPushbackStop}
+	case a.Hint.Kind == HintQuota:
+		return Outcome{NonRetryable, ReasonQuotaExceeded}
+	}
+	return Outcome{}
+}
+
+func ifIdempotent(a *Attempt, r Reason) Outcome {
+	if a.Idempotency.AllowsRetry() {
+		return Outcome{Retryable, r}
+	}
+	return Outcome{NonRetryable, ReasonNotIdempotent}
+}
