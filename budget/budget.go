@@ -1,0 +1,150 @@
+package budget
+
+import (
+	"fmt"
+	"math"
+)
+
+// Kind says what an attempt is within its call.
+type Kind uint8
+
+const (
+	// Original is the first attempt of a call.
+	Original Kind = iota
+	// Retry is sent after an attempt has failed.
+	Retry
+	// Hedge is sent beside a running attempt.
+	Hedge
+)
+
+// String returns the kind in lower case: "original", "retry" or "hedge".
+func (k Kind) String() string {
+	switch k {
+	case Original:
+		return "original"
+	case Retry:
+		return "retry"
+	case Hedge:
+		return "hedge"
+	}
+	return fmt.Sprintf("Kind(%d)", uint8(k))
+}
+
+// Result says how an attempt ended, as far as budgets care.
+type Result uint8
+
+const (
+	// Unsent gives the place back: nothing reached the wire.
+	Unsent Result = iota
+	// Success is an attempt whose outcome is success.
+	Success
+	// Failure is a failure that retries are for: a retryable outcome, or one
+	// whose retry the server refused by pushback.
+	Failure
+	// Neutral is anything else: a non-retryable error, a cancelled attempt, a
+	// hedge that lost.
+	Neutral
+)
+
+// String returns the result in lower case: "unsent", "success", "failure" or
+// "neutral".
+func (r Result) String() string {
+	switch r {
+	case Unsent:
+		return "unsent"
+	case Success:
+		return "success"
+	case Failure:
+		return "failure"
+	case Neutral:
+		return "neutral"
+	}
+	return fmt.Sprintf("Result(%d)", uint8(r))
+}
+
+// A Budget limits extra attempts, that is, retries and hedges. Originals are
+// never denied; they are reported so that a budget can count them.
+//
+// Implementations must be safe for concurrent use and must not block.
+type Budget interface {
+	// Acquire asks to send one attempt. It returns true for every Original.
+	Acquire(Kind) bool
+	// Release says how the attempt ended, exactly once for every Acquire that
+	// returned true, and with the same kind.
+	Release(Kind, Result)
+}
+
+// A Lease is one attempt that a budget has granted. It is released once; the
+// zero Lease holds nothing. A Lease belongs to one attempt and is not for use
+// by several goroutines at a time; copies of a Lease must not all be released.
+type Lease struct {
+	budget Budget
+	kind   Kind
+}
+
+// Take asks b for one attempt of kind k and reports whether it is granted. A
+// nil b grants everything. The lease of a denied attempt holds nothing.
+func Take(b Budget, k Kind) (Lease, bool) {
+	if b == nil {
+		return Lease{}, true
+	}
+	if !b.Acquire(k) {
+		return Lease{}, false
+	}
+	return Lease{b, k}, true
+}
+
+// Release tells the budget how the attempt ended. Only the first call counts.
+func (l *Lease) Release(r Result) {
+	if l.budget == nil {
+		return
+	}
+	b := l.budget
+	l.budget = nil
+	b.Release(l.kind, r)
+}
+
+// All returns a budget that grants an attempt when all of the given ones do.
+// They are asked in order; when one refuses, those before it are released with
+// [Unsent] and those after it are not asked. So put the one that refuses most
+// often first. Nil budgets are left out, and with none left everything is
+// granted.
+func All(budgets ...Budget) Budget {
+	a := make(all, 0, len(budgets))
+	for _, b := range budgets {
+		if b != nil {
+			a = append(a, b)
+		}
+	}
+	return a
+}
+
+type all []Budget
+
+func (a all) Acquire(k Kind) bool {
+	for i, b := range a {
+		if !b.Acquire(k) {
+			a[:i].Release(k, Unsent)
+			return false
+		}
+	}
+	return true
+}
+
+func (a all) Release(k Kind, r Result) {
+	for _, b := range a {
+		b.Release(k, r)
+	}
+}
+
+// checkRange is written so that NaN, for which every comparison is false, is
+// refused too.
+func checkRange(field string, v, low, high float64) error {
+	if v >= low && v <= high {
+		return nil
+	}
+	if math.IsInf(v, 0) || math.IsNaN(v) {
+		return fmt.Errorf("%s: must be a finite number, got %v", field, v)
+	}
+	return fmt.Errorf("%s: must be between %v and %v, got %v", field, low, high, v)
+}

@@ -1,0 +1,89 @@
+package budget
+
+import "sync/atomic"
+
+// ConcurrencyConfig says how much a [Concurrency] allows. Envoy's defaults are
+// a Share of 0.2 and a Min of 3.
+type ConcurrencyConfig struct {
+	// Share is the part of all attempts in flight that may be extra ones, from
+	// 0 to 1. Zero means that only Min are allowed. It is rounded to a
+	// millionth.
+	Share float64
+
+	// Min is how many extra attempts may be in flight however few attempts
+	// there are, from 0 to a million. Zero means none.
+	Min int
+}
+
+// Concurrency limits how many extra attempts are in flight at a time.
+//
+// One more is granted while those in flight are fewer than
+//
+//	max(Min, Share × attempts in flight)
+//
+// in whole attempts, originals and extra ones counted alike. An attempt holds
+// its place from Acquire to Release, however it ends. When attempts end, and
+// the share shrinks with them, extra attempts already granted keep their place.
+//
+// Because it counts what is in flight, it allows more extra attempts per second
+// the faster they end: of a server that fails at once, it bounds the
+// concurrency but hardly the load. Combine it with a [Ratio] for that.
+//
+// Source: Envoy's retry budget (budget_percent, min_retry_concurrency).
+//
+// Make one with [NewConcurrency].
+type Concurrency struct {
+	share int64
+	min   int64
+
+	originals cells // in flight
+	extra     atomic.Int64
+}
+
+// NewConcurrency returns a Concurrency with nothing in flight. The zero config
+// allows no extra attempt at all. An error names the field: share or min.
+func NewConcurrency(c ConcurrencyConfig) (*Concurrency, error) {
+	if err := checkRange("share", c.Share, 0, 1); err != nil {
+		return nil, err
+	}
+	if err := checkRange("min", float64(c.Min), 0, 1e6); err != nil {
+		return nil, err
+	}
+	return &Concurrency{share: units(c.Share), min: int64(c.Min), originals: newCells()}, nil
+}
+
+// Acquire implements [Budget].
+func (c *Concurrency) Acquire(k Kind) bool {
+	if k == Original {
+		c.originals.mine().originals.Add(1)
+		return true
+	}
+	for {
+		extra := c.extra.Load()
+		if extra >= c.min && !c.withinShare(extra) {
+			return false
+		}
+		if c.extra.CompareAndSwap(extra, extra+1) {
+			return true
+		}
+	}
+}
+
+// Release implements [Budget].
+func (c *Concurrency) Release(k Kind, _ Result) {
+	if k == Original {
+		c.originals.mine().originals.Add(-1)
+		return
+	}
+	c.extra.Add(-1)
+}
+
+// withinShare reports whether one more fits. The sum over cells is exact when
+// no original begins or ends meanwhile, and else off by those at most.
+func (c *Concurrency) withinShare(extra int64) bool {
+	inFlight := extra
+	for i := range c.originals {
+		inFlight += c.originals[i].originals.Load()
+	}
+	return (extra+1)*attempt <= c.share*inFlight
+}

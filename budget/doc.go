@@ -1,0 +1,18 @@
+// Package budget limits the extra load that retries and hedges put on a
+// server. A call's first attempt is never denied; every further attempt asks a
+// [Budget] first, and is not sent when the answer is no.
+//
+// What surprises people: with [Ratio], the default, a retry that succeeds
+// costs nothing in the end. It is given back when it is released, so
+// scattered failures can all be repaired, while in an outage, where retries
+// fail too, the budget is soon spent and the server sees little more than its
+// normal load.
+//
+// Begin with [Default]. [Conservative] has half its share; [NewRatio] takes other
+// numbers. [TokenBucket] allows a steady rate whatever the traffic,
+// [Throttle] is gRPC's own retry throttling, [Concurrency] limits extra
+// attempts in flight, and [All] combines them.
+//
+// Every budget here is safe for concurrent use, decides without locks and
+// without allocation, and keeps no goroutine.
+package budget

@@ -1,0 +1,121 @@
+package budget_test
+
+import (
+	"fmt"
+
+	"github.com/rego-go/rego/budget"
+)
+
+// In an outage every attempt fails, and a thousand calls may send ten extra
+// attempts that were saved up and a hundred that they pay for themselves.
+func ExampleDefault() {
+	b := budget.Default()
+	extra := 0
+	for range 1000 {
+		original, _ := budget.Take(b, budget.Original) // never denied
+		original.Release(budget.Failure)
+		if retry, ok := budget.Take(b, budget.Retry); ok {
+			retry.Release(budget.Failure)
+			extra++
+		}
+	}
+	fmt.Println("about a hundred:", 110 <= extra && extra <= 115) // a few come with time
+	// Output: about a hundred: true
+}
+
+func ExampleNewRatio() {
+	hedges, err := budget.NewRatio(budget.RatioConfig{Ratio: 0.02})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	for range 100 {
+		hedges.Acquire(budget.Original)
+	}
+	fmt.Println(hedges.Acquire(budget.Hedge), hedges.Acquire(budget.Hedge), hedges.Acquire(budget.Hedge))
+
+	_, err = budget.NewRatio(budget.RatioConfig{Ratio: 20})
+	fmt.Println(err)
+	// Output:
+	// true true false
+	// ratio: must be between 0 and 1, got 20
+}
+
+func ExampleTake() {
+	b, err := budget.NewRatio(budget.RatioConfig{Ratio: 1})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	call, _ := budget.Take(b, budget.Original)
+	call.Release(budget.Failure)
+
+	retry, ok := budget.Take(b, budget.Retry)
+	fmt.Println("retry:", ok, "balance:", b.Balance())
+	retry.Release(budget.Success)
+	fmt.Println("given back, balance:", b.Balance())
+	// Output:
+	// retry: true balance: 0
+	// given back, balance: 1
+}
+
+func ExampleAll() {
+	shared := budget.Default()
+	hedges, err := budget.NewRatio(budget.RatioConfig{Ratio: 0.02})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	b := budget.All(hedges, shared)
+	fmt.Println("original:", b.Acquire(budget.Original))
+	fmt.Println("hedge:", b.Acquire(budget.Hedge)) // one call has not paid for it yet
+	// Output:
+	// original: true
+	// hedge: false
+}
+
+func ExampleNewTokenBucket() {
+	b, err := budget.NewTokenBucket(budget.TokenBucketConfig{PerSecond: 0.001, Burst: 2})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(b.Acquire(budget.Retry), b.Acquire(budget.Hedge), b.Acquire(budget.Retry))
+	// Output: true true false
+}
+
+func ExampleNewThrottle() {
+	b, err := budget.NewThrottle(budget.ThrottleConfig{MaxTokens: 4, TokenRatio: 0.1})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	for range 3 {
+		call, _ := budget.Take(b, budget.Original)
+		fmt.Println(b.Balance(), b.Acquire(budget.Retry))
+		call.Release(budget.Failure)
+	}
+	// Output:
+	// 4 true
+	// 3 true
+	// 2 false
+}
+
+func ExampleNewConcurrency() {
+	b, err := budget.NewConcurrency(budget.ConcurrencyConfig{Share: 0.2, Min: 1})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	first, ok := budget.Take(b, budget.Retry)
+	fmt.Println("first:", ok)
+	_, ok = budget.Take(b, budget.Retry)
+	fmt.Println("second:", ok)
+	first.Release(budget.Failure)
+	_, ok = budget.Take(b, budget.Retry)
+	fmt.Println("after the first:", ok)
+	// Output:
+	// first: true
+	// second: false
+	// after the first: true
+}

@@ -1,0 +1,243 @@
+package budget
+
+import (
+	"flag"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+var seedFlag = flag.Uint64("seed", 0, "run the property tests with this seed only")
+
+// eachSeed runs a property with many seeds. A failure names its seed.
+func eachSeed(t *testing.T, n int, property func(*testing.T, uint64)) {
+	t.Helper()
+	if *seedFlag != 0 {
+		property(t, *seedFlag)
+		return
+	}
+	for range n {
+		property(t, rand.Uint64())
+	}
+}
+
+// A moment is what happened at one instant of a bubble's time.
+type moment struct {
+	at        time.Duration
+	originals int64
+	granted   int64
+	givenBack int64
+}
+
+// traffic is what several goroutines do to one budget: originals in bursts,
+// extra attempts, and the ends of those, some in a later moment than their
+// beginning.
+type traffic struct {
+	budget    *Ratio
+	givesBack bool // some attempts succeed or are not sent
+
+	mu       sync.Mutex
+	inFlight []Kind
+}
+
+func (tr *traffic) moment(rng *rand.Rand, at time.Duration) moment {
+	m := moment{at: at}
+	quiet := rng.IntN(3) == 0 // extra attempts only
+	var wg sync.WaitGroup
+	for range 1 + rng.IntN(6) {
+		rng := rand.New(rand.NewPCG(rng.Uint64(), 0))
+		wg.Go(func() {
+			for range rng.IntN(120) {
+				switch op := rng.IntN(4); {
+				case op == 0 && !quiet:
+					n := 1 + rng.IntN(20)
+					for range n {
+						tr.budget.Acquire(Original)
+					}
+					atomic.AddInt64(&m.originals, int64(n))
+				case op <= 2:
+					tr.begin(&m, Retry+Kind(rng.IntN(2)))
+				default:
+					tr.end(&m, Result(rng.IntN(4)))
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return m
+}
+
+func (tr *traffic) begin(m *moment, k Kind) {
+	if !tr.budget.Acquire(k) {
+		return
+	}
+	atomic.AddInt64(&m.granted, 1)
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	tr.inFlight = append(tr.inFlight, k)
+}
+
+func (tr *traffic) end(m *moment, r Result) {
+	tr.mu.Lock()
+	if len(tr.inFlight) == 0 {
+		tr.mu.Unlock()
+		return
+	}
+	k := tr.inFlight[0]
+	tr.inFlight = tr.inFlight[1:]
+	tr.mu.Unlock()
+
+	if !tr.givesBack {
+		r = Failure
+	}
+	if r == Unsent || r == Success && k == Retry {
+		atomic.AddInt64(&m.givenBack, 1) // before it can be granted again
+	}
+	tr.budget.Release(k, r)
+}
+
+// The promise in the documentation of Ratio, for every span of time.
+func TestRatioKeepsItsPromise(t *testing.T) {
+	t.Parallel()
+	eachSeed(t, 40, func(t *testing.T, seed uint64) {
+		synctest.Test(t, func(t *testing.T) {
+			rng := rand.New(rand.NewPCG(seed, 0))
+			config := RatioConfig{
+				Ratio:        []float64{0, 0.02, 0.1, 0.5}[rng.IntN(4)],
+				MinPerSecond: []float64{0, 0.5, 10, 300}[rng.IntN(4)],
+			}
+			tr := &traffic{budget: newRatio(config), givesBack: rng.IntN(2) == 0}
+			began := time.Now()
+			var moments []moment
+			for range 80 {
+				moments = append(moments, tr.moment(rng, time.Since(began)))
+				time.Sleep(pause(rng)) // of the bubble's time
+			}
+			checkSpans(t, tr, config, moments, seed)
+		})
+	})
+}
+
+// pause is mostly short, and sometimes long enough for all to be forgotten.
+func pause(rng *rand.Rand) time.Duration {
+	most := []time.Duration{time.Millisecond, 50 * time.Millisecond, 400 * time.Millisecond, 3 * time.Second}
+	return time.Duration(rng.Int64N(int64(most[rng.IntN(len(most))])))
+}
+
+func checkSpans(t *testing.T, tr *traffic, c RatioConfig, moments []moment, seed uint64) {
+	t.Helper()
+	cells := float64(len(tr.budget.account.cells))
+	for i, first := range moments {
+		recent := lookEvery * cells
+		for _, m := range moments[:i] {
+			if first.at-m.at <= time.Second+eighth {
+				recent += float64(m.originals)
+			}
+		}
+		saved := max(1, c.MinPerSecond+c.Ratio*recent)
+		atHand := 0.0
+		if saved >= 2*4*cells { // else no withdrawal takes two
+			atHand = saved / 4
+		}
+		if tr.givesBack {
+			atHand += cells
+		}
+		if i == 0 { // from the beginning there are no allowances
+			saved, atHand = c.MinPerSecond, 0
+		}
+
+		var originals, extra int64
+		for _, m := range moments[i:] {
+			originals += m.originals
+			extra += m.granted - m.givenBack
+			limit := c.Ratio*float64(originals) + c.MinPerSecond*(m.at-first.at).Seconds() + saved + atHand
+			require.LessOrEqual(t, float64(extra), limit+1e-6,
+				"seed %d: %+v: from %v to %v", seed, c, first.at, m.at)
+		}
+	}
+}
+
+// Originals date themselves, if no extra attempt and no balance is asked for.
+func TestRatioForgetsUnasked(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newRatio(RatioConfig{Ratio: 0.1})
+		for range 10_000 {
+			b.Acquire(Original)
+		}
+		time.Sleep(time.Second + eighth) // of the bubble's time
+		cells := float64(len(b.account.cells))
+		require.LessOrEqual(t, b.Balance(), max(1, 0.1*lookEvery*cells))
+	})
+}
+
+// Nothing that was earned gets lost among goroutines, and nothing is granted
+// twice: with time standing still the sum is exact.
+func TestRatioIsExactAmongGoroutines(t *testing.T) {
+	t.Parallel()
+	for range 50 {
+		synctest.Test(t, func(t *testing.T) {
+			b := newRatio(RatioConfig{Ratio: 0.1})
+			var granted atomic.Int64
+			var wg sync.WaitGroup
+			for range 8 {
+				wg.Go(func() {
+					for i := range 1000 {
+						b.Acquire(Original)
+						switch {
+						case !b.Acquire(Retry):
+						case i%3 == 0:
+							b.Release(Retry, Success)
+						default:
+							granted.Add(1)
+						}
+					}
+				})
+			}
+			wg.Wait()
+			for b.Acquire(Hedge) {
+				granted.Add(1)
+			}
+			require.Equal(t, int64(800), granted.Load())
+		})
+	}
+}
+
+// The same outside of a bubble: goroutines on real processors and a real clock,
+// which only the floor depends on.
+func TestRatioHoldsOnRealProcessors(t *testing.T) {
+	t.Parallel()
+	eachSeed(t, 4, func(t *testing.T, seed uint64) {
+		b := newRatio(RatioConfig{Ratio: 0.1, MinPerSecond: 50})
+		began := time.Now()
+		var originals, spent atomic.Int64
+		var wg sync.WaitGroup
+		for g := range uint64(8) {
+			rng := rand.New(rand.NewPCG(seed, g))
+			wg.Go(func() {
+				for range 20_000 {
+					if b.Acquire(Original); rng.IntN(2) == 0 {
+						b.Release(Original, Failure)
+					}
+					originals.Add(1)
+					k, r := Retry+Kind(rng.IntN(2)), Result(rng.IntN(4))
+					if !b.Acquire(k) {
+						continue
+					}
+					if b.Release(k, r); r == Failure || r == Neutral || k == Hedge && r == Success {
+						spent.Add(1)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		limit := 0.1*float64(originals.Load()) + 50*(1+time.Since(began).Seconds())
+		require.LessOrEqual(t, float64(spent.Load()), limit, "seed %d", seed)
+		require.Positive(t, spent.Load(), "seed %d", seed)
+	})
+}

@@ -1,0 +1,88 @@
+package budget
+
+import (
+	"fmt"
+	"time"
+)
+
+// TokenBucketConfig says how much a [TokenBucket] allows.
+type TokenBucketConfig struct {
+	// PerSecond is how many extra attempts per second are allowed in the long
+	// run, above 0 and at most a million. It is rounded to a millionth.
+	PerSecond float64
+
+	// Burst is how many can be saved up, from 1 to a million. Zero means one
+	// second's worth, and at least one.
+	Burst float64
+}
+
+// TokenBucket allows extra attempts at a steady rate, whatever the traffic and
+// however they end: the classic.
+//
+// A new bucket is full. An extra attempt takes one token and is denied when
+// there is less than one; PerSecond tokens are added each second up to Burst.
+// An attempt that was not sent is given back, no other is. Originals take no
+// token. So over any span of time
+//
+//	granted - given back ≤ PerSecond × seconds + Burst
+//
+// and beyond it at most one per cell and a quarter of Burst, which are kept at
+// hand as in [Ratio].
+//
+// Make one with [NewTokenBucket].
+type TokenBucket struct {
+	perSecond int64
+	burst     int64
+	began     time.Time
+
+	account account
+}
+
+// NewTokenBucket returns a full bucket. An error names the field: per_second or
+// burst.
+func NewTokenBucket(c TokenBucketConfig) (*TokenBucket, error) {
+	if err := checkRange("per_second", c.PerSecond, 0, maxPerSecond); err != nil {
+		return nil, err
+	}
+	if units(c.PerSecond) == 0 {
+		return nil, fmt.Errorf("per_second: must be at least a millionth, got %v", c.PerSecond)
+	}
+	if c.Burst == 0 {
+		c.Burst = max(1, c.PerSecond)
+	}
+	if err := checkRange("burst", c.Burst, 1, maxPerSecond); err != nil {
+		return nil, err
+	}
+	return &TokenBucket{
+		perSecond: units(c.PerSecond),
+		burst:     units(c.Burst),
+		began:     time.Now(),
+		account:   account{cells: newCells()},
+	}, nil
+}
+
+// Acquire implements [Budget].
+func (b *TokenBucket) Acquire(k Kind) bool {
+	return k == Original || b.account.spend() || b.account.withdraw(b.earned(b.now()))
+}
+
+// Release implements [Budget].
+func (b *TokenBucket) Release(k Kind, r Result) {
+	if k != Original && r == Unsent {
+		b.account.giveBack()
+	}
+}
+
+// Balance returns how many tokens there are.
+// It reads the clock, and what exceeds Burst is forfeited then.
+func (b *TokenBucket) Balance() float64 { return b.balance(b.now()) }
+
+func (b *TokenBucket) balance(now time.Duration) float64 {
+	return attempts(b.account.balance(b.earned(now)))
+}
+
+func (b *TokenBucket) now() time.Duration { return time.Since(b.began) }
+
+func (b *TokenBucket) earned(now time.Duration) (earned, most int64) {
+	return b.burst + accrued(b.perSecond, now), b.burst
+}
