@@ -1,0 +1,183 @@
+// Package policy says what a client does when an attempt fails: how often, how
+// fast and how long it tries, for which methods.
+//
+// A [Policy] is plain data: it can be printed, kept and handed around. The
+// rule that surprises people: zero fields mean the documented default, so the
+// zero Policy is [Default] and is ready for use. A policy never makes a method
+// retryable by itself; that takes its Idempotency or its Codes.
+//
+// Start with [Default], name the methods in a [Rule], put the rules in a [Set],
+// and hand the set (or a [Store], to change it while calls run) to the
+// interceptor.
+package policy
+
+import (
+	"math"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/rego-go/rego/classify"
+)
+
+// Limits that Validate holds every policy to.
+const (
+	// MaxAttempts is the most attempts a policy may ask for. An interceptor
+	// allows fewer unless told otherwise.
+	MaxAttempts = 100
+	// MaxDuration bounds every duration of a policy.
+	MaxDuration = 24 * time.Hour
+	// MaxMultiplier bounds the growth of a backoff.
+	MaxMultiplier = 100
+)
+
+// Policy is the resilience envelope of a method.
+type Policy struct {
+	// Name is shown in timelines, spans and errors. It may be empty.
+	Name string
+	// Idempotency declares what repeating the method does. Unknown, the zero
+	// value, leaves it to the method's descriptor.
+	Idempotency classify.Idempotency
+	// Timeout bounds the whole call, waits included. The caller's deadline
+	// holds too: the earlier wins. Zero means the caller's deadline alone.
+	Timeout time.Duration
+	// AttemptTimeout bounds one attempt. The last attempt gets all the time
+	// that is left of a call that has a deadline. Zero means no such bound.
+	AttemptTimeout time.Duration
+	Retry          Retry
+	Hedge          Hedge
+	// Budget names the budget that extra attempts are taken from. Empty means
+	// the shared budget of the target.
+	Budget string
+	// Classifier names the classifier. Empty means Retry.Codes if there are
+	// any, and else classify.GRPC.
+	Classifier string
+}
+
+// Retry says how failed attempts are repeated.
+type Retry struct {
+	// Off switches retries off, whatever the other fields say.
+	Off bool
+	// MaxAttempts counts every attempt of a call, the first and hedges
+	// included. Zero means 3, one means no retries.
+	MaxAttempts int
+	// Backoff is the wait between attempts.
+	Backoff Backoff
+	// Codes makes attempts that failed with one of these retryable, whatever
+	// the idempotency (gRFC A6's retryableStatusCodes). Empty means
+	// classify.GRPC decides.
+	Codes []codes.Code
+}
+
+// Hedge says when a second attempt is started beside a running one. The zero
+// Hedge is off. At most one of MaxExtraLoad, Percentile and Delay may be set.
+//
+// Hedging is not in force yet: the fields are validated and kept.
+type Hedge struct {
+	// Off switches hedging off, whatever the other fields say.
+	Off bool
+	// MaxExtraLoad is the share of extra attempts hedging may cause, 0.02 for
+	// two percent. The delay follows from the method's own latency.
+	MaxExtraLoad float64
+	// Percentile starts a hedge when an attempt takes longer than this quantile
+	// of the method's latency, 0.95 for the slowest twentieth.
+	Percentile float64
+	// Delay starts a hedge after a fixed time.
+	Delay time.Duration
+	// MinDelay is the least time before a hedge. Zero means 1 ms.
+	MinDelay time.Duration
+}
+
+// On reports whether h asks for hedges.
+func (h Hedge) On() bool {
+	return !h.Off && (h.MaxExtraLoad > 0 || h.Percentile > 0 || h.Delay > 0)
+}
+
+// The defaults, which zero fields stand for.
+const (
+	DefaultMaxAttempts    = 3
+	DefaultInitialBackoff = 50 * time.Millisecond
+	DefaultMultiplier     = 2
+	DefaultMaxBackoff     = 5 * time.Second
+	DefaultMinHedgeDelay  = time.Millisecond
+)
+
+// Default returns the policy of methods that no rule covers, spelled out: three
+// attempts, backoff from 50 ms doubling to 5 s with full jitter, no timeouts, no
+// hedging.
+func Default() Policy { return Policy{}.withDefaults() }
+
+func (p Policy) withDefaults() Policy {
+	if p.Retry.MaxAttempts == 0 {
+		p.Retry.MaxAttempts = DefaultMaxAttempts
+	}
+	p.Retry.Backoff = p.Retry.Backoff.withDefaults()
+	if p.Hedge.MinDelay == 0 {
+		p.Hedge.MinDelay = DefaultMinHedgeDelay
+	}
+	return p
+}
+
+// Validate reports every fault of p, each with its field path, as one error, or
+// nil. The error is a [Faults].
+func (p Policy) Validate() error {
+	var f faults
+	p.validate(&f)
+	return f.err()
+}
+
+func (p Policy) validate(f *faults) {
+	if !p.Idempotency.Valid() {
+		f.add("idempotency", "unknown value %d", p.Idempotency)
+	}
+	f.duration("timeout", p.Timeout)
+	f.duration("attempt_timeout", p.AttemptTimeout)
+	if p.Timeout > 0 && p.AttemptTimeout > p.Timeout {
+		f.add("attempt_timeout", "must not exceed timeout %v, got %v", p.Timeout, p.AttemptTimeout)
+	}
+	p.Retry.validate(f.in("retry"))
+	p.Hedge.validate(f.in("hedge"))
+	if p.Classifier != "" && len(p.Retry.Codes) > 0 {
+		f.add("classifier", "must not be set beside retry.codes")
+	}
+}
+
+func (r Retry) validate(f *faults) {
+	if r.MaxAttempts < 0 || r.MaxAttempts > MaxAttempts {
+		f.add("max_attempts", "must be between 1 and %d (0 means %d), got %d", MaxAttempts, DefaultMaxAttempts, r.MaxAttempts)
+	}
+	r.Backoff.validate(f.in("backoff"))
+	for i, c := range r.Codes {
+		if c == codes.OK || c > codes.Unauthenticated {
+			f.at("codes", i).add("", "is not an error code: %v", c)
+		}
+	}
+}
+
+func (h Hedge) validate(f *faults) {
+	f.share("max_extra_load", h.MaxExtraLoad)
+	f.share("percentile", h.Percentile)
+	f.duration("delay", h.Delay)
+	f.duration("min_delay", h.MinDelay)
+	set := 0
+	for _, on := range []bool{h.MaxExtraLoad != 0, h.Percentile != 0, h.Delay != 0} {
+		if on {
+			set++
+		}
+	}
+	if set > 1 {
+		f.add("", "at most one of max_extra_load, percentile and delay may be set")
+	}
+}
+
+func (f *faults) duration(field string, d time.Duration) {
+	if d < 0 || d > MaxDuration {
+		f.add(field, "must be between 0 and %v, got %v", MaxDuration, d)
+	}
+}
+
+func (f *faults) share(field string, v float64) {
+	if math.IsNaN(v) || v < 0 || v >= 1 {
+		f.add(field, "must be at least 0 and below 1, got %v", v)
+	}
+}
