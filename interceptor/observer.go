@@ -1,0 +1,103 @@
+package interceptor
+
+import (
+	"context"
+	"log/slog"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+)
+
+// EventKind says what an [Event] tells.
+type EventKind uint8
+
+const (
+	// CallStart: the call begins. Given to Start.
+	CallStart EventKind = iota
+	// AttemptStart: an attempt begins. Given to Start.
+	AttemptStart
+	// AttemptEnd: an attempt has ended and is classified.
+	AttemptEnd
+	// RetryWait: a retry will be sent after Event.Wait.
+	RetryWait
+	// RetryDenied: a retry that the outcome allowed will not be sent; the
+	// last of Timeline.Denials says why.
+	RetryDenied
+	// CallEnd: the call has ended and its timeline is complete.
+	CallEnd
+)
+
+var eventKinds = [...]string{"call-start", "attempt-start", "attempt-end", "retry-wait", "retry-denied", "call-end"}
+
+func (k EventKind) String() string { return name(eventKinds[:], int(k)) }
+
+// Event is something that happened in a call. It is valid during the call of the
+// observer. Kinds will be added; an observer ignores those it does not know.
+type Event struct {
+	Kind EventKind
+	Time time.Time
+	// Timeline is the call so far. It is complete at CallEnd, and may be kept
+	// from then on.
+	Timeline *Timeline
+	// Attempt is the attempt the event is about, for AttemptStart and AttemptEnd.
+	Attempt *Attempt
+	// Wait and WaitReason are the wait before a retry, for RetryWait.
+	Wait       time.Duration
+	WaitReason WaitReason
+	// Err is the error of the attempt or call, for AttemptEnd and CallEnd.
+	Err error
+}
+
+// Observer is told what happens in calls. It is called on the goroutine where it
+// happens, from many calls at once, and slows them by the time it takes.
+//
+// An observer that panics is cut off and reported once through the logger; the
+// call goes on, and no call is told to it again.
+type Observer interface {
+	// Start is called for CallStart and AttemptStart. What it returns becomes
+	// the context of the call or attempt, so that what runs inside becomes its
+	// child. It must be derived from ctx.
+	Start(ctx context.Context, e *Event) context.Context
+	// Observe is called for every other event, with the context of its call or
+	// attempt.
+	Observe(ctx context.Context, e *Event)
+}
+
+// guarded is an observer that can no longer hurt once it has panicked.
+type guarded struct {
+	observer Observer
+	log      *slog.Logger
+
+	broken atomic.Bool
+}
+
+func (g *guarded) start(ctx context.Context, e *Event) (started context.Context) {
+	if g.broken.Load() {
+		return ctx
+	}
+	defer g.cutOff(func() { started = ctx })
+	if started = g.observer.Start(ctx, e); started == nil {
+		return ctx
+	}
+	return started
+}
+
+func (g *guarded) observe(ctx context.Context, e *Event) {
+	if g.broken.Load() {
+		return
+	}
+	defer g.cutOff(func() {})
+	g.observer.Observe(ctx, e)
+}
+
+// cutOff is to be deferred around the observer's code; after a panic it calls mend.
+func (g *guarded) cutOff(mend func()) {
+	p := recover()
+	if p == nil {
+		return
+	}
+	mend()
+	if !g.broken.Swap(true) {
+		g.log.Error("rego: an observer panicked and is cut off", "panic", p, "stack", string(debug.Stack()))
+	}
+}

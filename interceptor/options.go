@@ -1,0 +1,199 @@
+package interceptor
+
+import (
+	"cmp"
+	"fmt"
+	"log/slog"
+	"slices"
+
+	"google.golang.org/grpc"
+
+	"github.com/rego-go/rego/budget"
+	"github.com/rego-go/rego/classify"
+	"github.com/rego-go/rego/policy"
+)
+
+// DefaultMaxAttempts is the most attempts a call may make, whatever its policy
+// asks for, unless [WithMaxAttempts] says otherwise (gRFC A6's cap).
+const DefaultMaxAttempts = 5
+
+// Option configures [New].
+type Option interface{ apply(*config) }
+
+// CallOption configures one call. It is a grpc.CallOption, and harmless where
+// the interceptor is not installed.
+type CallOption struct {
+	grpc.EmptyCallOption
+	call func(*call) error
+}
+
+// DualOption is both an [Option], for every call, and a grpc.CallOption, for one.
+type DualOption struct {
+	CallOption
+	all func(*config)
+}
+
+func (o DualOption) apply(c *config) { o.all(c) }
+
+type optionFunc func(*config)
+
+func (f optionFunc) apply(c *config) { f(c) }
+
+type config struct {
+	code        *policy.Table // compiled from rules; stronger than store
+	store       *policy.Store
+	rules       []policy.Rule
+	maxAttempts int
+	budgets     map[string]budget.Budget
+	newBudget   func(target string) budget.Budget
+	classifiers map[string]classify.Classifier
+	observers   []*guarded
+	log         *slog.Logger
+}
+
+func defaultBudget(string) budget.Budget { return budget.Default() }
+
+// WithPolicies takes the policies of methods from st, for the life of the
+// interceptor: every call uses what st holds when the call starts. From now on
+// st refuses sets that name a budget or classifier the interceptor does not
+// have. Default, and what nil means: no store. The last one given counts.
+func WithPolicies(st *policy.Store) Option {
+	return optionFunc(func(c *config) { c.store = cmp.Or(st, new(policy.Store)) })
+}
+
+// WithRules adds rules that are fixed in code. A rule in code is stronger than
+// anything a store says of the same method. Default: no rules.
+func WithRules(rules ...policy.Rule) Option {
+	return optionFunc(func(c *config) { c.rules = append(c.rules, rules...) })
+}
+
+// WithPolicy sets the policy of a call, or, given to [New], that of every method
+// as one rule in code. A call whose policy is invalid, or names a budget or
+// classifier the interceptor does not have, fails with INTERNAL and the faults
+// before anything is sent.
+func WithPolicy(p policy.Policy) DualOption {
+	rule := policy.Rule{Methods: []string{"*"}, Policy: p}
+	table, err := (policy.Set{Rules: []policy.Rule{rule}}).Compile()
+	if err != nil {
+		err = p.Validate() // the same faults, without the rule's path
+	}
+	return DualOption{
+		CallOption: CallOption{call: func(c *call) error {
+			if err != nil {
+				return fmt.Errorf("policy: %w", err)
+			}
+			c.said.policy = table.Lookup("")
+			return nil
+		}},
+		all: func(c *config) { c.rules = append(c.rules, rule) },
+	}
+}
+
+// WithIdempotency declares what repeating this call's request does. It is
+// stronger than policy and descriptor.
+func WithIdempotency(i classify.Idempotency) CallOption {
+	return CallOption{call: func(c *call) error {
+		if !i.Valid() {
+			return fmt.Errorf("idempotency: unknown value %d", i)
+		}
+		c.said.idempotency = i
+		return nil
+	}}
+}
+
+// IdempotencyKeyHeader is the request metadata of [WithIdempotencyKey]
+// (draft-ietf-httpapi-idempotency-key-header).
+const IdempotencyKeyHeader = "idempotency-key"
+
+// WithIdempotencyKey sends key as "idempotency-key" metadata on every attempt,
+// replacing what the caller set, and declares the call idempotent, since a server
+// that honours the key executes it once. An empty key stands for a random one of
+// 128 bits, new for each call. Use it only with servers that honour the key.
+func WithIdempotencyKey(key string) CallOption {
+	return CallOption{call: func(c *call) error {
+		c.said.idempotencyKey, c.said.sendKey = key, true
+		return nil
+	}}
+}
+
+// WithTimeline fills t when the call ends, like grpc.Peer, whatever its result.
+// t must not be read before that.
+func WithTimeline(t *Timeline) CallOption {
+	return CallOption{call: func(c *call) error {
+		c.said.timelineTo = t
+		return nil
+	}}
+}
+
+// WithObserver tells o of calls and attempts: of every call, or of one. It may be
+// given more than once; nil is ignored. Default: no observer.
+func WithObserver(o Observer) DualOption {
+	if o == nil {
+		return DualOption{CallOption{call: func(*call) error { return nil }}, func(*config) {}}
+	}
+	return DualOption{
+		CallOption: CallOption{call: func(c *call) error {
+			c.observers = append(slices.Clip(c.observers), &guarded{observer: o, log: c.interceptor.log})
+			return nil
+		}},
+		all: func(c *config) { c.observers = append(c.observers, &guarded{observer: o}) },
+	}
+}
+
+// WithMaxAttempts sets the most attempts of a call, whatever its policy asks for.
+// No policy can lift it. Default: 5.
+func WithMaxAttempts(n int) Option {
+	return optionFunc(func(c *config) { c.maxAttempts = n })
+}
+
+// WithBudget makes b known to policies as name. All methods whose policy names it
+// share it, over all targets. Nil means no limit.
+func WithBudget(name string, b budget.Budget) Option {
+	return optionFunc(func(c *config) {
+		if c.budgets == nil {
+			c.budgets = make(map[string]budget.Budget)
+		}
+		c.budgets[name] = b
+	})
+}
+
+// WithTargetBudget sets how the budget that the calls to one target share is
+// made. It is called once per target; nil from it means no limit. Default, and
+// what a nil function means: budget.Default.
+func WithTargetBudget(newBudget func(target string) budget.Budget) Option {
+	return optionFunc(func(c *config) {
+		if c.newBudget = newBudget; newBudget == nil {
+			c.newBudget = defaultBudget
+		}
+	})
+}
+
+// WithClassifier makes cl known to policies as name. Nil means classify.GRPC.
+func WithClassifier(name string, cl classify.Classifier) Option {
+	return optionFunc(func(c *config) {
+		if c.classifiers == nil {
+			c.classifiers = make(map[string]classify.Classifier)
+		}
+		c.classifiers[name] = cl
+	})
+}
+
+// WithLogger sets where the interceptor reports what it says once: a broken
+// observer, a retryPolicy underneath. Default, and what nil means: slog.Default.
+func WithLogger(l *slog.Logger) Option {
+	return optionFunc(func(c *config) { c.log = cmp.Or(l, slog.Default()) })
+}
+
+// unresolved returns a fault for each name in p that means nothing here.
+func (c *config) unresolved(path string, p *policy.Policy) (faults policy.Faults) {
+	if p.Name != "" {
+		path += fmt.Sprintf("policy %q: ", p.Name)
+	}
+	if _, ok := c.budgets[p.Budget]; !ok && p.Budget != "" {
+		faults = append(faults, policy.Fault{Path: path + "budget", Text: fmt.Sprintf("no budget is named %q", p.Budget)})
+	}
+	if _, ok := c.classifiers[p.Classifier]; !ok && p.Classifier != "" {
+		faults = append(faults, policy.Fault{Path: path + "classifier", Text: fmt.Sprintf("no classifier is named %q", p.Classifier)})
+	}
+	return faults
+}

@@ -1,0 +1,184 @@
+package interceptor
+
+import (
+	"maps"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rego-go/rego/budget"
+	"github.com/rego-go/rego/classify"
+	"github.com/rego-go/rego/policy"
+)
+
+// plan is a policy made ready for the calls of one method to one target.
+type plan struct {
+	policy      *policy.Policy
+	version     string
+	maxAttempts int
+	retriesOff  bool
+	classifier  classify.Classifier
+	looksAtOK   bool // the classifier may see more in OK than success
+	idempotency classify.Idempotency
+	budget      budget.Budget
+	usual       *typical
+}
+
+// newPlan resolves the names in p, which have been checked where p was accepted.
+func (t *target) newPlan(p *policy.Policy, version string, table *policy.Table, m *method) *plan {
+	it := t.interceptor
+	pl := &plan{
+		policy:      p,
+		version:     version,
+		maxAttempts: min(p.Retry.MaxAttempts, it.maxAttempts),
+		retriesOff:  p.Retry.Off || table.RetriesOff(),
+		classifier:  classify.GRPC,
+		idempotency: p.Idempotency,
+		budget:      t.budget,
+		usual:       &m.usual,
+	}
+	if pl.idempotency == classify.IdempotencyUnknown {
+		pl.idempotency = m.idempotency
+	}
+	if p.Budget != "" {
+		pl.budget = it.budgets[p.Budget]
+	}
+	if len(p.Retry.Codes) > 0 {
+		pl.classifier = classify.Codes(p.Retry.Codes...)
+	}
+	if cl := it.classifiers[p.Classifier]; cl != nil {
+		pl.classifier, pl.looksAtOK = cl, true
+	}
+	return pl
+}
+
+// target is what the calls to one target share: a budget, and the plans of its
+// methods, made when a method is first called and again when the store has
+// another table.
+type target struct {
+	interceptor *Interceptor
+	name        string
+	budget      budget.Budget
+
+	ready atomic.Pointer[plans] // what calls read
+
+	mu       sync.Mutex // guards making plans
+	pending  plans      // ready and what was made since
+	detours  int        // lookups that ready could not answer since it was stored
+	learned  map[string]*method
+	fallback policy.Policy
+}
+
+// plans is immutable once it is ready.
+type plans struct {
+	table    *policy.Table
+	byMethod map[string]*plan
+}
+
+// method is what is known of a method whatever its policy.
+type method struct {
+	idempotency classify.Idempotency
+	usual       typical
+}
+
+// maxMethods bounds what is kept of methods, for clients that make up names.
+const maxMethods = 16384
+
+func newTarget(it *Interceptor, name string) *target {
+	t := &target{
+		interceptor: it,
+		name:        name,
+		learned:     make(map[string]*method),
+		fallback:    policy.Default(),
+		budget:      it.newBudget(name),
+	}
+	t.ready.Store(&plans{})
+	return t
+}
+
+// plan returns the plan of a method under the table in force.
+func (t *target) plan(method string) *plan {
+	table := t.interceptor.store.Current()
+	if r := t.ready.Load(); r.table == table {
+		if p, ok := r.byMethod[method]; ok {
+			return p
+		}
+	}
+	return t.makePlan(table, method)
+}
+
+func (t *target) makePlan(table *policy.Table, method string) *plan {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.pending.table != table {
+		t.pending = plans{table, make(map[string]*plan)}
+		t.detours = 0
+	}
+	p, ok := t.pending.byMethod[method]
+	if !ok {
+		from := t.interceptor.code
+		rule := from.Lookup(method)
+		if rule == nil {
+			from = table
+			rule = from.Lookup(method)
+		}
+		if rule == nil {
+			rule = &t.fallback
+		}
+		m, kept := t.methodLocked(method)
+		p = t.newPlan(rule, from.Version(), table, m)
+		if !kept {
+			return p
+		}
+		t.pending.byMethod[method] = p
+	}
+	// Copying is worth it once as many lookups took the detour as there are
+	// plans to copy.
+	if t.detours++; t.detours >= len(t.pending.byMethod) {
+		t.ready.Store(&plans{table, maps.Clone(t.pending.byMethod)})
+		t.detours = 0
+	}
+	return p
+}
+
+func (t *target) methodLocked(name string) (m *method, kept bool) {
+	if m, ok := t.learned[name]; ok {
+		return m, true
+	}
+	m = new(method)
+	m.idempotency, _ = classify.FromDescriptor(name)
+	if len(t.learned) >= maxMethods {
+		return m, false
+	}
+	t.learned[name] = m
+	return m, true
+}
+
+// ownPlan returns a plan for one call that brings its own policy.
+func (t *target) ownPlan(p *policy.Policy, method string) *plan {
+	t.mu.Lock()
+	m, _ := t.methodLocked(method)
+	t.mu.Unlock()
+	return t.newPlan(p, "", t.interceptor.store.Current(), m)
+}
+
+// typical estimates the median of the time a method's successful attempts take,
+// by stepping towards each sample (frugal streaming, Ma et al. 2014), so that a
+// few slow ones do not move it. Concurrent samples may overwrite each other's
+// step, which an estimate can bear.
+type typical struct{ ns atomic.Int64 }
+
+func (t *typical) add(d time.Duration) {
+	v := t.ns.Load()
+	switch {
+	case v == 0:
+		v = max(int64(d), 1)
+	case int64(d) > v:
+		v += max(v/16, 1)
+	case int64(d) < v:
+		v -= v / 16
+	}
+	t.ns.Store(v)
+}
+
+func (t *typical) duration() time.Duration { return time.Duration(t.ns.Load()) }

@@ -1,0 +1,246 @@
+package interceptor
+
+import (
+	"encoding/json"
+	"log/slog"
+	"net"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/rego-go/rego/budget"
+	"github.com/rego-go/rego/classify"
+)
+
+// EndReason is the answer to "why did the call stop there?".
+type EndReason uint8
+
+const (
+	// EndUnfinished: the call has not ended, or a panic ended it.
+	EndUnfinished EndReason = iota
+	// EndSucceeded: the last attempt was a success.
+	EndSucceeded
+	// EndNonRetryable: the outcome was not one that retries help with.
+	EndNonRetryable
+	// EndNotIdempotent: a retry might have executed the request twice.
+	EndNotIdempotent
+	// EndCallerCancelled: the caller cancelled the call.
+	EndCallerCancelled
+	// EndDeadline: the caller's deadline or the policy's timeout passed.
+	EndDeadline
+	// EndDeadlineTooClose: the wait for a retry, and the time the method usually
+	// takes, did not fit into the time left.
+	EndDeadlineTooClose
+	// EndAttemptsExhausted: all attempts the policy allows were made.
+	EndAttemptsExhausted
+	// EndBudgetDenied: the budget had nothing left for a retry.
+	EndBudgetDenied
+	// EndPushback: the server forbade retries.
+	EndPushback
+	// EndCommitted: a result had been handed to the application.
+	EndCommitted
+	// EndReplayBufferFull: what was sent no longer fitted the replay buffer.
+	EndReplayBufferFull
+	// EndDisabled: retries are switched off.
+	EndDisabled
+)
+
+var endReasons = [...]string{
+	"unfinished", "succeeded", "non-retryable", "not-idempotent", "caller-cancelled", "deadline",
+	"deadline-too-close", "attempts-exhausted", "budget-denied", "pushback", "committed",
+	"replay-buffer-full", "disabled",
+}
+
+func (r EndReason) String() string { return name(endReasons[:], int(r)) }
+
+// MarshalText returns the words of String.
+func (r EndReason) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+
+// WaitReason is why a retry waited as long as it did.
+type WaitReason uint8
+
+const (
+	// WaitNone: the attempt did not wait.
+	WaitNone WaitReason = iota
+	// WaitBackoff: the policy's backoff.
+	WaitBackoff
+	// WaitPushback: the server's pushback, exactly.
+	WaitPushback
+	// WaitRetryInfo: at least what the server's RetryInfo says.
+	WaitRetryInfo
+)
+
+var waitReasons = [...]string{"", "backoff", "pushback", "retry-info"}
+
+func (r WaitReason) String() string { return name(waitReasons[:], int(r)) }
+
+// MarshalText returns the words of String.
+func (r WaitReason) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+
+// AttemptResult is what became of an attempt within its call.
+type AttemptResult uint8
+
+const (
+	// AttemptRunning: it has not ended.
+	AttemptRunning AttemptResult = iota
+	// AttemptWon: its reply is the call's.
+	AttemptWon
+	// AttemptLost: another attempt won, this one was cancelled or too late.
+	AttemptLost
+	// AttemptFailed: it failed.
+	AttemptFailed
+	// AttemptCancelled: it ended because its call did.
+	AttemptCancelled
+)
+
+var attemptResults = [...]string{"running", "won", "lost", "failed", "cancelled"}
+
+func (r AttemptResult) String() string { return name(attemptResults[:], int(r)) }
+
+// MarshalText returns the words of String.
+func (r AttemptResult) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+
+// Attempt is one try of a call on the wire.
+type Attempt struct {
+	Number   int // from 1
+	Kind     budget.Kind
+	Start    time.Time
+	End      time.Time
+	Wait     time.Duration // before it
+	WaitedOn WaitReason
+	Result   AttemptResult
+	Code     codes.Code
+	Delivery classify.Delivery
+	Outcome  classify.Outcome
+	Hint     classify.Hint
+	Peer     net.Addr // nil if it never got a transport
+}
+
+// Denial is a retry that the outcome allowed and that was not sent.
+type Denial struct {
+	Time   time.Time
+	Kind   budget.Kind
+	Reason EndReason     // EndBudgetDenied or EndDeadlineTooClose
+	Wait   time.Duration // that it would have waited
+}
+
+// Timeline is the record of one call: what was tried, when, how it ended, what was
+// denied and why it stopped. String draws it; it marshals to JSON and is a
+// slog.LogValuer. It never holds request or reply content, metadata or error texts.
+type Timeline struct {
+	Method string
+	Target string
+	// Policy and PolicyVersion name the policy in force, empty for the default.
+	Policy        string
+	PolicyVersion string
+	Idempotency   classify.Idempotency
+	Start         time.Time
+	End           time.Time
+	Reason        EndReason
+	Code          codes.Code
+	Attempts      []Attempt
+	Denials       []Denial
+}
+
+// newTimeline returns a timeline with room for the one attempt that most calls make.
+func newTimeline() *Timeline {
+	var t struct {
+		Timeline
+		first [1]Attempt
+	}
+	t.Attempts = t.first[:0]
+	return &t.Timeline
+}
+
+// Elapsed returns how long the call took.
+func (t *Timeline) Elapsed() time.Duration { return t.End.Sub(t.Start) }
+
+// LogValue returns the summary of the call and one group per attempt.
+func (t *Timeline) LogValue() slog.Value {
+	attrs := []slog.Attr{
+		slog.String("method", t.Method),
+		slog.String("target", t.Target),
+		slog.String("code", t.Code.String()),
+		slog.String("reason", t.Reason.String()),
+		slog.Duration("elapsed", t.Elapsed()),
+	}
+	if t.Policy != "" {
+		attrs = append(attrs, slog.String("policy", t.Policy))
+	}
+	attempts := make([]any, len(t.Attempts))
+	for i, a := range t.Attempts {
+		attempts[i] = slog.Group(a.label(),
+			slog.String("code", a.Code.String()),
+			slog.String("delivery", a.Delivery.String()),
+			slog.String("outcome", a.Outcome.Kind.String()),
+			slog.Duration("elapsed", a.End.Sub(a.Start)),
+			slog.Duration("wait", a.Wait))
+	}
+	return slog.GroupValue(append(attrs, slog.Group("attempts", attempts...))...)
+}
+
+// MarshalJSON writes times relative to the call's start, in seconds.
+func (t *Timeline) MarshalJSON() ([]byte, error) {
+	type attempt struct {
+		Number   int               `json:"number"`
+		Kind     string            `json:"kind"`
+		Start    float64           `json:"start"`
+		End      float64           `json:"end"`
+		Wait     float64           `json:"wait,omitempty"`
+		WaitedOn WaitReason        `json:"waited_on,omitempty"`
+		Result   AttemptResult     `json:"result"`
+		Code     string            `json:"code"`
+		Delivery classify.Delivery `json:"delivery"`
+		Outcome  classify.Kind     `json:"outcome"`
+		Reason   classify.Reason   `json:"reason,omitempty"`
+		Hint     classify.HintKind `json:"hint,omitempty"`
+		Peer     string            `json:"peer,omitempty"`
+	}
+	type denial struct {
+		Time   float64   `json:"time"`
+		Kind   string    `json:"kind"`
+		Reason EndReason `json:"reason"`
+		Wait   float64   `json:"wait"`
+	}
+	at := func(x time.Time) float64 { return x.Sub(t.Start).Seconds() }
+	out := struct {
+		Method        string    `json:"method"`
+		Target        string    `json:"target"`
+		Policy        string    `json:"policy,omitempty"`
+		PolicyVersion string    `json:"policy_version,omitempty"`
+		Idempotency   string    `json:"idempotency"`
+		Start         time.Time `json:"start"`
+		Elapsed       float64   `json:"elapsed"`
+		Reason        EndReason `json:"reason"`
+		Code          string    `json:"code"`
+		Attempts      []attempt `json:"attempts"`
+		Denials       []denial  `json:"denials,omitempty"`
+	}{
+		t.Method, t.Target, t.Policy, t.PolicyVersion, t.Idempotency.String(), t.Start,
+		t.Elapsed().Seconds(), t.Reason, t.Code.String(), make([]attempt, len(t.Attempts)), nil,
+	}
+	for i, a := range t.Attempts {
+		out.Attempts[i] = attempt{
+			a.Number, a.Kind.String(), at(a.Start), at(a.End), a.Wait.Seconds(), a.WaitedOn, a.Result,
+			a.Code.String(), a.Delivery, a.Outcome.Kind, a.Outcome.Reason, a.Hint.Kind, a.peer(),
+		}
+	}
+	for _, d := range t.Denials {
+		out.Denials = append(out.Denials, denial{at(d.Time), d.Kind.String(), d.Reason, d.Wait.Seconds()})
+	}
+	return json.Marshal(out)
+}
+
+func (a *Attempt) peer() string {
+	if a.Peer == nil {
+		return ""
+	}
+	return a.Peer.String()
+}
+
+func name(names []string, i int) string {
+	if i < len(names) {
+		return names[i]
+	}
+	return "invalid"
+}

@@ -1,0 +1,100 @@
+package interceptor_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
+
+	"github.com/rego-go/rego/budget"
+	"github.com/rego-go/rego/interceptor"
+	"github.com/rego-go/rego/internal/testsrv"
+	"github.com/rego-go/rego/policy"
+)
+
+// timelineOf is a call of 500 ms: a failure after 100 ms, 100 ms of pushback, and
+// another failure after 100 ms, after which the backoff of 200 ms does not fit.
+func timelineOf(t *testing.T) (tl *interceptor.Timeline) {
+	bubble(t, func(t *testing.T, srv *testsrv.Server) {
+		c := newClient(t, srv, interceptor.WithPolicy(exact(func(p *policy.Policy) {
+			p.Name = "puts"
+			p.Retry.Backoff.Initial = 250 * ms
+		})))
+		slow := testsrv.Delay(100 * ms)
+		srv.Script(testsrv.Put, testsrv.Do(slow, pushback("100")), testsrv.Do(slow, testsrv.Fail(codes.Unavailable, "secret text")))
+		ctx, cancel := context.WithTimeout(t.Context(), 500*ms)
+		defer cancel()
+		tl, _ = c.call(ctx, testsrv.Put)
+	})
+	return tl
+}
+
+func TestTimelineWaterfall(t *testing.T) {
+	t.Parallel()
+	want := strings.TrimPrefix(`
+/rego.test.v1.TestService/Put: Unavailable after 2 attempts in 300ms (deadline-too-close), policy "puts"
+  #1 original |##########                      |       0s +100ms    Unavailable, answered, retryable: server-asked
+  #2 retry    |          ...........###########|    200ms +100ms    Unavailable, answered, retryable: unavailable, waited 100ms (pushback)
+              |                                |    300ms  no retry: deadline-too-close (wait 250ms)`, "\n")
+	assert.Equal(t, want, timelineOf(t).String())
+}
+
+func TestTimelineJSON(t *testing.T) {
+	t.Parallel()
+	b, err := json.Marshal(timelineOf(t))
+	require.NoError(t, err)
+	assert.NotContains(t, string(b), "secret")
+	var got map[string]any
+	require.NoError(t, json.Unmarshal(b, &got))
+	assert.Equal(t, "deadline-too-close", got["reason"])
+	assert.InDelta(t, 0.3, got["elapsed"], 1e-9)
+	second := got["attempts"].([]any)[1].(map[string]any)
+	for key, want := range map[string]any{
+		"number": 2.0, "kind": "retry", "start": 0.2, "end": 0.3, "wait": 0.1, "waited_on": "pushback",
+		"result": "failed", "code": "Unavailable", "delivery": "answered", "outcome": "retryable", "reason": "unavailable",
+	} {
+		assert.Equal(t, want, second[key], key)
+	}
+	assert.Equal(t, "deadline-too-close", got["denials"].([]any)[0].(map[string]any)["reason"])
+}
+
+func TestTimelineLogValue(t *testing.T) {
+	t.Parallel()
+	var b bytes.Buffer
+	slog.New(slog.NewTextHandler(&b, nil)).Info("call", "timeline", timelineOf(t))
+	for _, want := range []string{"timeline.reason=deadline-too-close", `"timeline.attempts.#2 retry.code"=Unavailable`, "timeline.policy=puts"} {
+		assert.Contains(t, b.String(), want)
+	}
+}
+
+// TestTimelineOfAnything: what a caller prints before or without a call.
+func TestTimelineOfAnything(t *testing.T) {
+	t.Parallel()
+	var zero interceptor.Timeline
+	assert.Contains(t, zero.String(), "0 attempts")
+	now := time.Now()
+	odd := interceptor.Timeline{Start: now, End: now.Add(-time.Hour), Attempts: []interceptor.Attempt{
+		{Kind: budget.Hedge, Start: now.Add(time.Hour), Wait: time.Minute}, {End: now.Add(1000 * time.Hour)},
+	}}
+	assert.Len(t, strings.Split(odd.String(), "\n"), 3)
+	_, err := json.Marshal(&odd)
+	assert.NoError(t, err)
+}
+
+func TestEnumsHaveNames(t *testing.T) {
+	t.Parallel()
+	for r := interceptor.EndUnfinished; r <= interceptor.EndDisabled; r++ {
+		assert.NotEqual(t, "invalid", r.String())
+	}
+	assert.Equal(t, "invalid", interceptor.EndReason(200).String())
+	assert.Equal(t, "call-end", interceptor.CallEnd.String())
+	assert.Equal(t, "cancelled", interceptor.AttemptCancelled.String())
+	assert.Equal(t, "retry-info", interceptor.WaitRetryInfo.String())
+}
