@@ -1,0 +1,138 @@
+// Package otelobs shows the calls of an interceptor in OpenTelemetry: a span for
+// the call and below it one for each attempt, so that a trace tells which attempt
+// a server span belongs to, what failed, how long the call waited and why it
+// stopped.
+//
+// What surprises people: OpenTelemetry's default propagator writes nothing, so
+// server spans start traces of their own until otel.SetTextMapPropagator is
+// called or [WithPropagator] given. And with otelgrpc's stats handler on the same
+// connection, [WithOtelgrpcBelow] keeps the two from doing the same work.
+//
+// Start with [New]. The names of spans, attributes and events are part of the
+// compatibility promise and listed in docs/telemetry.md. None of them ever holds
+// request content, metadata values or what a server says in an error.
+package otelobs
+
+import (
+	"context"
+	"strings"
+
+	"go.opentelemetry.io/otel/propagation"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/rego-go/rego/interceptor"
+)
+
+// ScopeName is the instrumentation scope of the spans.
+const ScopeName = "github.com/rego-go/rego/otelobs"
+
+// Observer makes spans of calls and attempts. The call's span is INTERNAL and
+// named pkg.Service/Method. Those of its attempts are CLIENT, named
+// Attempt.pkg.Service/Method, and their contexts go into the attempts' metadata.
+// Waits and denials are events of the call, what a server says about retries is
+// an event of the attempt that it answered.
+//
+// A call that is not sampled costs one look at the sampler, and its attempts carry
+// the call's context. Samplers see the name of a span and no attributes.
+//
+// An Observer is safe for concurrent use, and may serve several interceptors.
+type Observer struct {
+	tracer     trace.Tracer
+	propagator propagation.TextMapPropagator // nil if otelgrpc injects
+	attempt    []trace.SpanStartOption
+}
+
+var _ interceptor.Observer = (*Observer)(nil)
+
+// New returns an Observer for interceptor.WithObserver. Without options it uses
+// the globals of OpenTelemetry.
+func New(opts ...Option) *Observer {
+	c := newConfig(opts)
+	o := &Observer{
+		tracer:     c.provider.Tracer(ScopeName, trace.WithSchemaURL(semconv.SchemaURL)),
+		propagator: c.propagator,
+		attempt:    []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindClient)},
+	}
+	if c.otelgrpc {
+		o.propagator, o.attempt = nil, nil // a span is INTERNAL by default
+	}
+	return o
+}
+
+// Start begins the span of a call or attempt and returns a context that holds it.
+func (o *Observer) Start(ctx context.Context, e *interceptor.Event) context.Context {
+	switch e.Kind {
+	case interceptor.CallStart:
+		return o.startCall(ctx, e.Timeline)
+	case interceptor.AttemptStart:
+		return o.startAttempt(ctx, e)
+	default:
+		return ctx
+	}
+}
+
+// Observe adds the event to the span that it belongs to, or ends the span.
+func (o *Observer) Observe(ctx context.Context, e *interceptor.Event) {
+	s := o.spans(ctx)
+	if s == nil {
+		return
+	}
+	switch e.Kind {
+	case interceptor.RetryWait:
+		addWait(s.call, e)
+	case interceptor.RetryDenied:
+		addDenial(s.call, e.Timeline)
+	case interceptor.AttemptEnd:
+		endAttempt(s.attempt, e.Attempt)
+	case interceptor.CallEnd:
+		endCall(s.call, e)
+	default:
+	}
+}
+
+// spans are the open spans of a recorded call, kept in its context and, with the
+// attempt's, in those of its attempts.
+type spans struct {
+	call    trace.Span
+	attempt trace.Span // nil outside attempts
+}
+
+// spansKey holds the observer, since a call can have two with providers of their
+// own.
+type spansKey struct{ o *Observer }
+
+// spans returns nil if the call is not recorded.
+func (o *Observer) spans(ctx context.Context) *spans {
+	s, _ := ctx.Value(spansKey{o}).(*spans)
+	return s
+}
+
+// startCall leaves no spans in the context of a call that is not recorded. Such
+// a span needs no end.
+func (o *Observer) startCall(ctx context.Context, t *interceptor.Timeline) context.Context {
+	around := o.spans(ctx)
+	ctx, span := o.tracer.Start(ctx, strings.TrimPrefix(t.Method, "/"))
+	switch {
+	case span.IsRecording():
+		describeCall(span, t)
+		return context.WithValue(ctx, spansKey{o}, &spans{call: span})
+	case around != nil:
+		// A call made inside an attempt: its events are not for the spans around it.
+		return context.WithValue(ctx, spansKey{o}, (*spans)(nil))
+	}
+	return ctx
+}
+
+func (o *Observer) startAttempt(ctx context.Context, e *interceptor.Event) context.Context {
+	if s := o.spans(ctx); s != nil {
+		var span trace.Span
+		ctx, span = o.tracer.Start(ctx, "Attempt."+strings.TrimPrefix(e.Timeline.Method, "/"), o.attempt...)
+		ctx = context.WithValue(ctx, spansKey{o}, &spans{s.call, span})
+		describeAttempt(span, e)
+	}
+	if o.propagator == nil {
+		return ctx
+	}
+	return inject(ctx, o.propagator)
+}
