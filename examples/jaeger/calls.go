@@ -1,0 +1,118 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
+	"go.opentelemetry.io/otel/propagation"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/rego-go/rego/budget"
+	"github.com/rego-go/rego/interceptor"
+	"github.com/rego-go/rego/internal/testsrv"
+	testv1 "github.com/rego-go/rego/internal/testsrv/proto/rego/test/v1"
+	"github.com/rego-go/rego/otelobs"
+	"github.com/rego-go/rego/policy"
+)
+
+// makeCalls starts a server that fails as it is told, makes one call for each way,
+// and prints what became of it.
+func makeCalls(ctx context.Context, client, server *sdktrace.TracerProvider, out io.Writer) (map[string]string, error) {
+	srv, err := testsrv.New(testsrv.TCP(""), testsrv.ServerOptions(grpc.StatsHandler(otelgrpc.NewServerHandler(
+		otelgrpc.WithTracerProvider(server), otelgrpc.WithPropagators(propagation.TraceContext{})))))
+	if err != nil {
+		return nil, err
+	}
+	defer srv.Close() // so that all server spans have ended
+	conn, err := dial(srv, client)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+
+	svc := testv1.NewTestServiceClient(conn)
+	traces := make(map[string]string)
+	for _, c := range calls(srv, svc) {
+		c.prepare()
+		ctx, span := client.Tracer("example").Start(ctx, c.name)
+		var tl interceptor.Timeline
+		err := c.make(ctx, interceptor.WithTimeline(&tl))
+		span.End()
+
+		traces[c.name] = span.SpanContext().TraceID().String()
+		_, _ = fmt.Fprintf(out, "%s\ntrace %s, %s\n%s\n\n", c.name, traces[c.name], status.Code(err), &tl)
+	}
+	return traces, nil
+}
+
+func dial(srv *testsrv.Server, client *sdktrace.TracerProvider) (*grpc.ClientConn, error) {
+	spent, err := budget.NewRatio(budget.RatioConfig{}) // allows nothing
+	if err != nil {
+		return nil, err
+	}
+	retry := policy.Retry{Backoff: policy.Backoff{Initial: 500 * time.Millisecond, Jitter: policy.JitterNone}}
+	it, err := interceptor.New(
+		interceptor.WithObserver(otelobs.New(
+			otelobs.WithTracerProvider(client), otelobs.WithPropagator(propagation.TraceContext{}))),
+		interceptor.WithBudget("spent", spent),
+		interceptor.WithRules(
+			policy.Rule{Methods: []string{testsrv.Put}, Policy: policy.Policy{Name: "out-of-budget", Retry: retry, Budget: "spent"}},
+			policy.Rule{Methods: []string{"*"}, Policy: policy.Policy{Name: "patient", Retry: retry}},
+		),
+	)
+	if err != nil {
+		return nil, err
+	}
+	// grpc connects again well before the first retry.
+	reconnect := grpc.ConnectParams{
+		Backoff:           backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1, MaxDelay: 20 * time.Millisecond},
+		MinConnectTimeout: time.Second,
+	}
+	return srv.Dial(append(it.DialOptions(), grpc.WithConnectParams(reconnect))...)
+}
+
+// call is one way to fail.
+type call struct {
+	name    string
+	prepare func()
+	make    func(ctx context.Context, opts ...grpc.CallOption) error
+}
+
+func calls(srv *testsrv.Server, svc testv1.TestServiceClient) []call {
+	get := func(ctx context.Context, opts ...grpc.CallOption) error {
+		_, err := svc.Get(ctx, &testv1.GetRequest{}, opts...)
+		return err
+	}
+	put := func(ctx context.Context, opts ...grpc.CallOption) error {
+		_, err := svc.Put(ctx, &testv1.PutRequest{}, opts...)
+		return err
+	}
+	pay := func(ctx context.Context, opts ...grpc.CallOption) error {
+		_, err := svc.Pay(ctx, &testv1.PayRequest{}, opts...)
+		return err
+	}
+	down := testsrv.Fail(codes.Unavailable, "down")
+
+	return []call{
+		{"refused, then recovers", func() {
+			_ = srv.Refuse(true)
+			time.AfterFunc(100*time.Millisecond, func() { _ = srv.Refuse(false) })
+		}, get},
+		{"pushback", func() {
+			srv.Script(testsrv.Get, testsrv.Do(testsrv.Pushback("30"), down), testsrv.OK())
+		}, get},
+		{"connection killed, not idempotent", func() {
+			srv.Script(testsrv.Pay, testsrv.KillConn())
+		}, pay},
+		{"budget spent", func() {
+			srv.Script(testsrv.Put, down)
+		}, put},
+	}
+}
