@@ -2,7 +2,6 @@ package interceptor
 
 import (
 	"context"
-	"errors"
 	"math/rand/v2"
 	"reflect"
 	"slices"
@@ -17,9 +16,6 @@ import (
 	"github.com/rego-go/rego/budget"
 	"github.com/rego-go/rego/classify"
 )
-
-// errAttemptTimeout is the cause that tells our own clock from the caller's.
-var errAttemptTimeout = errors.New("rego: attempt timeout")
 
 // sampleEvery is how many calls pass between two whose latency is measured, when
 // nobody watches: reading the clock is a fair part of what a call costs here.
@@ -53,7 +49,7 @@ func (c *call) try(ctx context.Context, a *Attempt) {
 	if err == nil {
 		c.attempt.Delivery = classify.DeliveryAnswered
 	} else {
-		c.examine(ctx, actx, err, timeout)
+		c.examine(ctx, err, timeout)
 	}
 	c.judge(a)
 	won := a.Outcome.Kind == classify.Success
@@ -89,14 +85,14 @@ func (c *call) bound(ctx context.Context, a *Attempt) (actx context.Context, tim
 		return ctx, time.Time{}, nil
 	}
 	timeout = time.Now().Add(d)
-	actx, cancel = context.WithDeadlineCause(ctx, timeout, errAttemptTimeout)
+	actx, cancel = context.WithDeadline(ctx, timeout)
 	return actx, timeout, cancel
 }
 
 // examine finds out what a failed attempt shows: whose clock ended it, and
 // whether a server can have executed it. timeout is when the attempt's own timer
 // fires, zero if it has none.
-func (c *call) examine(ctx, actx context.Context, err error, timeout time.Time) {
+func (c *call) examine(ctx context.Context, err error, timeout time.Time) {
 	a := &c.attempt
 	a.Err, a.Status = err, statusOf(err)
 	a.Delivery = c.delivery()
@@ -106,18 +102,14 @@ func (c *call) examine(ctx, actx context.Context, err error, timeout time.Time) 
 	if a.CallerDone || (code != codes.DeadlineExceeded && code != codes.Canceled) {
 		return
 	}
-	// The server got the same deadline, so its answer may be there an instant
-	// before our timer has run: the clock decides, not who was first.
+	// Neither timers nor codes decide, but the clock: the server got the same
+	// deadline, and its answer may be there an instant before our timer has run.
 	now := time.Now()
-	deadline, bounded := ctx.Deadline()
-	switch {
-	case code == codes.DeadlineExceeded && bounded && !now.Before(deadline):
+	if deadline, bounded := ctx.Deadline(); bounded && !now.Before(deadline) {
 		a.CallerDone = true
-	case context.Cause(actx) == errAttemptTimeout: //nolint:errorlint // a cause is the very value that was set
-		a.TimedOut = true
-	case code == codes.DeadlineExceeded && !timeout.IsZero() && !now.Before(timeout):
-		a.TimedOut = true
+		return
 	}
+	a.TimedOut = !timeout.IsZero() && !now.Before(timeout)
 }
 
 // delivery reads the private outputs, which grpc fills once an attempt has a

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
@@ -219,6 +220,7 @@ func TestDeadlineTooClose(t *testing.T) {
 			tl, err := c.call(ctx, testsrv.Put)
 			assert.Equal(t, codes.Unavailable, status.Code(err))
 			assert.Equal(t, interceptor.EndDeadlineTooClose, tl.Reason)
+			assert.Len(t, tl.Attempts, 1)
 
 			srv.Script(testsrv.Put, down, testsrv.OK())
 			ctx, cancel = context.WithTimeout(t.Context(), 71*ms)
@@ -419,4 +421,45 @@ func TestBudgetOverCalls(t *testing.T) {
 		assert.GreaterOrEqual(t, extra, 9)
 		assert.GreaterOrEqual(t, denied, 90)
 	})
+}
+
+// TestPublicRetryCases are the two retry cases of the public cross-language tests,
+// in the words of their servers.
+func TestPublicRetryCases(t *testing.T) {
+	t.Parallel()
+	const behavior = "succeed-on-retry-attempt-3,error-code-14"
+	for attempts, want := range map[int]codes.Code{3: codes.Unavailable, 4: codes.OK} {
+		bubble(t, func(t *testing.T, srv *testsrv.Server) {
+			c := newClient(t, srv, interceptor.WithPolicy(exact(func(p *policy.Policy) { p.Retry.MaxAttempts = attempts })))
+			ctx := metadata.AppendToOutgoingContext(t.Context(), "rpc-behavior", behavior)
+			_, err := c.call(ctx, testsrv.Put)
+			assert.Equal(t, want, status.Code(err), "%d attempts", attempts)
+		})
+	}
+}
+
+// lateTimer is a context whose deadline has passed and whose timer has not run.
+type lateTimer struct{ context.Context }
+
+func (lateTimer) Deadline() (time.Time, bool) { return time.Now().Add(-ms), true }
+
+// TestClockDecides: a server that answers with the caller's deadline is no failure
+// of its own, even if it is quicker than the caller's timer.
+func TestClockDecides(t *testing.T) {
+	t.Parallel()
+	answer := func(code codes.Code) grpc.UnaryInvoker {
+		return func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error {
+			return status.Error(code, "")
+		}
+	}
+	unary := newInterceptor(t).Unary()
+	for code, want := range map[codes.Code]interceptor.EndReason{
+		codes.DeadlineExceeded: interceptor.EndDeadline,
+		codes.NotFound:         interceptor.EndNonRetryable,
+	} {
+		var tl interceptor.Timeline
+		err := unary(lateTimer{t.Context()}, testsrv.Put, nil, nil, nil, answer(code), interceptor.WithTimeline(&tl))
+		assert.Equal(t, code, status.Code(err))
+		assert.Equal(t, want, tl.Reason)
+	}
 }

@@ -147,6 +147,7 @@ func TestPrecedence(t *testing.T) {
 			{testsrv.Put, []grpc.CallOption{interceptor.WithPolicy(named("call"))}, "call"},
 			{testsrv.Put, nil, "code"},
 			{testsrv.Get, nil, "store"},
+			{testsrv.Get, nil, "store"}, // from now on its plan is ready, and must not outlive the set
 		} {
 			tl, err := c.call(t.Context(), r.method, r.opts...)
 			require.NoError(t, err)
@@ -254,8 +255,7 @@ func TestObserverThatReturnsNoContext(t *testing.T) {
 // caller's goroutine; leases are returned and observers told.
 func TestPanicsPassThrough(t *testing.T) {
 	t.Parallel()
-	b, err := budget.NewConcurrency(budget.ConcurrencyConfig{Min: 1})
-	require.NoError(t, err)
+	b := &ledger{budget: budget.Default()}
 	broken := classify.Func(func(*classify.Attempt) classify.Outcome { panic("classifier") })
 	r := new(recorder)
 	unary := newInterceptor(t, interceptor.WithTargetBudget(func(string) budget.Budget { return b }),
@@ -271,9 +271,7 @@ func TestPanicsPassThrough(t *testing.T) {
 	}
 	assert.Len(t, r.events, 2*10*4)
 	assert.Equal(t, "call-end in call-start", r.events[3])
-	// Had the leases been kept, 20 attempts would count as in flight.
-	assert.True(t, b.Acquire(budget.Retry))
-	assert.False(t, b.Acquire(budget.Retry))
+	assert.Zero(t, b.held.Load(), "leases are returned")
 }
 
 func TestRetryPolicyUnderneathIsTold(t *testing.T) {
@@ -368,10 +366,37 @@ func playRandomCall(t *testing.T, r *rand.Rand) {
 	assert.Equal(t, arrived, srv.Count(method), "no attempt outlives its call")
 }
 
-// ledger counts the leases of a budget.
+// TestBudgetHearsHowAttemptsEnd: budgets that look at results depend on them.
+func TestBudgetHearsHowAttemptsEnd(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, srv *testsrv.Server) {
+		b := &ledger{budget: budget.Default()}
+		c := newClient(t, srv, interceptor.WithPolicy(exact()), interceptor.WithTargetBudget(func(string) budget.Budget { return b }))
+		for _, r := range []struct {
+			method string
+			steps  []testsrv.Step
+			want   []string
+		}{
+			{testsrv.Put, []testsrv.Step{testsrv.OK()}, []string{"original success"}},
+			{testsrv.Put, []testsrv.Step{down, testsrv.OK()}, []string{"original failure", "retry success"}},
+			{testsrv.Put, []testsrv.Step{down, testsrv.Fail(codes.NotFound, "")}, []string{"original failure", "retry neutral"}},
+			{testsrv.Pay, []testsrv.Step{down}, []string{"original failure"}},
+			{testsrv.Put, []testsrv.Step{pushback("-1")}, []string{"original failure"}}, // gRFC A6
+			{testsrv.Put, []testsrv.Step{testsrv.Fail(codes.Internal, "")}, []string{"original neutral"}},
+		} {
+			b.results = nil
+			srv.Script(r.method, r.steps...)
+			_, _ = c.call(t.Context(), r.method)
+			assert.Equal(t, r.want, b.results)
+		}
+	})
+}
+
+// ledger keeps the books of a budget. Its results are for one call at a time.
 type ledger struct {
-	budget *budget.Ratio
-	held   atomic.Int64
+	budget  *budget.Ratio
+	held    atomic.Int64
+	results []string
 }
 
 func (l *ledger) Acquire(k budget.Kind) bool {
@@ -384,6 +409,7 @@ func (l *ledger) Acquire(k budget.Kind) bool {
 
 func (l *ledger) Release(k budget.Kind, r budget.Result) {
 	l.held.Add(-1)
+	l.results = append(l.results, fmt.Sprint(k, " ", r))
 	l.budget.Release(k, r)
 }
 

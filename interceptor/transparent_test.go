@@ -96,6 +96,20 @@ func TestOutputsOfTheDecidingAttempt(t *testing.T) {
 	})
 }
 
+// TestOutputsOfAnAttemptThatWasNotSent: as from a bare call, nothing is written.
+func TestOutputsOfAnAttemptThatWasNotSent(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, srv *testsrv.Server) {
+		require.NoError(t, srv.Refuse(true))
+		before := metadata.Pairs("mine", "1")
+		header, trailer := before, before
+		_, err := newClient(t, srv).call(t.Context(), testsrv.Put, grpc.Header(&header), grpc.Trailer(&trailer))
+		require.Error(t, err)
+		assert.Equal(t, before, header)
+		assert.Equal(t, before, trailer)
+	})
+}
+
 // TestOptionsOfTheCallerAreOnlyRead: spare capacity of the caller's slice belongs
 // to the caller.
 func TestOptionsOfTheCallerAreOnlyRead(t *testing.T) {
