@@ -62,7 +62,7 @@ func (c *call) try(ctx context.Context, a *Attempt) {
 	if c.watched || !won {
 		c.record(actx, a)
 	}
-	c.plain = won && a.Number == 1 && len(c.callerOpts) == 0
+	c.plain = won && err == nil && a.Number == 1 && len(c.callerOpts) == 0
 }
 
 // forgetAttempt clears what the last attempt left behind.

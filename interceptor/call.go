@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 
@@ -359,7 +358,7 @@ func (c *call) close() {
 	}
 }
 
-var errAbandoned = fmt.Errorf("rego: the call was torn down by a panic")
+var errAbandoned = errors.New("rego: the call was torn down by a panic")
 
 func (c *call) start(ctx context.Context, e Event) context.Context {
 	c.event = e

@@ -72,8 +72,10 @@ func New(opts ...Option) (*Interceptor, error) {
 
 // Unary returns the interceptor of unary calls, for
 // grpc.WithChainUnaryInterceptor. Interceptors that come before it in the chain
-// see one call, those that come after see every attempt. Prefer
-// [Interceptor.DialOptions], which also turns off grpc's own retries.
+// see one call, those that come after see every attempt; these must not return
+// before their own attempts have, since what grpc writes to is used again for
+// other calls. Prefer [Interceptor.DialOptions], which also turns off grpc's own
+// retries.
 func (it *Interceptor) Unary() grpc.UnaryClientInterceptor {
 	return it.unaryWith(it.tellOfRetryPolicy)
 }

@@ -71,6 +71,28 @@ func TestSoftFailure(t *testing.T) {
 	})
 }
 
+// TestErrorTakenAsSuccess: a classifier may say so; the caller gets the error, and
+// the next call nothing of it.
+func TestErrorTakenAsSuccess(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, srv *testsrv.Server) {
+		lenient := classify.Func(func(a *classify.Attempt) (o classify.Outcome) {
+			if a.Code() == codes.NotFound {
+				o.Kind = classify.Success
+			}
+			return o
+		})
+		c := newClient(t, srv, interceptor.WithClassifier("lenient", lenient), interceptor.WithPolicy(policy.Policy{Classifier: "lenient"}))
+		for range 3 {
+			srv.Script(testsrv.Get, testsrv.Fail(codes.NotFound, ""), testsrv.OK())
+			req, reply := messages(testsrv.Get)
+			err := c.conn.Invoke(t.Context(), testsrv.Get, req, reply)
+			assert.Equal(t, codes.NotFound, status.Code(err))
+			require.NoError(t, c.conn.Invoke(t.Context(), testsrv.Get, req, reply))
+		}
+	})
+}
+
 // TestInvalidPolicy: refused where it is given, with every field path.
 func TestInvalidPolicy(t *testing.T) {
 	t.Parallel()
