@@ -2,7 +2,7 @@ package interceptor
 
 import (
 	"context"
-	"math/rand/v2"
+	cryptorand "crypto/rand"
 	"reflect"
 	"slices"
 	"strconv"
@@ -196,7 +196,7 @@ func withPreviousAttempts(ctx context.Context, n int) context.Context {
 
 func withIdempotencyKey(ctx context.Context, key string) context.Context {
 	if key == "" {
-		key = newIdempotencyKey()
+		key = cryptorand.Text()
 	}
 	md, _ := metadata.FromOutgoingContext(ctx)
 	return withHeader(ctx, md, IdempotencyKeyHeader, key)
@@ -219,10 +219,4 @@ func resetReply(reply any) {
 	if v := reflect.ValueOf(reply); v.Kind() == reflect.Pointer && !v.IsNil() {
 		v.Elem().SetZero()
 	}
-}
-
-// spread returns d times a random 1 to 1.5, so that clients which were told the
-// same delay do not come back together.
-func spread(d time.Duration) time.Duration {
-	return time.Duration(float64(d) * (1 + 0.5*rand.Float64()))
 }
