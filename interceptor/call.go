@@ -88,7 +88,7 @@ func newCall() *call {
 // and what is forgotten here, which is much cheaper than forgetting everything.
 func (c *call) reset() {
 	if c.plain {
-		c.req, c.reply, c.attempt.Reply, c.invoker = nil, nil, nil, nil
+		c.req, c.reply, c.attempt.Reply, c.invoker, c.callerOpts = nil, nil, nil, nil, nil
 		c.header, c.trailer, c.peer, c.reached = nil, nil, peer.Peer{}, false
 		c.attempt.Header, c.attempt.Trailer = nil, nil
 		if c.watched {
@@ -111,9 +111,7 @@ func (c *call) reset() {
 // caller's slice is only read.
 func (c *call) configure(opts []grpc.CallOption) error {
 	c.observers = c.interceptor.observers
-	if len(opts) > 0 {
-		c.callerOpts = opts
-	}
+	c.callerOpts = opts
 	var err error
 	for _, o := range opts {
 		switch o := o.(type) {
@@ -210,7 +208,7 @@ func (c *call) finish(ctx context.Context, reason EndReason, now time.Time) erro
 // was waiting for a retry gets its own status, as from a bare call.
 func (c *call) newError(ctx context.Context, reason EndReason) error {
 	err := c.attempt.Err
-	if !c.attempt.CallerDone && ctx.Err() != nil && (reason == EndCallerCancelled || reason == EndDeadline) {
+	if !c.attempt.CallerDone && (reason == EndCallerCancelled || reason == EndDeadline) {
 		err = status.FromContextError(ctx.Err()).Err()
 	}
 	return &Error{Reason: reason, Attempts: append([]Attempt(nil), c.timeline.Attempts...), err: err}
