@@ -24,6 +24,7 @@ func TestDecisionsDoNotAllocate(t *testing.T) {
 		bucket,
 		throttle,
 		concurrency,
+		extraLoad(t, 0.02),
 		budget.All(budget.Default(), bucket, throttle, concurrency),
 	} {
 		allocs := testing.AllocsPerRun(1000, func() {

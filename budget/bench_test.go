@@ -128,6 +128,24 @@ func BenchmarkConcurrencyGrantAndRelease(b *testing.B) {
 	})
 }
 
+func BenchmarkExtraLoadOriginal(b *testing.B) {
+	e := extraLoad(b, 0.02)
+	parallel(b, func() {
+		e.Acquire(budget.Original)
+		e.Release(budget.Original, budget.Success)
+	})
+}
+
+// A call that asks for a hedge, which one in fifty gets.
+func BenchmarkExtraLoadAsked(b *testing.B) {
+	e := extraLoad(b, 0.02)
+	parallel(b, func() {
+		e.Acquire(budget.Original)
+		e.Acquire(budget.Hedge)
+		e.Release(budget.Original, budget.Success)
+	})
+}
+
 func BenchmarkAllGrantAndRefund(b *testing.B) {
 	a := budget.All(budget.Conservative(), budget.Default(), budget.Default())
 	parallel(b, func() {

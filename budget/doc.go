@@ -11,7 +11,8 @@
 // Begin with [Default]. [Conservative] has half its share; [NewRatio] takes other
 // numbers. [TokenBucket] allows a steady rate whatever the traffic,
 // [Throttle] is gRPC's own retry throttling, [Concurrency] limits extra
-// attempts in flight, and [All] combines them.
+// attempts in flight, [ExtraLoad] is the strict one, for hedges, and [All]
+// combines them.
 //
 // Every budget here is safe for concurrent use, decides without locks and
 // without allocation, and keeps no goroutine.

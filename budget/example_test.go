@@ -41,6 +41,32 @@ func ExampleNewRatio() {
 	// ratio: must be between 0 and 1, got 20
 }
 
+// Of hedges, two percent are wanted, and no wave of them when everything stalls.
+func ExampleNewExtraLoad() {
+	b, err := budget.NewExtraLoad(0.02)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	hedges := 0
+	for range 1000 {
+		call, _ := budget.Take(b, budget.Original)
+		if _, ok := budget.Take(b, budget.Hedge); ok { // every call would like one
+			hedges++
+		}
+		call.Release(budget.Success)
+	}
+	fmt.Println("of 1000 calls about twenty:", 18 <= hedges && hedges <= 21)
+
+	for range 1000 { // of which none ends
+		b.Acquire(budget.Original)
+	}
+	fmt.Println(b.Acquire(budget.Hedge), b.Acquire(budget.Hedge), b.Acquire(budget.Hedge))
+	// Output:
+	// of 1000 calls about twenty: true
+	// true false false
+}
+
 func ExampleTake() {
 	b, err := budget.NewRatio(budget.RatioConfig{Ratio: 1})
 	if err != nil {

@@ -67,7 +67,7 @@ func TestHistory(t *testing.T) {
 	for _, tt := range tests {
 		var h history
 		for i, l := range tt.looks {
-			assert.Equal(t, l.old, h.look(l.now, l.count), "%s: look %d", tt.name, i+1)
+			assert.Equal(t, l.old, h.look(stepAt(l.now, eighth), l.count), "%s: look %d", tt.name, i+1)
 		}
 	}
 }

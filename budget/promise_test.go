@@ -32,6 +32,7 @@ type moment struct {
 	originals int64
 	granted   int64
 	givenBack int64
+	ended     int64 // of originals
 }
 
 // traffic is what several goroutines do to one budget: originals in bursts,
@@ -240,4 +241,93 @@ func TestRatioHoldsOnRealProcessors(t *testing.T) {
 		require.LessOrEqual(t, float64(spent.Load()), limit, "seed %d", seed)
 		require.Positive(t, spent.Load(), "seed %d", seed)
 	})
+}
+
+// The promise in the documentation of ExtraLoad, for every span of time: extra
+// attempts are paid for by the originals in it, but for one and for what could be
+// borrowed when the last of them was granted. And no more are granted than
+// originals end, but for one.
+func TestExtraLoadKeepsItsPromise(t *testing.T) {
+	t.Parallel()
+	eachSeed(t, 30, func(t *testing.T, seed uint64) {
+		synctest.Test(t, func(t *testing.T) {
+			rng := rand.New(rand.NewPCG(seed, 0))
+			share := []float64{0.001, 0.02, 0.1, 0.5}[rng.IntN(4)]
+			b, err := NewExtraLoad(share)
+			require.NoError(t, err)
+			began := time.Now()
+			var moments []moment
+			for range 120 {
+				moments = append(moments, loadMoment(rng, b, time.Since(began)))
+				time.Sleep(pause(rng)) // of the bubble's time
+			}
+			checkExtraLoad(t, b, moments, seed)
+		})
+	})
+}
+
+// loadMoment is what goroutines do to b at one instant: calls that ask for hedges,
+// sometimes many without an end, sometimes none but those that ask.
+func loadMoment(rng *rand.Rand, b *ExtraLoad, at time.Duration) moment {
+	m := moment{at: at}
+	stalled, most := rng.IntN(5) == 0, []int{0, 3, 100, 600}[rng.IntN(4)]
+	var wg sync.WaitGroup
+	for range 1 + rng.IntN(6) {
+		rng := rand.New(rand.NewPCG(rng.Uint64(), 0))
+		wg.Go(func() {
+			for range rng.IntN(most + 1) {
+				atomic.AddInt64(&m.originals, 1)
+				b.Acquire(Original)
+				if b.Acquire(Hedge) {
+					atomic.AddInt64(&m.granted, 1)
+					if rng.IntN(8) == 0 {
+						atomic.AddInt64(&m.givenBack, 1)
+						b.Release(Hedge, Unsent)
+					}
+				}
+				if !stalled {
+					b.Release(Original, Success)
+					atomic.AddInt64(&m.ended, 1)
+				}
+			}
+			for range rng.IntN(50) {
+				if b.Acquire(Hedge) {
+					atomic.AddInt64(&m.granted, 1)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return m
+}
+
+func checkExtraLoad(t *testing.T, b *ExtraLoad, moments []moment, seed uint64) {
+	t.Helper()
+	credit := make([]float64, len(moments)) // at each moment, at most
+	for i, now := range moments {
+		var second, ten int64
+		for _, m := range moments[:i+1] {
+			if now.at-m.at <= time.Second {
+				second += m.originals
+			}
+			if now.at-m.at <= 10*time.Second {
+				ten += m.originals
+			}
+		}
+		credit[i] = min(attempts(b.lent)*float64(min(10*second, ten)), 15)
+	}
+	for i, first := range moments {
+		var calls, extra, granted, ended int64
+		for j, m := range moments[i:] {
+			calls += m.originals
+			extra += m.granted - m.givenBack
+			granted += m.granted
+			ended += m.ended
+			if m.granted > 0 {
+				require.LessOrEqual(t, float64(extra), attempts(b.paid)*float64(calls)+1+credit[i+j]+1e-9,
+					"seed %d: from %v to %v, %d calls", seed, first.at, m.at, calls)
+			}
+			require.LessOrEqual(t, granted, ended+1, "seed %d: from %v to %v", seed, first.at, m.at)
+		}
+	}
 }

@@ -88,6 +88,9 @@ func newRatio(c RatioConfig) *Ratio {
 	}
 }
 
+// eighth is the step of the second that is remembered.
+const eighth = time.Second / spanSteps
+
 // lookEvery is how many originals a cell counts between looks at the clock,
 // which costs more than the counting.
 const lookEvery = 16
@@ -97,7 +100,7 @@ func (r *Ratio) Acquire(k Kind) bool {
 	if k == Original {
 		c := r.account.cells.mine()
 		if n := c.originals.Add(1); n%lookEvery == 0 {
-			c.history.look(r.now(), n)
+			c.history.look(stepAt(r.now(), eighth), n)
 		}
 		return true
 	}
@@ -129,11 +132,12 @@ func (r *Ratio) now() time.Duration { return time.Since(r.began) }
 // worth of the floor included, and the most that can be saved up now.
 func (r *Ratio) earned(now time.Duration) (earned, most int64) {
 	var originals, recent int64
+	step := stepAt(now, eighth)
 	for i := range r.account.cells {
 		c := &r.account.cells[i]
 		n := c.originals.Load()
 		originals += n
-		recent += n - c.history.look(now, n)
+		recent += n - c.history.look(step, n)
 	}
 	earned = r.perSecond + accrued(r.perSecond, now) + r.share*originals
 	return earned, max(attempt, r.perSecond+r.share*recent)

@@ -1,0 +1,7 @@
+package budget
+
+// OneCell has all processors use one cell, so that ledgers are exact.
+func (b *ExtraLoad) OneCell() *ExtraLoad {
+	b.cells = b.cells[:1]
+	return b
+}

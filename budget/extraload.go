@@ -1,0 +1,155 @@
+package budget
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/rego-go/rego/internal/percpu"
+)
+
+// ExtraLoad keeps a promise about load: in any ten seconds it grants
+//
+//	at most share × calls + 1
+//
+// extra attempts, and in the long run no more than share × calls. Calls are
+// originals that begin. It is meant for hedges, which are asked for when
+// attempts are slow, and so by all calls at once when a server stalls.
+//
+// It is a balance of attempts:
+//
+//   - every original pays fifteen sixteenths of share;
+//   - one attempt can be saved up; what exceeds it is forfeited. A new ExtraLoad
+//     has none;
+//   - an extra attempt takes one, and may borrow it from originals to come: as
+//     much as the last sixteenth of share makes of those that come in ten
+//     seconds, 15 at most;
+//   - how many will come is taken from those that came, in the last second or in
+//     the last ten, whichever promise fewer;
+//   - after each extra attempt an original has to end before the next is granted;
+//   - what was not sent is given back, and nothing else.
+//
+// So the promise depends on originals going on to come. If they break off within
+// a second after extra attempts were granted, these may be more than promised by
+// what they have borrowed. But then they come to an end too, and if originals
+// stop ending, at most one is granted.
+//
+// A client with few calls can borrow next to nothing. Of extra attempts that are
+// asked for at random times it is denied more than a client with many calls: that
+// is the price of a bound that holds over a short time.
+//
+// Make one with [NewExtraLoad].
+type ExtraLoad struct {
+	paid  int64 // by an original
+	lent  int64 // on the strength of one
+	began time.Time
+
+	cells []loadCell
+
+	_       [64]byte // whoever counts originals need not wait for who asks
+	spent   atomic.Int64
+	granted atomic.Int64 // how many originals had ended at the last grant
+	_       [64]byte
+}
+
+// A loadCell is what a cell is to other budgets.
+type loadCell struct {
+	begun, ended atomic.Int64 // originals
+	short, long  history      // of begun, over one second and ten
+
+	_ [80]byte // up to 256
+}
+
+const (
+	lentPart = 16           // one part in so many of the share
+	mostLent = 15 * attempt // at most
+
+	// A history calls recent what is up to nine steps old.
+	shortStep = time.Second / stepsKept
+	longStep  = 10 * shortStep
+)
+
+// NewExtraLoad returns an ExtraLoad that nothing has been paid into. share is
+// from 0 to 1, with 0.02 for two in a hundred; zero allows no extra attempt at
+// all. It is rounded down to a millionth. An error names the field: share.
+func NewExtraLoad(share float64) (*ExtraLoad, error) {
+	if err := checkRange("share", share, 0, 1); err != nil {
+		return nil, err
+	}
+	u := int64(share*attempt + 1e-6) // the excess is for 0.57 × 1e6, a little less than 570000
+	return &ExtraLoad{
+		paid:  u - u/lentPart,
+		lent:  u / lentPart,
+		began: time.Now(),
+		cells: make([]loadCell, percpu.Cells()),
+	}, nil
+}
+
+// Acquire implements [Budget].
+func (b *ExtraLoad) Acquire(k Kind) bool {
+	if k != Original {
+		return b.grant(time.Since(b.began))
+	}
+	c := b.mine()
+	if n := c.begun.Add(1); n%lookEvery == 0 {
+		now := time.Since(b.began)
+		c.short.look(stepAt(now, shortStep), n)
+		c.long.look(stepAt(now, longStep), n)
+	}
+	return true
+}
+
+// Release implements [Budget].
+func (b *ExtraLoad) Release(k Kind, r Result) {
+	switch {
+	case k == Original:
+		b.mine().ended.Add(1)
+	case r == Unsent:
+		b.spent.Add(-attempt)
+	}
+}
+
+func (b *ExtraLoad) mine() *loadCell { return &b.cells[percpu.Mine(len(b.cells))] }
+
+func (b *ExtraLoad) grant(now time.Duration) bool {
+	granted := b.granted.Load()
+	earned, credit, ended := b.sum(now)
+	for {
+		spent := b.spent.Load()
+		balance := min(earned-spent, attempt)
+		if balance+credit < attempt || ended <= granted {
+			return false
+		}
+		if b.spent.CompareAndSwap(spent, earned-balance+attempt) {
+			break
+		}
+	}
+	if b.granted.CompareAndSwap(granted, ended) {
+		return true
+	}
+	b.spent.Add(-attempt) // somebody else got the one there was
+	return false
+}
+
+// sum returns what has been paid since the beginning, what may be borrowed now,
+// and how many originals have ended. Originals that may count as recent for lack
+// of a look at the clock are not counted as such.
+func (b *ExtraLoad) sum(now time.Duration) (earned, credit, ended int64) {
+	var begun, second, ten int64
+	short, long := stepAt(now, shortStep), stepAt(now, longStep)
+	for i := range b.cells {
+		c := &b.cells[i]
+		n := c.begun.Load()
+		begun += n
+		second += max(0, n-c.short.look(short, n)-lookEvery)
+		ten += max(0, n-c.long.look(long, n)-lookEvery)
+		ended += c.ended.Load()
+	}
+	return b.paid * begun, min(b.lent*min(10*second, ten), mostLent), ended
+}
+
+// Balance returns how many extra attempts would be granted now, were originals to
+// end between them.
+func (b *ExtraLoad) Balance() float64 {
+	earned, credit, _ := b.sum(time.Since(b.began))
+	return attempts(min(earned-b.spent.Load(), attempt) + credit)
+}

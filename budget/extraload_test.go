@@ -1,0 +1,211 @@
+package budget_test
+
+import (
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/rego-go/rego/budget"
+)
+
+func extraLoad(tb testing.TB, share float64) *budget.ExtraLoad {
+	tb.Helper()
+	b, err := budget.NewExtraLoad(share)
+	require.NoError(tb, err)
+	return b
+}
+
+// ended is n originals that have begun and ended.
+func ended(n int) op {
+	return func(t *testing.T, b balanced) {
+		originals(n)(t, b)
+		released(n, budget.Original, budget.Success)(t, b)
+	}
+}
+
+// In these an original pays 0.15 and lends 0.01 for each that is to come in ten
+// seconds. The last 16 of a burst may not be known to be recent, so they lend
+// nothing.
+func TestExtraLoadLedgers(t *testing.T) {
+	t.Parallel()
+	for _, r := range []struct {
+		name   string
+		ledger ledger
+	}{
+		{"originals pay, and one can be saved up", ledger{
+			{opened, 0},
+			{ended(6), 0.9},
+			{denied(budget.Hedge), 0.9},
+			{ended(1), 1}, // 1.05, of which one can be saved up
+			{granted(1, budget.Hedge), 0},
+			{denied(budget.Hedge), 0},
+			{ended(9), 1},
+		}},
+		{"retries are extra attempts too", ledger{
+			{ended(10), 1},
+			{granted(1, budget.Retry), 0},
+			{denied(budget.Retry), 0},
+		}},
+		{"originals that will come lend", ledger{
+			{ended(16), 1},
+			{ended(200), 3}, // of 2000 at this rate, but there have been 200 in ten seconds
+			{granted(1, budget.Hedge), 2},
+			{ended(1), 2.16},
+			{granted(1, budget.Hedge), 1.16},
+			{ended(1), 1.32},
+			{granted(1, budget.Hedge), 0.32},
+			{ended(1), 0.48},
+			{denied(budget.Hedge), 0.48},
+		}},
+		{"what was borrowed is paid back", ledger{
+			{ended(216), 3},
+			{granted(1, budget.Hedge), 2},
+			{ended(1), 2.16},
+			{granted(1, budget.Hedge), 1.16}, // 0.85 of it is lent
+			{wait(10 * time.Second), -0.85},
+			{ended(12), 0.95},
+			{denied(budget.Hedge), 0.95},
+			{ended(1), 1},
+		}},
+		{"15 at most", ledger{
+			{ended(10_000), 16},
+			{wait(800 * ms), 16},
+			{wait(250 * ms), 1}, // none came in the last second, so none is expected
+			{wait(time.Hour), 1},
+		}},
+		{"a slow second promises less than ten quick ones", ledger{
+			{ended(1016), 11},
+			{wait(time.Second), 1},
+			{ended(20), 1.4}, // four of them are known to be recent: 40 in ten seconds
+		}},
+		{"nothing is granted while nothing ends", ledger{
+			{originals(1016), 11},
+			{denied(budget.Hedge), 11},
+			{released(1, budget.Original, budget.Neutral), 11},
+			{granted(1, budget.Hedge), 10},
+			{denied(budget.Hedge), 10},
+			{originals(1000), 16},
+			{denied(budget.Hedge), 16},
+			{released(1, budget.Original, budget.Failure), 16},
+			{granted(1, budget.Hedge), 15},
+		}},
+		{"what was not sent is given back, what was sent is not", ledger{
+			{ended(216), 3},
+			{granted(1, budget.Hedge), 2},
+			{released(1, budget.Hedge, budget.Unsent), 3},
+			{ended(1), 3.01},
+			{granted(1, budget.Hedge), 2.01},
+			{released(1, budget.Hedge, budget.Success), 2.01},
+			{released(1, budget.Hedge, budget.Failure), 2.01},
+		}},
+	} {
+		t.Run(r.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) { r.ledger.check(t, extraLoad(t, 0.16).OneCell()) })
+		})
+	}
+}
+
+func TestExtraLoadConfig(t *testing.T) {
+	t.Parallel()
+	for share, want := range map[float64]string{
+		-0.1: "share: must be between 0 and 1, got -0.1",
+		2:    "share: must be between 0 and 1, got 2",
+	} {
+		_, err := budget.NewExtraLoad(share)
+		require.EqualError(t, err, want)
+	}
+	nothing := extraLoad(t, 0)
+	for range 1000 {
+		nothing.Acquire(budget.Original)
+		nothing.Release(budget.Original, budget.Success)
+		require.False(t, nothing.Acquire(budget.Hedge))
+	}
+	all := extraLoad(t, 1)
+	for range 3 {
+		all.Acquire(budget.Original)
+		all.Release(budget.Original, budget.Success)
+	}
+	assert.True(t, all.Acquire(budget.Hedge))
+	assert.False(t, all.Acquire(budget.Hedge))
+}
+
+// together adds up what n goroutines get by doing something so many times each.
+func together(n, times int, do func() int) int {
+	var sum atomic.Int64
+	var wg sync.WaitGroup
+	for range n {
+		wg.Go(func() {
+			for range times {
+				sum.Add(int64(do()))
+			}
+		})
+	}
+	wg.Wait()
+	return int(sum.Load())
+}
+
+// Real processors: of 8 goroutines that ask all the time, no more get than there
+// are originals that have ended, nor than these pay for.
+func TestExtraLoadAmongProcessors(t *testing.T) {
+	t.Parallel()
+	const calls = 8 * 20_000
+	for share, most := range map[float64]float64{0.02: 0.02*calls + 1, 1: calls} {
+		b := extraLoad(t, share)
+		granted := together(8, 20_000, func() (granted int) {
+			b.Acquire(budget.Original)
+			for range 2 {
+				if b.Acquire(budget.Hedge) {
+					granted++
+				}
+			}
+			b.Release(budget.Original, budget.Success)
+			return granted
+		})
+		assert.LessOrEqual(t, float64(granted), most, "share %v", share)
+		assert.Greater(t, float64(granted), 0.5*share*calls, "share %v: hardly any", share)
+	}
+}
+
+// One end of an original is good for one extra attempt, whoever asks at the same
+// moment.
+func TestExtraLoadGrantsOneAtATime(t *testing.T) {
+	t.Parallel()
+	const rounds = 20_000
+	b := extraLoad(t, 1)
+	var arrived, granted atomic.Int64
+	meet := func(n int64) {
+		arrived.Add(1)
+		for spins := 1; arrived.Load() < n; spins++ {
+			if spins%1000 == 0 {
+				runtime.Gosched()
+			}
+		}
+	}
+	var wg sync.WaitGroup
+	for g := range 2 {
+		wg.Go(func() {
+			for i := range int64(rounds) {
+				if g == 0 {
+					b.Acquire(budget.Original) // two begin for each that ends, so that there is enough to grant
+					b.Acquire(budget.Original)
+					b.Release(budget.Original, budget.Success)
+				}
+				meet(4*i + 2)
+				if b.Acquire(budget.Hedge) {
+					granted.Add(1)
+				}
+				meet(4*i + 4)
+			}
+		})
+	}
+	wg.Wait()
+	assert.LessOrEqual(t, granted.Load(), int64(rounds))
+	assert.Greater(t, granted.Load(), int64(rounds/2))
+}
