@@ -1,0 +1,117 @@
+package hedge
+
+import (
+	"math"
+	"sync/atomic"
+	"time"
+)
+
+// Delay says how long an attempt runs before another one is started beside it:
+// a fixed time, or a quantile of the method's own latency, so that the same share
+// of attempts is exceeded by whatever the method takes.
+//
+// Make one with [Fixed] or [Tracker.Quantile]. It is safe for concurrent use.
+type Delay struct {
+	tracker    *Tracker // nil if the delay is fixed
+	q          float64
+	limits     Limits
+	minSamples int64
+
+	current atomic.Int64 // in force; zero while there are too few samples
+	next    atomic.Int64 // when to look at the tracker again
+}
+
+// Limits bound a delay that follows a method's latency.
+type Limits struct {
+	// Min is the least delay. Zero means none.
+	Min time.Duration
+	// Max is the delay above which there is no hedging: of a method that takes so
+	// long, a second attempt would come too late or be too dear. Zero means that
+	// there is no such point.
+	Max time.Duration
+}
+
+// State says whether a [Delay] can tell.
+type State uint8
+
+const (
+	// Ready: hedge after the delay.
+	Ready State = iota
+	// Cold: there are too few samples, so nothing is known of the method. A
+	// hundred are needed, and as many as make one above the quantile.
+	Cold
+	// TooSlow: the delay would be above Limits.Max.
+	TooSlow
+)
+
+// MinSamples is how many samples a quantile needs at least.
+const MinSamples = 100
+
+// Fixed returns a Delay of d, whatever the method's latency.
+func Fixed(d time.Duration) *Delay {
+	delay := new(Delay)
+	delay.current.Store(int64(d))
+	return delay
+}
+
+// Quantile returns a Delay that follows the quantile q of t, from 0 to 1. Delays
+// of different quantiles may share a Tracker.
+func (t *Tracker) Quantile(q float64, l Limits) *Delay {
+	samples := math.Ceil(1/(1-q) - 1e-6) // the excess is for 0.98, of which 1-q is a little less than 0.02
+	d := &Delay{tracker: t, q: q, limits: l, minSamples: max(MinSamples, int64(min(samples, math.MaxInt32)))}
+	d.refresh(time.Since(t.began))
+	return d
+}
+
+// After returns the delay in force. It is zero unless the state is Ready.
+func (d *Delay) After() (time.Duration, State) {
+	after := time.Duration(d.current.Load())
+	switch {
+	case d.tracker == nil:
+		return after, Ready
+	case after == 0:
+		return 0, Cold
+	case d.limits.Max > 0 && after > d.limits.Max:
+		return 0, TooSlow
+	}
+	return after, Ready
+}
+
+// Record counts an attempt that ended by itself, successfully. The delay takes
+// notice of it within a tenth of a second.
+func (d *Delay) Record(start, end time.Time) {
+	if d.tracker == nil {
+		return
+	}
+	d.tracker.add(end.Sub(start))
+	d.refreshIfDue(end)
+}
+
+// RecordAtLeast counts an attempt of which it is known only that it would have
+// taken longer: it was cancelled because a hedge won, or it failed. Beyond the
+// delay it counts as having taken as long as it ran, since that is on the right
+// side of the quantile; so hedging cannot hide slow attempts from its own delay.
+// Before that it shows nothing, and is not counted: failures that are fast do not
+// make a method a fast one.
+func (d *Delay) RecordAtLeast(start, end time.Time) {
+	if after := d.current.Load(); after != 0 && end.Sub(start) >= time.Duration(after) {
+		d.Record(start, end)
+	}
+}
+
+// refreshEvery is how long a quantile is kept.
+const refreshEvery = 100 * time.Millisecond
+
+func (d *Delay) refreshIfDue(now time.Time) {
+	at := now.Sub(d.tracker.began)
+	if next := d.next.Load(); int64(at) >= next && d.next.CompareAndSwap(next, int64(at+refreshEvery)) {
+		d.refresh(at)
+	}
+}
+
+func (d *Delay) refresh(now time.Duration) {
+	after, samples := d.tracker.quantile(d.q, now)
+	if samples >= d.minSamples {
+		d.current.Store(int64(max(after, d.limits.Min)))
+	}
+}

@@ -1,0 +1,167 @@
+package hedge_test
+
+import (
+	"math/rand/v2"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+
+	"github.com/rego-go/rego/hedge"
+)
+
+const ms = time.Millisecond
+
+// method plays the attempts of a method, one each millisecond of virtual time.
+type method struct{ *hedge.Delay }
+
+func (m method) succeed(n int, took time.Duration) {
+	for range n {
+		time.Sleep(ms)
+		m.Record(time.Now().Add(-took), time.Now())
+	}
+}
+
+func (m method) fail(n int, after time.Duration) {
+	for range n {
+		time.Sleep(ms)
+		m.RecordAtLeast(time.Now().Add(-after), time.Now())
+	}
+}
+
+func TestFixed(t *testing.T) {
+	t.Parallel()
+	for _, d := range []time.Duration{0, ms, time.Hour} {
+		delay := hedge.Fixed(d)
+		delay.Record(time.Now(), time.Now().Add(time.Minute))
+		delay.RecordAtLeast(time.Now(), time.Now().Add(time.Minute))
+		got, state := delay.After()
+		assert.Equal(t, d, got)
+		assert.Equal(t, hedge.Ready, state)
+	}
+}
+
+// TestCold: nothing is said before there are enough samples.
+func TestCold(t *testing.T) {
+	t.Parallel()
+	for q, needed := range map[float64]int{0.5: 100, 0.98: 100, 0.99: 100, 0.999: 1000} {
+		synctest.Test(t, func(t *testing.T) {
+			m := method{hedge.NewTracker().Quantile(q, hedge.Limits{})}
+			m.succeed(needed-1, 5*ms)
+			time.Sleep(time.Second)
+			got, state := m.After()
+			assert.Equal(t, hedge.Cold, state, "%v", q)
+			assert.Zero(t, got)
+			m.succeed(1, 5*ms)
+			_, state = m.After()
+			assert.Equal(t, hedge.Ready, state, "%v", q)
+		})
+	}
+}
+
+func TestLimits(t *testing.T) {
+	t.Parallel()
+	for _, r := range []struct {
+		limits hedge.Limits
+		took   time.Duration
+		state  hedge.State
+		least  time.Duration
+		most   time.Duration
+	}{
+		{hedge.Limits{}, 50 * ms, hedge.Ready, 50 * ms, 50500 * time.Microsecond},
+		{hedge.Limits{Min: 80 * ms}, 50 * ms, hedge.Ready, 80 * ms, 80 * ms},
+		{hedge.Limits{Max: 60 * ms}, 50 * ms, hedge.Ready, 50 * ms, 50500 * time.Microsecond},
+		{hedge.Limits{Max: 50 * ms}, 51 * ms, hedge.TooSlow, 0, 0},
+		{hedge.Limits{Min: 60 * ms, Max: 60 * ms}, ms, hedge.Ready, 60 * ms, 60 * ms},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			m := method{hedge.NewTracker().Quantile(0.9, r.limits)}
+			m.succeed(300, r.took)
+			got, state := m.After()
+			assert.Equal(t, r.state, state, "%+v", r)
+			assert.GreaterOrEqual(t, got, r.least, "%+v", r)
+			assert.LessOrEqual(t, got, r.most, "%+v", r)
+		})
+	}
+}
+
+// TestLatencyJumps: the delay follows a jump as soon as the new samples are more
+// than the quantile leaves above it.
+func TestLatencyJumps(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m := method{hedge.NewTracker().Quantile(0.98, hedge.Limits{})}
+		m.succeed(10_000, 5*ms)
+		m.succeed(400, 50*ms) // more than 2 % of what is remembered
+		got, _ := m.After()
+		assert.InDelta(t, 50*ms, got, float64(ms))
+	})
+}
+
+// TestHedgingDoesNotHideTheTail: of attempts that were cancelled because a hedge
+// won it is known that they were slow.
+func TestHedgingDoesNotHideTheTail(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m := method{hedge.NewTracker().Quantile(0.95, hedge.Limits{})}
+		rng := rand.New(rand.NewPCG(1, 2))
+		for range 20_000 {
+			took := 5 * ms
+			if rng.Float64() < 0.1 {
+				took = 100 * ms
+			}
+			if after, state := m.After(); state == hedge.Ready && took > after {
+				m.fail(1, after+5*ms) // the hedge took so long
+			} else {
+				m.succeed(1, took)
+			}
+		}
+		got, _ := m.After()
+		assert.Greater(t, got, 50*ms, "a tenth is slow, so the 0.95 quantile is among them")
+	})
+}
+
+// TestFailuresAreNoSamples unless they took longer than the delay.
+func TestFailuresAreNoSamples(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m := method{hedge.NewTracker().Quantile(0.9, hedge.Limits{})}
+		m.fail(1000, time.Second)
+		_, state := m.After()
+		assert.Equal(t, hedge.Cold, state, "of failures alone nothing follows")
+		m.succeed(1000, 50*ms)
+		m.fail(5000, ms)
+		got, _ := m.After()
+		assert.InDelta(t, 50*ms, got, float64(ms), "fast failures do not make a fast method")
+		m.fail(1000, 500*ms)
+		got, _ = m.After()
+		assert.InDelta(t, 500*ms, got, float64(5*ms), "timeouts make a slow one")
+	})
+}
+
+// TestQuantilesShareATracker: what one has learned, the other knows.
+func TestQuantilesShareATracker(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		tr := hedge.NewTracker()
+		first := method{tr.Quantile(0.9, hedge.Limits{})}
+		first.succeed(900, 5*ms)
+		first.succeed(100, 50*ms)
+		got, state := tr.Quantile(0.95, hedge.Limits{}).After()
+		assert.Equal(t, hedge.Ready, state)
+		assert.InDelta(t, 50*ms, got, float64(ms))
+		got, _ = first.After()
+		assert.InDelta(t, 5*ms, got, float64(ms))
+	})
+}
+
+// Not parallel: AllocsPerRun counts those of the whole process.
+func TestRecordDoesNotAllocate(t *testing.T) {
+	d := hedge.NewTracker().Quantile(0.98, hedge.Limits{})
+	start := time.Now()
+	assert.Zero(t, testing.AllocsPerRun(10_000, func() {
+		d.Record(start, start.Add(5*ms))
+		d.After()
+	}))
+}
