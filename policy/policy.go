@@ -69,29 +69,39 @@ type Retry struct {
 	Codes []codes.Code
 }
 
-// Hedge says when a second attempt is started beside a running one. The zero
-// Hedge is off. At most one of MaxExtraLoad, Percentile and Delay may be set.
+// Hedge says when a second attempt is started beside a running one, to cut the
+// tail of a method's latency. The zero Hedge is off. At most one of MaxExtraLoad,
+// Percentile and Delay may be set: most users want MaxExtraLoad.
 //
-// Hedging is not in force yet: the fields are validated and kept.
+// Only methods known to be idempotent are hedged. Hedges count towards
+// Retry.MaxAttempts, and are taken from the same budget as retries.
 type Hedge struct {
 	// Off switches hedging off, whatever the other fields say.
 	Off bool
-	// MaxExtraLoad is the share of extra attempts hedging may cause, 0.02 for
-	// two percent. The delay follows from the method's own latency.
+	// MaxExtraLoad is the share of extra attempts that hedging may cause, 0.02
+	// for two percent. A hedge is started when an attempt takes longer than all
+	// but that share do, and budget.ExtraLoad keeps to it while latency changes.
+	// Zero means that another field says when to hedge.
 	MaxExtraLoad float64
 	// Percentile starts a hedge when an attempt takes longer than this quantile
-	// of the method's latency, 0.95 for the slowest twentieth.
+	// of the method's latency, 0.95 for the slowest twentieth. Only the shared
+	// budget bounds the extra load. Zero means that another field says when.
 	Percentile float64
-	// Delay starts a hedge after a fixed time.
+	// Delay starts a hedge after a fixed time, and another one each time it has
+	// passed again (gRFC A6's hedgingDelay); NoWait starts all at once. Only the
+	// shared budget bounds the extra load. Zero means that another field says when.
 	Delay time.Duration
-	// MinDelay is the least time before a hedge. Zero means 1 ms.
+	// MinDelay is the least time before a hedge that MaxExtraLoad or Percentile
+	// may lead to. Zero means 1 ms.
 	MinDelay time.Duration
+	// MaxDelay is the point above which hedging stops: while MaxExtraLoad or
+	// Percentile lead to a longer delay than that, no hedge is started. Zero
+	// means that there is no such point.
+	MaxDelay time.Duration
 }
 
-// On reports whether h asks for hedges.
-func (h Hedge) On() bool {
-	return !h.Off && (h.MaxExtraLoad > 0 || h.Percentile > 0 || h.Delay > 0)
-}
+// Asked reports whether h asks for hedges, switched off or not.
+func (h Hedge) Asked() bool { return h.MaxExtraLoad > 0 || h.Percentile > 0 || h.Delay != 0 }
 
 // The defaults, which zero fields stand for.
 const (
@@ -157,8 +167,14 @@ func (r Retry) validate(f *faults) {
 func (h Hedge) validate(f *faults) {
 	f.share("max_extra_load", h.MaxExtraLoad)
 	f.share("percentile", h.Percentile)
-	f.duration("delay", h.Delay)
+	if h.Delay != NoWait {
+		f.duration("delay", h.Delay)
+	}
 	f.duration("min_delay", h.MinDelay)
+	f.duration("max_delay", h.MaxDelay)
+	if h.MaxDelay > 0 && h.MinDelay > h.MaxDelay {
+		f.add("max_delay", "must be at least min_delay %v, got %v", h.MinDelay, h.MaxDelay)
+	}
 	set := 0
 	for _, on := range []bool{h.MaxExtraLoad != 0, h.Percentile != 0, h.Delay != 0} {
 		if on {

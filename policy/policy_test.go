@@ -30,7 +30,7 @@ func TestDefault(t *testing.T) {
 		Hedge: policy.Hedge{MinDelay: ms},
 	}
 	assert.Equal(t, want, policy.Default())
-	assert.False(t, policy.Default().Hedge.On())
+	assert.False(t, policy.Default().Hedge.Asked())
 }
 
 // TestValidate has one fault per row, with all of its message.
@@ -76,8 +76,10 @@ func TestValidate(t *testing.T) {
 		{hedge(policy.Hedge{Percentile: 95}), `hedge.percentile: must be at least 0 and below 1, got 95`},
 		{hedge(policy.Hedge{Percentile: inf}), `hedge.percentile: must be at least 0 and below 1, got +Inf`},
 		{hedge(policy.Hedge{Percentile: -inf}), `hedge.percentile: must be at least 0 and below 1, got -Inf`},
-		{hedge(policy.Hedge{Delay: -1}), `hedge.delay: must be between 0 and 24h0m0s, got -1ns`},
+		{hedge(policy.Hedge{Delay: -2}), `hedge.delay: must be between 0 and 24h0m0s, got -2ns`}, // -1 is NoWait
 		{hedge(policy.Hedge{MinDelay: -1}), `hedge.min_delay: must be between 0 and 24h0m0s, got -1ns`},
+		{hedge(policy.Hedge{MaxDelay: -1}), `hedge.max_delay: must be between 0 and 24h0m0s, got -1ns`},
+		{hedge(policy.Hedge{MinDelay: 2 * second, MaxDelay: second}), `hedge.max_delay: must be at least min_delay 2s, got 1s`},
 		{hedge(policy.Hedge{MaxExtraLoad: 0.02, Percentile: 0.95}), `hedge: at most one of max_extra_load, percentile and delay may be set`},
 		{hedge(policy.Hedge{Percentile: 0.95, Delay: second}), `hedge: at most one of max_extra_load, percentile and delay may be set`},
 		{hedge(policy.Hedge{MaxExtraLoad: 0.02, Percentile: 0.95, Delay: second}), `hedge: at most one of max_extra_load, percentile and delay may be set`},
@@ -111,6 +113,8 @@ func TestValidateAccepts(t *testing.T) {
 		{Hedge: policy.Hedge{MaxExtraLoad: 0.02, MinDelay: second}},
 		{Hedge: policy.Hedge{Percentile: 0.999}},
 		{Hedge: policy.Hedge{Delay: policy.MaxDuration}},
+		{Hedge: policy.Hedge{Delay: policy.NoWait}},
+		{Hedge: policy.Hedge{MaxExtraLoad: 0.02, MinDelay: second, MaxDelay: second}},
 	} {
 		assert.NoError(t, p.Validate(), "%+v", p)
 	}
@@ -123,13 +127,13 @@ func TestFaults(t *testing.T) {
 		Name:    "users", // a policy does not name itself: a set does
 		Timeout: -second,
 		Retry:   policy.Retry{MaxAttempts: 200, Backoff: policy.Backoff{Jitter: 9}},
-		Hedge:   policy.Hedge{Percentile: 95, Delay: -1},
+		Hedge:   policy.Hedge{Percentile: 95, Delay: -2},
 	}.Validate()
 	require.EqualError(t, err, `timeout: must be between 0 and 24h0m0s, got -1s; `+
 		`retry.max_attempts: must be between 1 and 100 (0 means 3), got 200; `+
 		`retry.backoff.jitter: unknown value 9; `+
 		`hedge.percentile: must be at least 0 and below 1, got 95; `+
-		`hedge.delay: must be between 0 and 24h0m0s, got -1ns; `+
+		`hedge.delay: must be between 0 and 24h0m0s, got -2ns; `+
 		`hedge: at most one of max_extra_load, percentile and delay may be set`)
 
 	var faults policy.Faults
@@ -151,7 +155,7 @@ func TestFaults(t *testing.T) {
 	assert.EqualError(t, policy.Faults{{Path: "a", Text: "x"}, {Path: "b", Text: "y"}}, "a: x; b: y")
 }
 
-func TestHedgeOn(t *testing.T) {
+func TestHedgeAsked(t *testing.T) {
 	t.Parallel()
 	rows := []struct {
 		hedge policy.Hedge
@@ -162,9 +166,10 @@ func TestHedgeOn(t *testing.T) {
 		{policy.Hedge{MaxExtraLoad: 0.02}, true},
 		{policy.Hedge{Percentile: 0.95}, true},
 		{policy.Hedge{Delay: second}, true},
-		{policy.Hedge{Delay: second, Off: true}, false},
+		{policy.Hedge{Delay: policy.NoWait}, true},
+		{policy.Hedge{Delay: second, Off: true}, true},
 	}
 	for _, r := range rows {
-		assert.Equal(t, r.want, r.hedge.On(), "%+v", r.hedge)
+		assert.Equal(t, r.want, r.hedge.Asked(), "%+v", r.hedge)
 	}
 }
