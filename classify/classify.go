@@ -74,11 +74,15 @@ const (
 	ReasonFatalCode
 	// ReasonCallerDone: the caller cancelled the call or its deadline passed.
 	ReasonCallerDone
+	// ReasonCallDecided: another attempt decided the call, and this one was
+	// cancelled or came too late.
+	ReasonCallDecided
 )
 
 var reasonNames = [...]string{
 	"", "not-sent", "server-asked", "unavailable", "attempt-timeout", "listed-code", "soft-failure",
 	"not-idempotent", "overloaded", "pushback-stop", "quota-exceeded", "fatal-code", "caller-done",
+	"call-decided",
 }
 
 func (r Reason) String() string { return name(reasonNames[:], int(r)) }

@@ -3,37 +3,63 @@ package interceptor
 import (
 	"context"
 	cryptorand "crypto/rand"
-	"reflect"
 	"slices"
 	"strconv"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/rego-go/rego/budget"
 	"github.com/rego-go/rego/classify"
 )
 
-// sampleEvery is how many calls pass between two whose latency is measured, when
-// nobody watches: reading the clock is a fair part of what a call costs here.
-const sampleEvery = 64
+// attempt is an attempt under way: its record, and what only it may write to.
+type attempt struct {
+	Attempt
+	seen  classify.Attempt // as classifiers see it
+	lease budget.Lease
 
-// try makes the attempt a and classifies its end.
-func (c *call) try(ctx context.Context, a *Attempt) {
-	if a.Number > 1 {
-		c.forgetAttempt()
+	opts    []grpc.CallOption // the private outputs, then what the caller wants of every attempt
+	reply   any
+	header  metadata.MD
+	trailer metadata.MD
+	peer    peer.Peer
+	reached bool // the options reached grpc
+
+	timed  bool            // its start is known
+	inside context.Context // of the attempt, while it runs watched
+}
+
+// privateOutputs is the number of private options at the start of attempt.opts.
+const privateOutputs = 4
+
+// setOptions makes the attempt's options from those that every attempt has.
+func (a *attempt) setOptions(shared ...grpc.CallOption) {
+	a.opts = append(make([]grpc.CallOption, 0, max(privateOutputs+len(shared), 16)),
+		grpc.HeaderCallOption{HeaderAddr: &a.header},
+		grpc.TrailerCallOption{TrailerAddr: &a.trailer},
+		grpc.PeerCallOption{PeerAddr: &a.peer},
+		grpc.OnFinishCallOption{OnFinish: func(error) { a.reached = true }},
+	)
+	a.opts = append(a.opts, shared...)
+}
+
+// become forgets the attempt that a was, and makes it the next one.
+func (a *attempt) become(next Attempt, lease budget.Lease) {
+	if a.seen.Err == nil {
+		resetReply(a.reply) // a soft failure has written it
 	}
-	c.count++
-	timed := c.watched || a.Number > 1 || c.count%sampleEvery == 0 || c.plan.usual.duration() == 0
-	switch {
-	case c.watched && a.Number == 1:
-		a.Start = c.timeline.Start
-	case timed:
-		a.Start = time.Now()
-	}
+	a.header, a.trailer, a.peer, a.reached = nil, nil, peer.Peer{}, false
+	a.seen = classify.Attempt{}
+	a.Attempt, a.lease, a.timed = next, lease, true
+}
+
+// try makes the attempt a, and has its end classified. ctx is the context of the
+// call. Nothing that other attempts use is written here, since they may be running.
+func (c *call) try(ctx context.Context, a *attempt) {
 	actx, timeout, cancel := c.bound(ctx, a)
 	if cancel != nil {
 		defer cancel()
@@ -42,41 +68,45 @@ func (c *call) try(ctx context.Context, a *Attempt) {
 		actx = withPreviousAttempts(actx, a.Number-1)
 	}
 	if c.watched {
-		actx = c.start(actx, Event{Kind: AttemptStart, Time: a.Start, Timeline: c.timeline, Attempt: a})
-		c.inside = actx
+		actx = c.begin(actx, a)
 	}
-	err := c.invoker(actx, c.method, c.req, c.reply, c.conn, slices.Clip(c.opts)...)
+	err := c.invoker(actx, c.method, c.req, a.reply, c.conn, slices.Clip(a.opts)...)
 	if err == nil {
-		c.attempt.Delivery = classify.DeliveryAnswered
+		a.seen.Delivery = classify.DeliveryAnswered
 	} else {
-		c.examine(ctx, err, timeout)
+		a.examine(ctx, err, timeout)
 	}
-	c.judge(a)
-	won := a.Outcome.Kind == classify.Success
-	if timed || !won {
+	c.judge(ctx, a)
+	a.lease.Release(a.leaseResult())
+	if a.timed {
+		a.End = time.Now()
+		c.learn(a)
+	} else if a.Outcome.Kind != classify.Success {
 		a.End = time.Now()
 	}
-	if timed && won {
-		c.plan.usual.add(a.End.Sub(a.Start))
-	}
-	if c.watched || !won {
-		c.record(actx, a)
-	}
-	c.plain = won && err == nil && a.Number == 1 && len(c.callerOpts) == 0
 }
 
-// forgetAttempt clears what the last attempt left behind.
-func (c *call) forgetAttempt() {
-	if c.attempt.Err == nil {
-		resetReply(c.reply) // a soft failure has written it
+// learn notes how long a timed attempt took.
+func (c *call) learn(a *attempt) {
+	if a.Outcome.Kind == classify.Success {
+		c.plan.method.usual.add(a.End.Sub(a.Start))
 	}
-	c.header, c.trailer, c.peer, c.reached = nil, nil, peer.Peer{}, false
-	c.attempt = classify.Attempt{}
+	switch {
+	case !c.samples || a.Number > 1:
+	case a.seen.Err == nil && a.Outcome.Kind != classify.Retryable:
+		c.plan.hedging.delay.Record(a.Start, a.End)
+	default:
+		c.plan.hedging.delay.RecordAtLeast(a.Start, a.End)
+	}
 }
 
-// bound applies the attempt timeout, which the last attempt of a call with a
-// deadline does not have. Without one, timeout is zero and cancel nil.
-func (c *call) bound(ctx context.Context, a *Attempt) (actx context.Context, timeout time.Time, cancel context.CancelFunc) {
+// bound returns the context of an attempt, with the attempt timeout, which the
+// last attempt of a call with a deadline does not have. Without one, timeout is
+// zero and cancel nil.
+func (c *call) bound(ctx context.Context, a *attempt) (actx context.Context, timeout time.Time, cancel context.CancelFunc) {
+	if c.hedged {
+		ctx = c.round
+	}
 	d := c.plan.policy.AttemptTimeout
 	if d == 0 {
 		return ctx, time.Time{}, nil
@@ -89,87 +119,111 @@ func (c *call) bound(ctx context.Context, a *Attempt) (actx context.Context, tim
 	return actx, timeout, cancel
 }
 
+// begin tells observers of an attempt and returns what they make of its context.
+func (c *call) begin(actx context.Context, a *attempt) context.Context {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	a.inside = c.start(actx, Event{Kind: AttemptStart, Time: a.Start, Timeline: c.timeline, Attempt: &a.Attempt})
+	return a.inside
+}
+
 // examine finds out what a failed attempt shows: whose clock ended it, and
 // whether a server can have executed it. timeout is when the attempt's own timer
 // fires, zero if it has none.
-func (c *call) examine(ctx context.Context, err error, timeout time.Time) {
-	a := &c.attempt
-	a.Err, a.Status = err, statusOf(err)
-	a.Delivery = c.delivery()
-	a.Hint = classify.HintOf(c.trailer, a.Status)
-	a.CallerDone = ctx.Err() != nil
-	code := a.Status.Code()
-	if a.CallerDone || (code != codes.DeadlineExceeded && code != codes.Canceled) {
+func (a *attempt) examine(ctx context.Context, err error, timeout time.Time) {
+	seen := &a.seen
+	seen.Err, seen.Status = err, statusOf(err)
+	seen.Delivery = a.delivery()
+	seen.Hint = classify.HintOf(a.trailer, seen.Status)
+	seen.CallerDone = ctx.Err() != nil
+	code := seen.Status.Code()
+	if seen.CallerDone || (code != codes.DeadlineExceeded && code != codes.Canceled) {
 		return
 	}
 	// Neither timers nor codes decide, but the clock: the server got the same
 	// deadline, and its answer may be there an instant before our timer has run.
 	now := time.Now()
 	if deadline, bounded := ctx.Deadline(); bounded && !now.Before(deadline) {
-		a.CallerDone = true
+		seen.CallerDone = true
 		return
 	}
-	a.TimedOut = !timeout.IsZero() && !now.Before(timeout)
+	seen.TimedOut = !timeout.IsZero() && !now.Before(timeout)
 }
 
 // delivery reads the private outputs, which grpc fills once an attempt has a
 // transport stream. If the options did not reach grpc at all, something between
 // answered or dropped them and nothing is known.
-func (c *call) delivery() classify.Delivery {
+func (a *attempt) delivery() classify.Delivery {
 	switch {
-	case !c.reached:
+	case !a.reached:
 		return classify.DeliveryUnknown
-	case c.peer.Addr == nil:
+	case a.peer.Addr == nil:
 		return classify.DeliveryNotSent
-	case len(c.trailer) > 0:
+	case len(a.trailer) > 0:
 		return classify.DeliveryAnswered
 	}
 	return classify.DeliveryUnknown
 }
 
-// judge classifies the attempt and settles its lease.
-func (c *call) judge(a *Attempt) {
-	in := &c.attempt
-	if in.Err == nil && !c.plan.looksAtOK {
+// judge gives an ended attempt its outcome.
+func (c *call) judge(ctx context.Context, a *attempt) {
+	switch {
+	case c.hedged && c.round.Err() != nil && ctx.Err() == nil:
+		// Its error is our own cancellation, which classifiers are not for.
+		a.Outcome = classify.Outcome{Kind: classify.Abort, Reason: classify.ReasonCallDecided}
+	case a.seen.Err == nil && !c.plan.looksAtOK:
 		a.Outcome = classify.Outcome{Kind: classify.Success}
-		c.lease.Release(budget.Success)
-		return
+	default:
+		a.seen.Method, a.seen.Reply, a.seen.Idempotency = c.method, a.reply, c.idempotency
+		a.seen.Header, a.seen.Trailer = a.header, a.trailer
+		a.Outcome = c.classify(&a.seen)
 	}
-	in.Method, in.Reply, in.Idempotency = c.method, c.reply, c.idempotency
-	in.Header, in.Trailer = c.header, c.trailer
-	if a.Outcome = c.plan.classifier.Classify(in); a.Outcome.Kind == classify.Undecided {
-		a.Outcome = classify.GRPC.Classify(in)
-	}
-	c.lease.Release(leaseResult(a.Outcome))
 }
 
-func leaseResult(o classify.Outcome) budget.Result {
-	switch {
+func (c *call) classify(seen *classify.Attempt) classify.Outcome {
+	if o := c.plan.classifier.Classify(seen); o.Kind != classify.Undecided {
+		return o
+	}
+	return classify.GRPC.Classify(seen)
+}
+
+// leaseResult says how the attempt ended as far as budgets care.
+func (a *attempt) leaseResult() budget.Result {
+	switch o := a.Outcome; {
 	case o.Kind == classify.Success:
 		return budget.Success
 	case o.Kind == classify.Retryable, o.Reason == classify.ReasonNotIdempotent,
 		o.Reason == classify.ReasonPushbackStop:
 		return budget.Failure
+	case o.Kind == classify.Abort && a.seen.Delivery == classify.DeliveryNotSent:
+		return budget.Unsent
 	}
 	return budget.Neutral
 }
 
-// record puts an ended attempt into the timeline.
-func (c *call) record(actx context.Context, a *Attempt) {
-	in := &c.attempt
-	a.Code, a.Delivery, a.Hint, a.Peer = in.Code(), in.Delivery, in.Hint, c.peer.Addr
+// resultOf returns what became of an attempt that no other one was faster than.
+func resultOf(a *attempt) AttemptResult {
 	switch {
 	case a.Outcome.Kind == classify.Success:
-		a.Result = AttemptWon
-	case in.CallerDone:
-		a.Result = AttemptCancelled
-	default:
-		a.Result = AttemptFailed
+		return AttemptWon
+	case a.seen.CallerDone:
+		return AttemptCancelled
 	}
-	c.timeline.Attempts = append(c.timeline.Attempts, *a)
+	return AttemptFailed
+}
+
+// record puts an ended attempt into the timeline, if somebody will look at it:
+// failures are part of the error. While attempts run side by side mu is held.
+func (c *call) record(a *attempt) {
+	if !c.watched && a.Outcome.Kind == classify.Success {
+		return
+	}
+	a.Code, a.Delivery, a.Hint, a.Peer = a.seen.Code(), a.seen.Delivery, a.seen.Hint, a.peer.Addr
+	c.timeline.Attempts = append(c.timeline.Attempts, a.Attempt)
 	if c.watched {
-		c.inside = nil
-		c.observe(actx, Event{Kind: AttemptEnd, Time: a.End, Timeline: c.timeline, Attempt: a, Err: in.Err})
+		inside := a.inside
+		a.inside = nil
+		c.observe(inside, Event{Kind: AttemptEnd, Time: a.End, Timeline: c.timeline, Attempt: &a.Attempt, Err: a.seen.Err})
 	}
 }
 
@@ -208,15 +262,4 @@ func withHeader(ctx context.Context, md metadata.MD, key, value string) context.
 	}
 	md.Set(key, value)
 	return metadata.NewOutgoingContext(ctx, md)
-}
-
-// resetReply empties a reply before another attempt writes it.
-func resetReply(reply any) {
-	if m, ok := reply.(proto.Message); ok {
-		proto.Reset(m)
-		return
-	}
-	if v := reflect.ValueOf(reply); v.Kind() == reflect.Pointer && !v.IsNil() {
-		v.Elem().SetZero()
-	}
 }

@@ -8,7 +8,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
@@ -17,16 +16,16 @@ import (
 	"github.com/rego-go/rego/policy"
 )
 
-// call is the state of one unary call. Calls are pooled, and the private targets
-// of the attempts with their options live inside, so that a call whose first
-// attempt succeeds allocates nothing.
+// call is the state of one unary call. Calls are pooled, and the attempt on the
+// caller's goroutine with what it writes to lives inside, so that a call whose
+// first attempt succeeds allocates nothing.
 type call struct {
 	interceptor *Interceptor
 	method      string
 	req, reply  any
 	conn        *grpc.ClientConn
 	invoker     grpc.UnaryInvoker
-	beforeRetry func(*grpc.ClientConn, string) // nil if nothing is to be said
+	beforeExtra func(*grpc.ClientConn, string) // before each retry and hedge; nil if nothing is to be said
 
 	said        settings
 	observers   []*guarded
@@ -35,27 +34,24 @@ type call struct {
 
 	plan        *plan
 	idempotency classify.Idempotency
+	hedgeDenied DenialReason // why the call is not hedged though its policy asks for it
+	samples     bool         // the call's latency is one for hedging
 
-	// What attempts write to.
-	opts    []grpc.CallOption // of each attempt, the private ones first
-	header  metadata.MD
-	trailer metadata.MD
-	peer    peer.Peer
-	reached bool // the options reached grpc
+	lead     attempt      // on the caller's goroutine
+	pending  budget.Lease // of the attempt that is waited for
+	backoffs int          // waits since the last pushback
+	rounds
 
-	current  Attempt          // the attempt under way, or that ended last
-	attempt  classify.Attempt // the same as classifiers see it
-	outside  context.Context  // of the call, if it is watched
-	inside   context.Context  // of the current attempt while it runs watched
-	event    Event            // what observers are told last
-	lease    budget.Lease
-	watched  bool // somebody will look at the timeline
+	watched  bool            // somebody will look at the timeline
+	outside  context.Context // of the call, if it is watched
 	timeline *Timeline
 	own      Timeline // timeline of calls that nobody watches
-	backoffs int      // waits since the last pushback
-	ended    bool     // the call returned, as opposed to panicked
-	plain    bool     // no options, and the first attempt succeeded
-	count    uint     // calls this state has served, for sampling
+	event    Event    // what observers are told last
+
+	ended    bool   // the call returned, as opposed to panicked
+	plain    bool   // no options, and the first attempt succeeded
+	count    uint   // calls this state has served, for sampling
+	fireFunc func() // fire, made once
 }
 
 // settings are what the call options say.
@@ -69,17 +65,11 @@ type settings struct {
 
 var calls = sync.Pool{New: func() any { return newCall() }}
 
-// privateOutputs is the number of private options at the start of call.opts.
-const privateOutputs = 4
-
 func newCall() *call {
 	c := new(call)
-	c.opts = append(make([]grpc.CallOption, 0, 16),
-		grpc.HeaderCallOption{HeaderAddr: &c.header},
-		grpc.TrailerCallOption{TrailerAddr: &c.trailer},
-		grpc.PeerCallOption{PeerAddr: &c.peer},
-		grpc.OnFinishCallOption{OnFinish: func(error) { c.reached = true }},
-	)
+	c.lead.setOptions()
+	c.changed.L = &c.mu
+	c.fireFunc = c.fire
 	return c
 }
 
@@ -88,22 +78,32 @@ func newCall() *call {
 // and what is forgotten here, which is much cheaper than forgetting everything.
 func (c *call) reset() {
 	if c.plain {
-		c.req, c.reply, c.attempt.Reply, c.invoker, c.callerOpts = nil, nil, nil, nil, nil
-		c.header, c.trailer, c.peer, c.reached = nil, nil, peer.Peer{}, false
-		c.attempt.Header, c.attempt.Trailer = nil, nil
+		a := &c.lead
+		c.req, c.reply, c.invoker, c.callerOpts = nil, nil, nil, nil
+		a.reply, a.header, a.trailer, a.peer, a.reached = nil, nil, nil, peer.Peer{}, false
+		a.seen.Reply, a.seen.Header, a.seen.Trailer = nil, nil, nil
+		c.decided = nil
+		if c.hedged {
+			c.ctx, c.round, c.cancel, c.timer, c.replies = nil, nil, nil, nil, replies{}
+		}
 		if c.watched {
-			c.observers, c.timeline, c.outside, c.event, c.current.Peer = nil, nil, nil, Event{}, nil
+			c.observers, c.timeline, c.outside, c.event, a.Peer = nil, nil, nil, Event{}, nil
 		}
 		c.ended, c.plain = false, false
 		return
 	}
-	clear(c.opts[privateOutputs:])
-	clear(c.own.Attempts)
+	opts, attempts := c.lead.opts, c.own.Attempts
+	clear(opts[privateOutputs:])
+	clear(attempts)
+	clear(c.running)
 	*c = call{
-		opts:  c.opts[:privateOutputs],
-		own:   Timeline{Attempts: c.own.Attempts[:0]},
-		count: c.count,
+		lead:     attempt{opts: opts[:privateOutputs]},
+		own:      Timeline{Attempts: attempts[:0]},
+		rounds:   rounds{running: c.running[:0]},
+		count:    c.count,
+		fireFunc: c.fireFunc,
 	}
+	c.changed.L = &c.mu
 }
 
 // configure sorts the caller's options: those for rego are applied, outputs and
@@ -122,7 +122,7 @@ func (c *call) configure(opts []grpc.CallOption) error {
 		case DualOption:
 			err = errors.Join(err, o.call(c))
 		default:
-			c.opts = append(c.opts, o)
+			c.lead.opts = append(c.lead.opts, o)
 		}
 	}
 	if err != nil {
@@ -150,11 +150,28 @@ func (c *call) configure(opts []grpc.CallOption) error {
 		c.timeline.Policy, c.timeline.PolicyVersion = c.plan.policy.Name, c.plan.version
 		c.timeline.Idempotency = c.idempotency
 	}
+	c.hedged, c.samples = false, false
+	if c.plan.asksHedging {
+		c.hedgeDenied = c.hedge()
+		c.hedged = c.hedgeDenied == DeniedNothing
+	}
 	return nil
 }
 
-// run makes attempts until the call is decided. After each failed attempt the
-// rules are asked in order; the first that says no gives the end reason.
+// sampleEvery is how many calls pass between two whose latency is measured, when
+// neither an observer nor hedging needs it: reading the clock is a fair part of
+// what a call costs here.
+const sampleEvery = 64
+
+// timed reports whether the call's latency is measured.
+func (c *call) timed() bool {
+	c.count++
+	return c.watched || c.samples || c.count%sampleEvery == 0 || c.plan.method.usual.duration() == 0
+}
+
+// run makes attempts until the call is decided. After each failed attempt, or
+// when all that ran side by side have failed, the rules are asked in order; the
+// first that says no gives the end reason.
 func (c *call) run(ctx context.Context) error {
 	if d := c.plan.policy.Timeout; d > 0 {
 		var cancel context.CancelFunc
@@ -164,38 +181,77 @@ func (c *call) run(ctx context.Context) error {
 	if c.said.sendKey {
 		ctx = withIdempotencyKey(ctx, c.said.idempotencyKey)
 	}
-	if c.watched {
-		c.timeline.Start = time.Now()
-		ctx = c.start(ctx, Event{Kind: CallStart, Time: c.timeline.Start, Timeline: c.timeline})
-		c.outside = ctx
+	c.made = 1
+	c.lead.Attempt, c.lead.reply = Attempt{Number: 1}, c.reply
+	if c.lead.timed = c.timed(); c.lead.timed {
+		c.lead.Start = time.Now()
 	}
-	c.lease, _ = budget.Take(c.plan.budget, budget.Original)
-	for c.current = (Attempt{Number: 1}); ; {
-		c.try(ctx, &c.current)
-		if c.current.Outcome.Kind == classify.Success {
-			return c.finish(ctx, EndSucceeded, c.current.End)
+	if c.watched {
+		ctx = c.open(ctx)
+	}
+	c.lead.lease, _ = budget.Take(c.plan.hedges, budget.Original)
+	for {
+		if c.hedged {
+			c.runRound(ctx)
+		} else {
+			c.runAlone(ctx)
 		}
-		next, reason := c.next(ctx, &c.current)
+		if c.decided.Outcome.Kind == classify.Success {
+			return c.finish(ctx, EndSucceeded, c.decided.End)
+		}
+		next, reason := c.next(ctx, c.decided)
 		if reason != EndUnfinished {
-			return c.finish(ctx, reason, c.current.End)
+			return c.finish(ctx, reason, c.decided.End)
 		}
 		if reason = c.wait(ctx, &next); reason != EndUnfinished {
 			return c.finish(ctx, reason, time.Now())
 		}
-		c.current = next
+		c.made++
+		next.Start = time.Now()
+		c.lead.become(next, c.pending)
+		c.pending = budget.Lease{}
 	}
+}
+
+// runAlone makes the lead's attempt without any beside it.
+func (c *call) runAlone(ctx context.Context) {
+	c.decided = &c.lead
+	c.try(ctx, &c.lead)
+	c.lead.Result = resultOf(&c.lead)
+	c.record(&c.lead)
+}
+
+// open tells observers that the call begins.
+func (c *call) open(ctx context.Context) context.Context {
+	c.timeline.Start = c.lead.Start
+	ctx = c.start(ctx, Event{Kind: CallStart, Time: c.timeline.Start, Timeline: c.timeline})
+	c.outside = ctx
+	if c.plan.asksHedging && !c.hedged {
+		c.deny(ctx, Attempt{Kind: budget.Hedge}, c.timeline.Start, c.hedgeDenied)
+	}
+	return ctx
 }
 
 // finish hands the deciding attempt's results to the caller.
 func (c *call) finish(ctx context.Context, reason EndReason, now time.Time) error {
-	err := c.attempt.Err
+	d := c.decided
+	c.plain = c.made == 1 && d.seen.Err == nil && reason == EndSucceeded && len(c.callerOpts) == 0
+	err := d.seen.Err
 	if err != nil {
 		err = c.newError(ctx, reason)
+	} else if d != &c.lead {
+		moveReply(c.reply, d.reply)
 	}
 	if c.watched {
-		c.timeline.End = now
 		c.timeline.Reason = reason
 		c.timeline.Code = status.Code(err)
+		c.timeline.sort()
+		c.timeline.End = now
+		for _, a := range c.timeline.Attempts {
+			if a.End.After(now) { // it lost, and was waited for
+				c.timeline.End = a.End
+			}
+		}
 		c.observe(ctx, Event{Kind: CallEnd, Time: c.timeline.End, Timeline: c.timeline, Err: err})
 		if c.said.timelineTo != nil {
 			*c.said.timelineTo = *c.timeline
@@ -204,13 +260,14 @@ func (c *call) finish(ctx context.Context, reason EndReason, now time.Time) erro
 	return err
 }
 
-// newError explains the last attempt's error. A caller that left while the call
-// was waiting for a retry gets its own status, as from a bare call.
+// newError explains the deciding attempt's error. A caller that left while the
+// call was waiting for a retry gets its own status, as from a bare call.
 func (c *call) newError(ctx context.Context, reason EndReason) error {
-	err := c.attempt.Err
-	if !c.attempt.CallerDone && (reason == EndCallerCancelled || reason == EndDeadline) {
+	err := c.decided.seen.Err
+	if !c.decided.seen.CallerDone && (reason == EndCallerCancelled || reason == EndDeadline) {
 		err = status.FromContextError(ctx.Err()).Err()
 	}
+	c.timeline.sort()
 	return &Error{Reason: reason, Attempts: append([]Attempt(nil), c.timeline.Attempts...), err: err}
 }
 
@@ -218,15 +275,15 @@ func (c *call) newError(ctx context.Context, reason EndReason) error {
 // OnFinish, in the order grpc does: outputs first, and only if the attempt got a
 // transport.
 func (c *call) output(err error) {
-	if c.peer.Addr != nil {
+	if d := c.decided; d != nil && d.peer.Addr != nil {
 		for _, o := range c.callerOpts {
 			switch o := o.(type) {
 			case grpc.HeaderCallOption:
-				*o.HeaderAddr = c.header.Copy()
+				*o.HeaderAddr = d.header.Copy()
 			case grpc.TrailerCallOption:
-				*o.TrailerAddr = c.trailer.Copy()
+				*o.TrailerAddr = d.trailer.Copy()
 			case grpc.PeerCallOption:
-				*o.PeerAddr = c.peer
+				*o.PeerAddr = d.peer
 			}
 		}
 	}
@@ -246,18 +303,32 @@ func (c *call) close() {
 		calls.Put(c)
 		return
 	}
-	c.lease.Release(budget.Neutral)
+	if c.round != nil {
+		c.abandon()
+	}
+	c.pending.Release(budget.Neutral)
+	for _, a := range append(c.running, &c.lead) {
+		if a != nil {
+			c.tearDown(a)
+		}
+	}
 	if c.outside != nil {
 		c.timeline.End = time.Now()
-		if c.inside != nil {
-			c.current.End, c.current.Code = c.timeline.End, codes.Unknown
-			c.observe(c.inside, Event{
-				Kind: AttemptEnd, Time: c.timeline.End, Timeline: c.timeline, Attempt: &c.current, Err: errAbandoned,
-			})
-		}
 		c.timeline.Code = codes.Unknown
 		c.observe(c.outside, Event{Kind: CallEnd, Time: c.timeline.End, Timeline: c.timeline, Err: errAbandoned})
 	}
+}
+
+// tearDown returns what an attempt holds that a panic has ended, if it has not
+// been returned.
+func (c *call) tearDown(a *attempt) {
+	a.lease.Release(budget.Neutral)
+	if a.inside == nil {
+		return
+	}
+	a.End, a.Code = time.Now(), codes.Unknown
+	c.observe(a.inside, Event{Kind: AttemptEnd, Time: a.End, Timeline: c.timeline, Attempt: &a.Attempt, Err: errAbandoned})
+	a.inside = nil
 }
 
 var errAbandoned = errors.New("rego: the call was torn down by a panic")

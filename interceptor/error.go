@@ -16,8 +16,10 @@ import (
 type Error struct {
 	// Reason is why no further attempt was made.
 	Reason EndReason
-	// Attempts are the attempts of the call, the deciding one last. The start of
-	// the first is known only if the call was observed or had a timeline.
+	// Attempts are the attempts of the call by their numbers. The deciding one is
+	// the last, unless attempts ran side by side: then it is the one that was
+	// fatal, or the last to fail. The start of the first is known only if the call
+	// was hedged, observed or had a timeline.
 	Attempts []Attempt
 
 	err error

@@ -2,6 +2,7 @@ package interceptor_test
 
 import (
 	"context"
+	"log/slog"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,6 +19,8 @@ import (
 
 const ms = time.Millisecond
 
+var silent = slog.New(slog.DiscardHandler)
+
 // exact is the default policy without jitter, so that waits are exact: 50, 100,
 // 200 ms.
 func exact(change ...func(*policy.Policy)) policy.Policy {
@@ -31,7 +34,7 @@ func exact(change ...func(*policy.Policy)) policy.Policy {
 
 func newInterceptor(t *testing.T, opts ...interceptor.Option) *interceptor.Interceptor {
 	t.Helper()
-	it, err := interceptor.New(opts...)
+	it, err := interceptor.New(append([]interceptor.Option{interceptor.WithLogger(silent)}, opts...)...)
 	require.NoError(t, err)
 	return it
 }

@@ -103,14 +103,14 @@ func (it *Interceptor) DialOptions() []grpc.DialOption {
 	}
 }
 
-// unaryWith returns the unary interceptor. beforeRetry, if not nil, is told of
-// every retry.
-func (it *Interceptor) unaryWith(beforeRetry func(*grpc.ClientConn, string)) grpc.UnaryClientInterceptor {
+// unaryWith returns the unary interceptor. beforeExtra, if not nil, is told of
+// every retry and hedge.
+func (it *Interceptor) unaryWith(beforeExtra func(*grpc.ClientConn, string)) grpc.UnaryClientInterceptor {
 	return func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 		c := calls.Get().(*call)
 		defer c.close()
 		c.interceptor, c.method, c.req, c.reply, c.conn, c.invoker = it, method, req, reply, cc, invoker
-		c.beforeRetry = beforeRetry
+		c.beforeExtra = beforeExtra
 		err := c.configure(opts)
 		if err == nil {
 			err = c.run(ctx)

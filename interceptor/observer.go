@@ -20,14 +20,14 @@ const (
 	AttemptEnd
 	// RetryWait: a retry will be sent after Event.Wait.
 	RetryWait
-	// RetryDenied: a retry that the outcome allowed will not be sent; the
-	// last of Timeline.Denials says why.
-	RetryDenied
+	// AttemptDenied: a retry or a hedge for which there was reason will not be
+	// sent; the last of Timeline.Denials says why.
+	AttemptDenied
 	// CallEnd: the call has ended and its timeline is complete.
 	CallEnd
 )
 
-var eventKinds = [...]string{"call-start", "attempt-start", "attempt-end", "retry-wait", "retry-denied", "call-end"}
+var eventKinds = [...]string{"call-start", "attempt-start", "attempt-end", "retry-wait", "attempt-denied", "call-end"}
 
 func (k EventKind) String() string { return name(eventKinds[:], int(k)) }
 
@@ -49,7 +49,8 @@ type Event struct {
 }
 
 // Observer is told what happens in calls. It is called on the goroutine where it
-// happens, from many calls at once, and slows them by the time it takes.
+// happens, from many calls at once, and slows them by the time it takes. What it is
+// told of one call does not overlap, also if attempts run side by side.
 //
 // An observer that panics is cut off and reported once through the logger; the
 // call goes on, and no call is told to it again.

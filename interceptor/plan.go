@@ -8,6 +8,7 @@ import (
 
 	"github.com/rego-go/rego/budget"
 	"github.com/rego-go/rego/classify"
+	"github.com/rego-go/rego/hedge"
 	"github.com/rego-go/rego/policy"
 )
 
@@ -20,12 +21,16 @@ type plan struct {
 	classifier  classify.Classifier
 	looksAtOK   bool // the classifier may see more in OK than success
 	idempotency classify.Idempotency
-	budget      budget.Budget
-	usual       *typical
+	budget      budget.Budget // of retries
+	asksHedging bool          // the policy does, and allows more than one attempt
+	hedging     *hedging      // nil if it does not, or hedging is switched off
+	hedges      budget.Budget // of hedges, and that originals are counted in
+	method      *method
 }
 
-// newPlan resolves the names in p, which have been checked where p was accepted.
-func (t *target) newPlan(p *policy.Policy, version string, table *policy.Table, m *method) *plan {
+// newPlanLocked resolves the names in p, which have been checked where p was
+// accepted.
+func (t *target) newPlanLocked(p *policy.Policy, version string, table *policy.Table, m *method) *plan {
 	it := t.interceptor
 	pl := &plan{
 		policy:      p,
@@ -35,7 +40,7 @@ func (t *target) newPlan(p *policy.Policy, version string, table *policy.Table, 
 		classifier:  classify.GRPC,
 		idempotency: p.Idempotency,
 		budget:      t.budget,
-		usual:       &m.usual,
+		method:      m,
 	}
 	if pl.idempotency == classify.IdempotencyUnknown {
 		pl.idempotency = m.idempotency
@@ -48,6 +53,13 @@ func (t *target) newPlan(p *policy.Policy, version string, table *policy.Table, 
 	}
 	if cl := it.classifiers[p.Classifier]; cl != nil {
 		pl.classifier, pl.looksAtOK = cl, true
+	}
+	pl.hedges = pl.budget
+	pl.asksHedging = p.Hedge.Asked() && pl.maxAttempts > 1
+	if pl.asksHedging && !p.Hedge.Off && !table.HedgesOff() {
+		if pl.hedging = m.hedgingLocked(p.Hedge); pl.hedging.own != nil {
+			pl.hedges = budget.All(pl.hedging.own, pl.budget)
+		}
 	}
 	return pl
 }
@@ -77,8 +89,16 @@ type plans struct {
 
 // method is what is known of a method whatever its policy.
 type method struct {
+	name        string
 	idempotency classify.Idempotency
 	usual       typical
+
+	// Guarded by the target's mu; nil until a policy asks for hedging.
+	latency  *hedge.Tracker
+	hedgings map[policy.Hedge]*hedging
+
+	replies       atomic.Pointer[replyKind] // of the last call that was to be hedged
+	notHedgedTold atomic.Bool
 }
 
 // maxMethods bounds what is kept of methods, for clients that make up names.
@@ -126,7 +146,7 @@ func (t *target) makePlan(table *policy.Table, method string) *plan {
 			rule = &t.fallback
 		}
 		m, kept := t.methodLocked(method)
-		p = t.newPlan(rule, from.Version(), table, m)
+		p = t.newPlanLocked(rule, from.Version(), table, m)
 		if !kept {
 			return p
 		}
@@ -145,7 +165,7 @@ func (t *target) methodLocked(name string) (m *method, kept bool) {
 	if m, ok := t.learned[name]; ok {
 		return m, true
 	}
-	m = new(method)
+	m = &method{name: name}
 	m.idempotency, _ = classify.FromDescriptor(name)
 	if len(t.learned) >= maxMethods {
 		return m, false
@@ -157,9 +177,9 @@ func (t *target) methodLocked(name string) (m *method, kept bool) {
 // ownPlan returns a plan for one call that brings its own policy.
 func (t *target) ownPlan(p *policy.Policy, method string) *plan {
 	t.mu.Lock()
+	defer t.mu.Unlock()
 	m, _ := t.methodLocked(method)
-	t.mu.Unlock()
-	return t.newPlan(p, "", t.interceptor.store.Current(), m)
+	return t.newPlanLocked(p, "", t.interceptor.store.Current(), m)
 }
 
 // typical estimates the median of the time a method's successful attempts take,

@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/rego-go/rego/classify"
+	testv1 "github.com/rego-go/rego/internal/testsrv/proto/rego/test/v1"
 	"github.com/rego-go/rego/policy"
 )
 
@@ -28,16 +30,21 @@ func TestPlainCallAllocatesNothing(t *testing.T) {
 func TestNothingIsKeptOfACall(t *testing.T) {
 	c := newCall()
 	c.req, c.reply, c.method = "req", "reply", "m"
-	c.attempt.Reply, c.attempt.Err = "reply", context.Canceled
-	c.opts = append(c.opts, WithIdempotencyKey("k"))
+	c.lead.reply, c.lead.seen.Reply, c.lead.seen.Err = "reply", "reply", context.Canceled
+	c.lead.opts = append(c.lead.opts, WithIdempotencyKey("k"))
 	c.said = settings{timelineTo: new(Timeline), sendKey: true, idempotencyKey: "k"}
 	c.own.Attempts = append(c.own.Attempts, Attempt{Number: 1})
+	c.rounds.running = append(c.rounds.running, &c.lead)
+	c.timer, c.decided, c.hedged = time.NewTimer(time.Hour), &c.lead, true
 	c.reset()
 	fresh := newCall()
-	assert.Len(t, c.opts, privateOutputs)
-	assert.Nil(t, c.opts[:cap(c.opts)][privateOutputs])
-	c.opts, fresh.opts = nil, nil
-	c.own.Attempts = nil
+	assert.Len(t, c.lead.opts, privateOutputs)
+	assert.Nil(t, c.lead.opts[:cap(c.lead.opts)][privateOutputs])
+	assert.Equal(t, []*attempt{nil}, c.rounds.running[:1])
+	assert.NotNil(t, c.fireFunc)
+	for _, c := range []*call{c, fresh} {
+		c.lead.opts, c.own.Attempts, c.rounds.running, c.fireFunc = nil, nil, nil, nil
+	}
 	assert.Equal(t, fresh, c)
 }
 
@@ -96,4 +103,45 @@ func TestPlansFollowTheStore(t *testing.T) {
 	wg.Wait()
 	assert.Equal(t, "99", tg.plan(benchMethod).version)
 	assert.Equal(t, classify.NoSideEffects, tg.plan(benchMethod).idempotency, "from the descriptor")
+}
+
+// TestHedgingsAreBounded: a caller that makes up policies does not grow us.
+func TestHedgingsAreBounded(t *testing.T) {
+	it, err := New()
+	require.NoError(t, err)
+	tg := it.target(nil)
+	for i := range 1000 {
+		p := policy.Default()
+		p.Hedge.MaxExtraLoad = float64(i+1) / 1001
+		require.NotNil(t, tg.ownPlan(&p, benchMethod))
+	}
+	assert.NotEmpty(t, tg.learned[benchMethod].hedgings)
+	assert.LessOrEqual(t, len(tg.learned[benchMethod].hedgings), maxHedgings)
+}
+
+// TestHedgeIsPostponed: a timer whose goroutine is on the way cannot be set again,
+// so it looks whether it is early.
+func TestHedgeIsPostponed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCall()
+		c.plan = &plan{policy: &policy.Policy{}, maxAttempts: 3, method: new(method)}
+		c.lead.reply, c.timeline, c.made = new(testv1.GetResponse), &c.own, 1
+		c.replies, _ = c.plan.method.repliesLike(c.lead.reply)
+		c.ctx = t.Context()
+		c.round, c.cancel = context.WithCancel(t.Context())
+		c.workers = 1
+		c.timer = time.AfterFunc(0, func() {})
+		synctest.Wait() // it has run, and armed says that its goroutine has not looked
+		c.armed = true
+
+		c.armLocked(time.Now(), time.Second, WaitPushback)
+		assert.Nil(t, c.startHedge(), "it is early")
+		assert.True(t, c.armed)
+		time.Sleep(time.Second)
+		a := c.startHedge()
+		require.NotNil(t, a)
+		assert.Equal(t, WaitPushback, a.WaitedOn)
+		c.cancel()
+		c.stopLocked()
+	})
 }

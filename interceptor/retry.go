@@ -11,60 +11,87 @@ import (
 	"github.com/rego-go/rego/classify"
 )
 
-// next decides on the attempt after a failed one, in the order of the design:
-// caller, outcome, pushback, attempts left, deadline, budget.
-func (c *call) next(ctx context.Context, failed *Attempt) (Attempt, EndReason) {
-	switch outcome := failed.Outcome; {
-	case c.attempt.CallerDone:
+// next decides on the attempt after a failed one, when none is running any more,
+// in the order of the design: caller, outcome, pushback, attempts left, deadline,
+// budget. It holds the lease of what it returns in c.pending.
+func (c *call) next(ctx context.Context, failed *attempt) (Attempt, EndReason) {
+	switch {
+	case failed.seen.CallerDone:
 		return Attempt{}, callerReason(ctx)
-	case outcome.Reason == classify.ReasonNotIdempotent:
+	case failed.Outcome.Reason == classify.ReasonNotIdempotent:
 		return Attempt{}, EndNotIdempotent
-	case c.attempt.Hint.Stops():
+	case failed.seen.Hint.Stops(), c.pushedBack && failed.Outcome.Kind == classify.Retryable:
 		return Attempt{}, EndPushback
-	case outcome.Kind != classify.Retryable:
+	case failed.Outcome.Kind != classify.Retryable:
 		return Attempt{}, EndNonRetryable
-	case c.plan.retriesOff:
-		return Attempt{}, EndDisabled
-	case failed.Number >= c.plan.maxAttempts:
+	case c.made >= c.plan.maxAttempts:
 		return Attempt{}, EndAttemptsExhausted
 	}
-	next := Attempt{Number: failed.Number + 1, Kind: budget.Retry}
-	next.Wait, next.WaitedOn = c.backoff()
-	deadline, bounded := ctx.Deadline()
-	if bounded && deadline.Sub(failed.End) <= next.Wait+c.plan.usual.duration() {
-		return Attempt{}, c.deny(ctx, &next, failed.End, EndDeadlineTooClose)
+	next := Attempt{Number: c.made + 1, Kind: budget.Retry}
+	from := c.plan.budget
+	if c.plan.retriesOff {
+		if !c.hedged || !failed.seen.Hint.Asks() {
+			return Attempt{}, EndDisabled
+		}
+		next.Kind, from = budget.Hedge, c.plan.hedges // gRFC A6: pushback delays the next hedge
+	}
+	next.Wait, next.WaitedOn = c.backoff(failed)
+	if c.tooClose(ctx, failed.End, next.Wait) {
+		c.deny(ctx, next, failed.End, DeniedByDeadline)
+		return Attempt{}, EndDeadlineTooClose
 	}
 	var granted bool
-	if c.lease, granted = budget.Take(c.plan.budget, budget.Retry); !granted {
-		return Attempt{}, c.deny(ctx, &next, failed.End, EndBudgetDenied)
+	if c.pending, granted = budget.Take(from, next.Kind); !granted {
+		c.deny(ctx, next, failed.End, DeniedByBudget)
+		return Attempt{}, EndBudgetDenied
 	}
-	if c.beforeRetry != nil {
-		c.beforeRetry(c.conn, c.method)
+	if c.beforeExtra != nil {
+		c.beforeExtra(c.conn, c.method)
 	}
 	return next, EndUnfinished
+}
+
+// tooClose reports whether the wait, and what the method usually takes, do not
+// fit into the time left.
+func (c *call) tooClose(ctx context.Context, now time.Time, wait time.Duration) bool {
+	deadline, bounded := ctx.Deadline()
+	return bounded && deadline.Sub(now) <= wait+c.plan.method.usual.duration()
 }
 
 // overloadBackoff is where the backoff starts after an answer that says the
 // server has too much to do already.
 const overloadBackoff = time.Second
 
-// backoff returns the wait before the next attempt.
-func (c *call) backoff() (time.Duration, WaitReason) {
-	hint := c.attempt.Hint
-	if hint.Kind == classify.HintPushback {
+// backoff returns the wait before the attempt after a failed one.
+func (c *call) backoff(failed *attempt) (time.Duration, WaitReason) {
+	least, reason := hinted(failed.seen.Hint)
+	if reason == WaitPushback {
 		c.backoffs = 0
-		return hint.After, WaitPushback
+		return least, reason
 	}
 	b := c.plan.policy.Retry.Backoff
-	if c.attempt.Code() == codes.ResourceExhausted {
+	if failed.seen.Code() == codes.ResourceExhausted {
 		b = b.From(overloadBackoff)
 	}
 	wait := b.Delay(c.backoffs, nil)
 	c.backoffs++
-	if hint.Kind == classify.HintRetryInfo {
-		return max(wait, spread(hint.After)), WaitRetryInfo
+	if reason == WaitRetryInfo {
+		return max(wait, least), reason
 	}
 	return wait, WaitBackoff
+}
+
+// hinted returns how long the server asks to wait, and how it said so: after
+// pushback exactly so long, after RetryInfo at least.
+func hinted(h classify.Hint) (time.Duration, WaitReason) {
+	switch h.Kind {
+	case classify.HintPushback:
+		return h.After, WaitPushback
+	case classify.HintRetryInfo:
+		return spread(h.After), WaitRetryInfo
+	default:
+		return 0, WaitNone
+	}
 }
 
 // wait sleeps before an attempt whose lease is held.
@@ -84,18 +111,19 @@ func (c *call) wait(ctx context.Context, next *Attempt) EndReason {
 		}
 	}
 	if ctx.Err() != nil {
-		c.lease.Release(budget.Unsent)
+		c.pending.Release(budget.Unsent)
 		return callerReason(ctx)
 	}
 	return EndUnfinished
 }
 
-func (c *call) deny(ctx context.Context, next *Attempt, now time.Time, reason EndReason) EndReason {
-	c.timeline.Denials = append(c.timeline.Denials, Denial{Time: now, Kind: next.Kind, Reason: reason, Wait: next.Wait})
+// deny notes an attempt that will not be made. While attempts run side by side mu
+// is held.
+func (c *call) deny(ctx context.Context, a Attempt, now time.Time, reason DenialReason) {
 	if c.watched {
-		c.observe(ctx, Event{Kind: RetryDenied, Time: now, Timeline: c.timeline})
+		c.timeline.Denials = append(c.timeline.Denials, Denial{Time: now, Kind: a.Kind, Reason: reason, Wait: a.Wait})
+		c.observe(ctx, Event{Kind: AttemptDenied, Time: now, Timeline: c.timeline})
 	}
-	return reason
 }
 
 // callerReason says which way the caller left.

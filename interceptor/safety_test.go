@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/rego-go/rego/budget"
 	"github.com/rego-go/rego/classify"
@@ -280,7 +281,7 @@ func TestPanicsPassThrough(t *testing.T) {
 	b := &ledger{budget: budget.Default()}
 	broken := classify.Func(func(*classify.Attempt) classify.Outcome { panic("classifier") })
 	r := new(recorder)
-	unary := newInterceptor(t, interceptor.WithTargetBudget(func(string) budget.Budget { return b }),
+	unary := newInterceptor(t, b.inTarget(),
 		interceptor.WithClassifier("broken", broken), interceptor.WithObserver(r)).Unary()
 	panics := func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error { panic("invoker") }
 	fails := func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error {
@@ -293,27 +294,36 @@ func TestPanicsPassThrough(t *testing.T) {
 	}
 	assert.Len(t, r.events, 2*10*4)
 	assert.Equal(t, "call-end in call-start", r.events[3])
-	assert.Zero(t, b.held.Load(), "leases are returned")
+	assert.Zero(t, b.held, "leases are returned")
 }
 
 func TestRetryPolicyUnderneathIsTold(t *testing.T) {
 	t.Parallel()
 	const config = `{"methodConfig":[{"name":[{}],"retryPolicy":{"maxAttempts":2,"initialBackoff":"0.01s","maxBackoff":"0.01s","backoffMultiplier":1,"retryableStatusCodes":["ABORTED"]}}]}`
-	for bundled, want := range map[bool]int{true: 0, false: 1} {
+	for _, r := range []struct {
+		bundled bool
+		first   testsrv.Step // of two attempts
+		want    int
+	}{
+		{true, down, 0},
+		{false, down, 1},
+		{true, testsrv.Hang(), 0},
+		{false, testsrv.Hang(), 1},
+	} {
 		var log bytes.Buffer
 		bubble(t, func(t *testing.T, srv *testsrv.Server) {
-			it := newInterceptor(t, interceptor.WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
+			it := newInterceptor(t, interceptor.WithLogger(slog.New(slog.NewTextHandler(&log, nil))), interceptor.WithPolicy(after100()))
 			opts := []grpc.DialOption{grpc.WithChainUnaryInterceptor(it.Unary())}
-			if bundled {
+			if r.bundled {
 				opts = it.DialOptions()
 			}
 			conn := srv.Conn(t, append(opts, grpc.WithDefaultServiceConfig(config))...)
 			for range 3 {
-				srv.Script(testsrv.Put, down, testsrv.OK())
+				srv.Script(testsrv.Put, r.first, testsrv.OK())
 				require.NoError(t, conn.Invoke(t.Context(), testsrv.Put, &testv1.PutRequest{}, new(testv1.PutResponse)))
 			}
 		})
-		assert.Equal(t, want, strings.Count(log.String(), "retryPolicy"), "bundled: %v", bundled)
+		assert.Equal(t, r.want, strings.Count(log.String(), "retryPolicy"), "bundled: %v", r.bundled)
 	}
 }
 
@@ -335,10 +345,11 @@ func playRandomCall(t *testing.T, r *rand.Rand) {
 	p := policy.Policy{
 		Timeout:        time.Duration(r.IntN(3)) * 300 * ms,
 		AttemptTimeout: time.Duration(r.IntN(2)) * 90 * ms,
-		Retry:          policy.Retry{MaxAttempts: 1 + r.IntN(6), Backoff: policy.Backoff{Jitter: policy.Jitter(r.IntN(4))}},
+		Retry:          policy.Retry{Off: r.IntN(4) == 0, MaxAttempts: 1 + r.IntN(6), Backoff: policy.Backoff{Jitter: policy.Jitter(r.IntN(4))}},
+		Hedge:          policy.Hedge{Delay: []time.Duration{0, policy.NoWait, 20 * ms, 100 * ms}[r.IntN(4)]},
 	}
 	ledger := &ledger{budget: budget.Default()}
-	c := newClient(t, srv, interceptor.WithPolicy(p), interceptor.WithTargetBudget(func(string) budget.Budget { return ledger }))
+	c := newClient(t, srv, interceptor.WithPolicy(p), ledger.inTarget())
 	ops := []func() testsrv.Step{
 		testsrv.OK, testsrv.Hang, testsrv.KillConn,
 		func() testsrv.Step { return testsrv.Fail(codes.Code(1+r.IntN(16)), "random") },
@@ -347,7 +358,7 @@ func playRandomCall(t *testing.T, r *rand.Rand) {
 			return testsrv.Do(testsrv.Delay(time.Duration(r.IntN(200))*ms), testsrv.Fail(codes.Unavailable, ""))
 		},
 	}
-	asked := make([]bool, 8) // the n-th attempt asks for a retry
+	asked := make([]bool, 8) // the n-th arrival asks for a retry
 	steps := make([]testsrv.Step, 8)
 	for i := range steps {
 		k := r.IntN(len(ops))
@@ -366,12 +377,15 @@ func playRandomCall(t *testing.T, r *rand.Rand) {
 		time.AfterFunc(time.Duration(r.IntN(500))*ms, cancel)
 	}
 	began := time.Now()
-	tl, err := c.call(ctx, method)
+	var tl interceptor.Timeline
+	req, reply := messages(method)
+	err := c.conn.Invoke(ctx, method, req, reply, interceptor.WithTimeline(&tl))
+	got := proto.Clone(reply)
 
 	assert.LessOrEqual(t, time.Since(began), limit, "time ≤ deadline")
 	assert.LessOrEqual(t, len(tl.Attempts), min(p.Retry.MaxAttempts, interceptor.DefaultMaxAttempts), "attempts ≤ max")
 	assert.Equal(t, err == nil, tl.Reason == interceptor.EndSucceeded)
-	assert.Zero(t, ledger.held.Load(), "leases balance")
+	assert.Zero(t, ledger.held, "leases balance")
 	var e *interceptor.Error
 	if err != nil {
 		require.ErrorAs(t, err, &e)
@@ -380,12 +394,30 @@ func playRandomCall(t *testing.T, r *rand.Rand) {
 	}
 	if method == testsrv.Pay {
 		for i := range max(srv.Count(method)-1, 0) {
-			assert.True(t, asked[i], "attempt %d may have run and was followed by another: %v", i+1, tl)
+			assert.True(t, asked[i], "attempt %d may have run and was followed by another: %v", i+1, &tl)
 		}
 	}
+	won := 0
+	for i, a := range tl.Attempts {
+		assert.Equal(t, i+1, a.Number)
+		assert.False(t, a.Kind == budget.Hedge && method == testsrv.Pay, "hedged, and not idempotent: %v", &tl)
+		assert.NotEqual(t, interceptor.AttemptRunning, a.Result)
+		if a.Result == interceptor.AttemptWon {
+			won++
+		}
+	}
+	assert.Equal(t, err == nil, won == 1, "one winner: %v", &tl)
+	ended := time.Now()
+	synctest.Wait() // what is on the wire arrives
 	arrived := srv.Count(method)
 	time.Sleep(time.Hour) // virtual
 	assert.Equal(t, arrived, srv.Count(method), "no attempt outlives its call")
+	assert.True(t, proto.Equal(got, reply), "nothing is written after the call")
+	for _, a := range srv.Arrivals(method) {
+		if a.Previous < len(tl.Attempts) && tl.Attempts[a.Previous].Result == interceptor.AttemptLost {
+			assert.True(t, a.Cancelled || !a.Ended.After(ended), "losers are cancelled, or as quick: %v", &tl)
+		}
+	}
 }
 
 // TestBudgetHearsHowAttemptsEnd: budgets that look at results depend on them.
@@ -393,7 +425,7 @@ func TestBudgetHearsHowAttemptsEnd(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, srv *testsrv.Server) {
 		b := &ledger{budget: budget.Default()}
-		c := newClient(t, srv, interceptor.WithPolicy(exact()), interceptor.WithTargetBudget(func(string) budget.Budget { return b }))
+		c := newClient(t, srv, interceptor.WithPolicy(exact()), b.inTarget())
 		for _, r := range []struct {
 			method string
 			steps  []testsrv.Step
@@ -414,25 +446,49 @@ func TestBudgetHearsHowAttemptsEnd(t *testing.T) {
 	})
 }
 
-// ledger keeps the books of a budget. Its results are for one call at a time.
+// ledger keeps the books of a budget: how many leases are out, and what was said
+// of those that returned.
 type ledger struct {
-	budget  *budget.Ratio
-	held    atomic.Int64
+	budget budget.Budget
+
+	mu      sync.Mutex
+	held    int
 	results []string
 }
 
 func (l *ledger) Acquire(k budget.Kind) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	ok := l.budget.Acquire(k)
 	if ok {
-		l.held.Add(1)
+		l.held++
 	}
 	return ok
 }
 
 func (l *ledger) Release(k budget.Kind, r budget.Result) {
-	l.held.Add(-1)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.held--
 	l.results = append(l.results, fmt.Sprint(k, " ", r))
 	l.budget.Release(k, r)
+}
+
+// inTarget is the option that has the ledger as the budget of every target.
+func (l *ledger) inTarget() interceptor.Option {
+	return interceptor.WithTargetBudget(func(string) budget.Budget { return l })
+}
+
+// hedges is a budget that grants all retries, and so many hedges.
+type hedges struct{ left atomic.Int64 }
+
+func (h *hedges) Acquire(k budget.Kind) bool       { return k != budget.Hedge || h.left.Add(-1) >= 0 }
+func (*hedges) Release(budget.Kind, budget.Result) {}
+
+func grantHedges(n int64) *ledger {
+	h := new(hedges)
+	h.left.Store(n)
+	return &ledger{budget: h}
 }
 
 // TestCallsForgetEachOther plays pairs of calls one after the other, of all kinds

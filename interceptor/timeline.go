@@ -1,9 +1,11 @@
 package interceptor
 
 import (
+	"cmp"
 	"encoding/json"
 	"log/slog"
 	"net"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -56,7 +58,7 @@ func (r EndReason) String() string { return name(endReasons[:], int(r)) }
 // MarshalText returns the words of String.
 func (r EndReason) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 
-// WaitReason is why a retry waited as long as it did.
+// WaitReason is why a retry or a hedge waited as long as it did.
 type WaitReason uint8
 
 const (
@@ -68,9 +70,11 @@ const (
 	WaitPushback
 	// WaitRetryInfo: at least what the server's RetryInfo says.
 	WaitRetryInfo
+	// WaitHedgeDelay: the delay before a hedge, since the attempt before it began.
+	WaitHedgeDelay
 )
 
-var waitReasons = [...]string{"", "backoff", "pushback", "retry-info"}
+var waitReasons = [...]string{"", "backoff", "pushback", "retry-info", "hedge-delay"}
 
 func (r WaitReason) String() string { return name(waitReasons[:], int(r)) }
 
@@ -109,18 +113,69 @@ type Attempt struct {
 	Wait     time.Duration // before it
 	WaitedOn WaitReason
 	Result   AttemptResult
-	Code     codes.Code
-	Delivery classify.Delivery
-	Outcome  classify.Outcome
-	Hint     classify.Hint
-	Peer     net.Addr // nil if it never got a transport
+	// CancelledAt is when it was cancelled because another attempt had decided
+	// the call; zero if it was not.
+	CancelledAt time.Time
+	Code        codes.Code
+	Delivery    classify.Delivery
+	Outcome     classify.Outcome
+	Hint        classify.Hint
+	Peer        net.Addr // nil if it never got a transport
 }
 
-// Denial is a retry that the outcome allowed and that was not sent.
+// Wasted returns how long an attempt ran for nothing, because another one won. It
+// is zero for those that did not lose.
+func (a *Attempt) Wasted() time.Duration {
+	if a.Result != AttemptLost {
+		return 0
+	}
+	return a.End.Sub(a.Start)
+}
+
+// DenialReason is why an attempt was not made that would have been of use.
+type DenialReason uint8
+
+const (
+	// DeniedNothing: it was not denied.
+	DeniedNothing DenialReason = iota
+	// DeniedByBudget: a budget had nothing left for it.
+	DeniedByBudget
+	// DeniedByDeadline: what it would have taken, its wait included, did not fit
+	// into the time left.
+	DeniedByDeadline
+	// DeniedNotReady: the channel was not ready, so a hedge would have waited for
+	// a connection as the attempt beside it does.
+	DeniedNotReady
+	// DeniedNotIdempotent: the policy asks for hedging, and the method is not
+	// known to be idempotent.
+	DeniedNotIdempotent
+	// DeniedReplyType: another reply like the caller's could not be made: it is
+	// neither a proto message nor a pointer to a zero value.
+	DeniedReplyType
+	// DeniedFewSamples: not enough is known of the method's latency.
+	DeniedFewSamples
+	// DeniedTooSlow: the delay would be above the policy's Hedge.MaxDelay.
+	DeniedTooSlow
+	// DeniedDisabled: hedging is switched off.
+	DeniedDisabled
+)
+
+var denialReasons = [...]string{
+	"", "budget-denied", "deadline-too-close", "not-ready", "not-idempotent", "reply-type", "few-samples",
+	"too-slow", "disabled",
+}
+
+func (r DenialReason) String() string { return name(denialReasons[:], int(r)) }
+
+// MarshalText returns the words of String.
+func (r DenialReason) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+
+// Denial is a retry or a hedge that was not sent although there was reason to. A
+// call that cannot be hedged, though its policy asks for it, has one at its start.
 type Denial struct {
 	Time   time.Time
 	Kind   budget.Kind
-	Reason EndReason     // EndBudgetDenied or EndDeadlineTooClose
+	Reason DenialReason
 	Wait   time.Duration // that it would have waited
 }
 
@@ -138,8 +193,10 @@ type Timeline struct {
 	End           time.Time
 	Reason        EndReason
 	Code          codes.Code
-	Attempts      []Attempt
-	Denials       []Denial
+	// Attempts are those that have ended: while the call runs in the order in
+	// which they did, and then by number.
+	Attempts []Attempt
+	Denials  []Denial
 }
 
 // newTimeline returns a timeline with room for the one attempt that most calls make.
@@ -150,6 +207,11 @@ func newTimeline() *Timeline {
 	}
 	t.Attempts = t.first[:0]
 	return &t.Timeline
+}
+
+// sort brings attempts that ran side by side into the order of their numbers.
+func (t *Timeline) sort() {
+	slices.SortFunc(t.Attempts, func(a, b Attempt) int { return cmp.Compare(a.Number, b.Number) })
 }
 
 // Elapsed returns how long the call took.
@@ -189,6 +251,7 @@ func (t *Timeline) MarshalJSON() ([]byte, error) {
 		Wait     float64           `json:"wait,omitempty"`
 		WaitedOn WaitReason        `json:"waited_on,omitempty"`
 		Result   AttemptResult     `json:"result"`
+		Wasted   float64           `json:"wasted,omitempty"`
 		Code     string            `json:"code"`
 		Delivery classify.Delivery `json:"delivery"`
 		Outcome  classify.Kind     `json:"outcome"`
@@ -197,10 +260,10 @@ func (t *Timeline) MarshalJSON() ([]byte, error) {
 		Peer     string            `json:"peer,omitempty"`
 	}
 	type denial struct {
-		Time   float64   `json:"time"`
-		Kind   string    `json:"kind"`
-		Reason EndReason `json:"reason"`
-		Wait   float64   `json:"wait"`
+		Time   float64      `json:"time"`
+		Kind   string       `json:"kind"`
+		Reason DenialReason `json:"reason"`
+		Wait   float64      `json:"wait"`
 	}
 	at := func(x time.Time) float64 { return x.Sub(t.Start).Seconds() }
 	out := struct {
@@ -222,7 +285,7 @@ func (t *Timeline) MarshalJSON() ([]byte, error) {
 	for i, a := range t.Attempts {
 		out.Attempts[i] = attempt{
 			a.Number, a.Kind.String(), at(a.Start), at(a.End), a.Wait.Seconds(), a.WaitedOn, a.Result,
-			a.Code.String(), a.Delivery, a.Outcome.Kind, a.Outcome.Reason, a.Hint.Kind, a.peer(),
+			a.Wasted().Seconds(), a.Code.String(), a.Delivery, a.Outcome.Kind, a.Outcome.Reason, a.Hint.Kind, a.peer(),
 		}
 	}
 	for _, d := range t.Denials {

@@ -46,6 +46,35 @@ func TestTimelineWaterfall(t *testing.T) {
 	assert.Equal(t, want, timelineOf(t).String())
 }
 
+// TestTimelineOfARace: attempts that overlapped are shown so.
+func TestTimelineOfARace(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, srv *testsrv.Server) {
+		c := newClient(t, srv, interceptor.WithPolicy(after100())).ready()
+		c.number(testsrv.Get, testsrv.Hang(), after(60*ms, testsrv.OK()))
+		tl, err := c.call(t.Context(), testsrv.Get)
+		require.NoError(t, err)
+		want := strings.TrimPrefix(`
+/rego.test.v1.TestService/Get: OK after 2 attempts in 160ms (succeeded)
+  #1 original |################################|       0s +160ms    Canceled, unknown, abort: call-decided, cancelled after 160ms, 160ms of work lost
+  #2 hedge    |....................############|    100ms +60ms     OK, answered, success, waited 100ms (hedge-delay)`, "\n")
+		assert.Equal(t, want, tl.String())
+		b, err := json.Marshal(tl)
+		require.NoError(t, err)
+		var got struct{ Attempts []map[string]any }
+		require.NoError(t, json.Unmarshal(b, &got))
+		assert.Equal(t, "lost", got.Attempts[0]["result"])
+		assert.InDelta(t, 0.16, got.Attempts[0]["wasted"], 1e-9)
+		assert.Equal(t, "hedge-delay", got.Attempts[1]["waited_on"])
+		assert.NotContains(t, got.Attempts[1], "wasted")
+
+		c.number(testsrv.Pay, testsrv.OK())
+		tl, err = c.call(t.Context(), testsrv.Pay)
+		require.NoError(t, err)
+		assert.Contains(t, tl.String(), "no hedge: not-idempotent")
+	})
+}
+
 func TestTimelineJSON(t *testing.T) {
 	t.Parallel()
 	b, err := json.Marshal(timelineOf(t))
@@ -96,5 +125,8 @@ func TestEnumsHaveNames(t *testing.T) {
 	assert.Equal(t, "invalid", interceptor.EndReason(200).String())
 	assert.Equal(t, "call-end", interceptor.CallEnd.String())
 	assert.Equal(t, "cancelled", interceptor.AttemptCancelled.String())
-	assert.Equal(t, "retry-info", interceptor.WaitRetryInfo.String())
+	assert.Equal(t, "hedge-delay", interceptor.WaitHedgeDelay.String())
+	for r := interceptor.DeniedByBudget; r <= interceptor.DeniedDisabled; r++ {
+		assert.NotEqual(t, "invalid", r.String())
+	}
 }

@@ -27,8 +27,11 @@ func (t *Timeline) String() string {
 			a.label(), t.bar(a), round(a.Start.Sub(t.Start)), round(a.End.Sub(a.Start)), a.explain())
 	}
 	for _, d := range t.Denials {
-		fmt.Fprintf(&b, "  %-11s |%s| %8s  no %s: %s (wait %s)\n",
-			"", strings.Repeat(" ", waterfallWidth), round(d.Time.Sub(t.Start)), d.Kind, d.Reason, round(d.Wait))
+		fmt.Fprintf(&b, "  %-11s |%s| %8s  no %s: %s", "", strings.Repeat(" ", waterfallWidth), round(d.Time.Sub(t.Start)), d.Kind, d.Reason)
+		if d.Wait > 0 {
+			fmt.Fprintf(&b, " (wait %s)", round(d.Wait))
+		}
+		b.WriteByte('\n')
 	}
 	return strings.TrimSuffix(b.String(), "\n")
 }
@@ -62,6 +65,12 @@ func (a *Attempt) explain() string {
 	parts = append(parts, verdict)
 	if a.WaitedOn != WaitNone {
 		parts = append(parts, fmt.Sprintf("waited %s (%s)", round(a.Wait), a.WaitedOn))
+	}
+	if !a.CancelledAt.IsZero() {
+		parts = append(parts, fmt.Sprintf("cancelled after %s", round(a.CancelledAt.Sub(a.Start))))
+	}
+	if a.Result == AttemptLost {
+		parts = append(parts, fmt.Sprintf("%s of work lost", round(a.Wasted())))
 	}
 	return strings.Join(parts, ", ")
 }

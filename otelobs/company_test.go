@@ -185,39 +185,6 @@ func (explosive) Acquire(k budget.Kind) bool {
 
 func (explosive) Release(budget.Kind, budget.Result) {}
 
-// An attempt that lost to another is neither a failure nor a success.
-func TestLost(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t)
-		o := r.observer()
-		tl := &interceptor.Timeline{Method: testsrv.Get}
-		first := interceptor.Attempt{Number: 1, Code: codes.Canceled, Result: interceptor.AttemptLost}
-		second := interceptor.Attempt{Number: 2, Kind: budget.Hedge, Result: interceptor.AttemptWon}
-
-		call := o.Start(t.Context(), &interceptor.Event{Kind: interceptor.CallStart, Timeline: tl})
-		a1 := o.Start(call, &interceptor.Event{Kind: interceptor.AttemptStart, Timeline: tl, Attempt: &first})
-		time.Sleep(time.Millisecond)
-		a2 := o.Start(call, &interceptor.Event{Kind: interceptor.AttemptStart, Timeline: tl, Attempt: &second})
-		time.Sleep(time.Millisecond)
-		o.Observe(a2, &interceptor.Event{Kind: interceptor.AttemptEnd, Timeline: tl, Attempt: &second})
-		o.Observe(a1, &interceptor.Event{Kind: interceptor.AttemptEnd, Timeline: tl, Attempt: &first})
-		o.Observe(call, &interceptor.Event{Kind: interceptor.CallEnd, Timeline: tl})
-		assert.Equal(t, `
-otelobs internal T/Get 0s..2ms
-    rpc.response.status_code=OK
-  otelobs client Attempt.T/Get 0s..2ms
-      rego.attempt.kind=original
-      rpc.response.status_code=CANCELLED
-      rego.attempt.result=lost
-  otelobs client Attempt.T/Get 1ms..2ms
-      rego.attempt.kind=hedge
-      rpc.response.status_code=OK
-      rego.attempt.result=won
-`, r.tree("rego.attempt.kind", "rego.attempt.result", "rpc.response.status_code"))
-	})
-}
-
 // What an Observer does not know it ignores, as interceptor.Event asks.
 func TestUnknownEvents(t *testing.T) {
 	t.Parallel()

@@ -35,11 +35,12 @@ const (
 	outcome       attribute.Key = "rego.outcome"
 	outcomeReason attribute.Key = "rego.outcome.reason"
 
-	waitDuration attribute.Key = "rego.wait.duration"
-	waitReason   attribute.Key = "rego.wait.reason"
-	denialReason attribute.Key = "rego.denial.reason"
-	hintKind     attribute.Key = "rego.hint.kind"
-	hintDelay    attribute.Key = "rego.hint.delay"
+	waitDuration   attribute.Key = "rego.wait.duration"
+	waitReason     attribute.Key = "rego.wait.reason"
+	wastedDuration attribute.Key = "rego.wasted.duration"
+	denialReason   attribute.Key = "rego.denial.reason"
+	hintKind       attribute.Key = "rego.hint.kind"
+	hintDelay      attribute.Key = "rego.hint.delay"
 )
 
 // Span events.
@@ -47,4 +48,5 @@ const (
 	waitEvent   = "rego.wait"
 	denialEvent = "rego.denial"
 	hintEvent   = "rego.hint"
+	cancelEvent = "rego.cancel"
 )

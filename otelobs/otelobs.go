@@ -15,6 +15,7 @@ package otelobs
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"go.opentelemetry.io/otel/propagation"
@@ -31,7 +32,8 @@ const ScopeName = "github.com/rego-go/rego/otelobs"
 // named pkg.Service/Method. Those of its attempts are CLIENT, named
 // Attempt.pkg.Service/Method, and their contexts go into the attempts' metadata.
 // Waits and denials are events of the call, what a server says about retries is
-// an event of the attempt that it answered.
+// an event of the attempt that it answered. A hedge is linked to the attempts that
+// it was started beside.
 //
 // A call that is not sampled costs one look at the sampler, and its attempts carry
 // the call's context. Samplers see the name of a span and no attributes.
@@ -81,9 +83,10 @@ func (o *Observer) Observe(ctx context.Context, e *interceptor.Event) {
 	switch e.Kind {
 	case interceptor.RetryWait:
 		addWait(s.call, e)
-	case interceptor.RetryDenied:
+	case interceptor.AttemptDenied:
 		addDenial(s.call, e.Timeline)
 	case interceptor.AttemptEnd:
+		s.running = slices.DeleteFunc(s.running, func(l trace.Link) bool { return l.SpanContext.Equal(s.attempt.SpanContext()) })
 		endAttempt(s.attempt, e.Attempt)
 	case interceptor.CallEnd:
 		endCall(s.call, e)
@@ -94,8 +97,16 @@ func (o *Observer) Observe(ctx context.Context, e *interceptor.Event) {
 // spans are the open spans of a recorded call, kept in its context and, with the
 // attempt's, in those of its attempts.
 type spans struct {
-	call    trace.Span
+	*recorded
 	attempt trace.Span // nil outside attempts
+}
+
+// recorded is what the attempts of a call share. Events of one call do not
+// overlap, so it needs no lock.
+type recorded struct {
+	call    trace.Span
+	running []trace.Link // to the attempts that are
+	first   [1]trace.Link
 }
 
 // spansKey holds the observer, since a call can have two with providers of their
@@ -116,7 +127,9 @@ func (o *Observer) startCall(ctx context.Context, t *interceptor.Timeline) conte
 	switch {
 	case span.IsRecording():
 		describeCall(span, t)
-		return context.WithValue(ctx, spansKey{o}, &spans{call: span})
+		r := &recorded{call: span}
+		r.running = r.first[:0]
+		return context.WithValue(ctx, spansKey{o}, &spans{recorded: r})
 	case around != nil:
 		// A call made inside an attempt: its events are not for the spans around it.
 		return context.WithValue(ctx, spansKey{o}, (*spans)(nil))
@@ -124,11 +137,17 @@ func (o *Observer) startCall(ctx context.Context, t *interceptor.Timeline) conte
 	return ctx
 }
 
+// startAttempt links the span of an attempt to those that it runs beside.
 func (o *Observer) startAttempt(ctx context.Context, e *interceptor.Event) context.Context {
 	if s := o.spans(ctx); s != nil {
+		opts := o.attempt
+		if len(s.running) > 0 {
+			opts = append(slices.Clip(opts), trace.WithLinks(slices.Clone(s.running)...))
+		}
 		var span trace.Span
-		ctx, span = o.tracer.Start(ctx, "Attempt."+strings.TrimPrefix(e.Timeline.Method, "/"), o.attempt...)
-		ctx = context.WithValue(ctx, spansKey{o}, &spans{s.call, span})
+		ctx, span = o.tracer.Start(ctx, "Attempt."+strings.TrimPrefix(e.Timeline.Method, "/"), opts...)
+		s.running = append(s.running, trace.Link{SpanContext: span.SpanContext()})
+		ctx = context.WithValue(ctx, spansKey{o}, &spans{s.recorded, span})
 		describeAttempt(span, e)
 	}
 	if o.propagator == nil {

@@ -336,3 +336,80 @@ otelobs internal T/Get 0s..100ms Error: DEADLINE_EXCEEDED
 `, r.tree("rego.end.reason", "rego.attempt.result", "rego.outcome.reason"))
 	})
 }
+
+// TestHedges: attempts that ran side by side are linked, and those that did not
+// decide the call are no errors.
+func TestHedges(t *testing.T) {
+	t.Parallel()
+	p := steady
+	p.Hedge.Delay, p.Retry.MaxAttempts = 10*time.Millisecond, 3
+	for _, c := range []struct {
+		name string
+		last testsrv.Step
+		want string
+	}{
+		{"the last one wins", testsrv.OK(), `
+otelobs internal T/Get 0s..25ms
+    rego.end.reason=succeeded
+    rego.attempt.count=3
+  otelobs client Attempt.T/Get 0s..25ms
+      rego.attempt.kind=original
+      rego.attempt.result=lost
+      rego.outcome.reason=call-decided
+      rego.wasted.duration=0.025
+      @25ms rego.cancel 
+    otelgrpc server T/Get 0s..25ms
+  otelobs client Attempt.T/Get 10ms..25ms beside 0s
+      rego.attempt.kind=hedge
+      rego.wait.reason=hedge-delay
+      rego.attempt.result=lost
+      rego.outcome.reason=call-decided
+      rego.wasted.duration=0.015
+      @25ms rego.cancel 
+    otelgrpc server T/Get 10ms..25ms
+  otelobs client Attempt.T/Get 20ms..25ms beside 0s beside 10ms
+      rego.attempt.kind=hedge
+      rego.wait.reason=hedge-delay
+      rego.attempt.result=won
+    otelgrpc server T/Get 20ms..25ms
+`},
+		{"the last one is fatal", testsrv.Fail(codes.NotFound, "secret"), `
+otelobs internal T/Get 0s..25ms Error: NOT_FOUND
+    rego.end.reason=non-retryable
+    rego.attempt.count=3
+  otelobs client Attempt.T/Get 0s..25ms
+      rego.attempt.kind=original
+      rego.attempt.result=cancelled
+      rego.outcome.reason=call-decided
+      @25ms rego.cancel 
+    otelgrpc server T/Get 0s..25ms
+  otelobs client Attempt.T/Get 10ms..25ms beside 0s
+      rego.attempt.kind=hedge
+      rego.wait.reason=hedge-delay
+      rego.attempt.result=cancelled
+      rego.outcome.reason=call-decided
+      @25ms rego.cancel 
+    otelgrpc server T/Get 10ms..25ms
+  otelobs client Attempt.T/Get 20ms..25ms Error: NOT_FOUND beside 0s beside 10ms
+      rego.attempt.kind=hedge
+      rego.wait.reason=hedge-delay
+      rego.attempt.result=failed
+      rego.outcome.reason=fatal-code
+    otelgrpc server T/Get 20ms..25ms
+`},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t)
+			r.Handle(testsrv.Get, func(a testsrv.Arrival) testsrv.Step {
+				if a.Previous < 2 {
+					return testsrv.Hang()
+				}
+				return testsrv.Do(testsrv.Delay(5*time.Millisecond), c.last)
+			})
+			cl := r.client(t, nil, interceptor.WithPolicy(p), interceptor.WithObserver(r.observer()))
+			_ = get(t.Context(), cl)
+			assert.Equal(t, c.want, r.tree("rego.end.reason", "rego.attempt.count", "rego.attempt.kind", "rego.attempt.result",
+				"rego.wait.reason", "rego.outcome.reason", "rego.wasted.duration"), c.name)
+		})
+	}
+}

@@ -61,6 +61,9 @@ func endAttempt(span trace.Span, a *interceptor.Attempt) {
 		attrs = append(attrs, outcomeReason.String(a.Outcome.Reason.String()))
 	}
 	attrs = appendPeer(attrs, a.Peer)
+	if a.Result == interceptor.AttemptLost {
+		attrs = append(attrs, wastedDuration.Float64(a.Wasted().Seconds()))
+	}
 	if f := failure(a, code); f != "" {
 		attrs = append(attrs, errorType.String(f))
 		span.SetStatus(otelcodes.Error, f)
@@ -69,15 +72,18 @@ func endAttempt(span trace.Span, a *interceptor.Attempt) {
 	if a.Hint.Kind != classify.NoHint {
 		addHint(span, a.Hint)
 	}
+	if !a.CancelledAt.IsZero() {
+		span.AddEvent(cancelEvent, trace.WithTimestamp(a.CancelledAt))
+	}
 	span.End()
 }
 
 // failure names how an attempt failed: by its code, or by the outcome's reason if
-// the code is OK. Empty means that it did not; one that lost to another attempt
-// is no failure, whatever its code.
+// the code is OK. Empty means that it did not; one that was cancelled because
+// another had decided the call is no failure, whatever its code.
 func failure(a *interceptor.Attempt, code string) string {
 	switch {
-	case a.Result == interceptor.AttemptLost:
+	case !a.CancelledAt.IsZero():
 		return ""
 	case a.Code != codes.OK:
 		return code

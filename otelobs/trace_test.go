@@ -109,8 +109,8 @@ func (r *rig) ended() tracetest.SpanStubs {
 }
 
 // tree draws the spans as they hang together: per span who made it, its kind and
-// name, from when to when it ran and its status, below that the attributes asked
-// for and its events.
+// name, from when to when it ran, its status and when those began that it is linked
+// to, below that the attributes asked for and its events.
 func (r *rig) tree(show ...attribute.Key) string {
 	spans := r.ended()
 	slices.SortStableFunc(spans, func(a, b tracetest.SpanStub) int { return a.StartTime.Compare(b.StartTime) })
@@ -136,6 +136,10 @@ func (r *rig) draw(b *strings.Builder, spans tracetest.SpanStubs, s tracetest.Sp
 		s.StartTime.Sub(r.start), s.EndTime.Sub(r.start))
 	if s.Status.Code != codes.Unset && maker == "otelobs" {
 		fmt.Fprintf(b, " %s: %s", s.Status.Code, s.Status.Description)
+	}
+	for _, l := range s.Links {
+		i := slices.IndexFunc(spans, func(s tracetest.SpanStub) bool { return s.SpanContext.SpanID() == l.SpanContext.SpanID() })
+		fmt.Fprintf(b, " beside %s", spans[i].StartTime.Sub(r.start))
 	}
 	b.WriteByte('\n')
 	if maker == "otelobs" {

@@ -1,0 +1,89 @@
+package interceptor
+
+import (
+	"log/slog"
+
+	"github.com/rego-go/rego/budget"
+	"github.com/rego-go/rego/hedge"
+	"github.com/rego-go/rego/policy"
+)
+
+// hedging is what the hedged calls of one method share.
+type hedging struct {
+	delay *hedge.Delay
+	own   budget.Budget // what MaxExtraLoad allows, else nil
+}
+
+// maxHedgings bounds what is kept for one method, for callers that make up
+// policies.
+const maxHedgings = 16
+
+// hedgingLocked returns what the calls under p share, also with those under
+// another version of the policy that says the same of hedging. What is made anew
+// has a budget that nothing has been paid into, so that changing a policy back
+// and forth grants nothing.
+func (m *method) hedgingLocked(p policy.Hedge) *hedging {
+	h, ok := m.hedgings[p]
+	if ok {
+		return h
+	}
+	h = m.newHedgingLocked(p)
+	if m.hedgings == nil || len(m.hedgings) >= maxHedgings {
+		m.hedgings = make(map[policy.Hedge]*hedging)
+	}
+	m.hedgings[p] = h
+	return h
+}
+
+func (m *method) newHedgingLocked(p policy.Hedge) *hedging {
+	if p.Delay != 0 {
+		return &hedging{delay: hedge.Fixed(max(p.Delay, 0))} // NoWait is negative
+	}
+	if m.latency == nil {
+		m.latency = hedge.NewTracker()
+	}
+	limits := hedge.Limits{Min: p.MinDelay, Max: p.MaxDelay}
+	if p.Percentile > 0 {
+		return &hedging{delay: m.latency.Quantile(p.Percentile, limits)}
+	}
+	own, err := budget.NewExtraLoad(p.MaxExtraLoad)
+	if err != nil {
+		panic(err) // a policy that is in force has been validated
+	}
+	return &hedging{delay: m.latency.Quantile(1-p.MaxExtraLoad, limits), own: own}
+}
+
+// hedge finds out how long an attempt of the call runs before a hedge, or why the
+// call is not hedged, though its policy asks for it.
+func (c *call) hedge() DenialReason {
+	h, m := c.plan.hedging, c.plan.method
+	switch {
+	case h == nil:
+		return DeniedDisabled
+	case !c.idempotency.AllowsRetry():
+		m.tellNotHedged(c.interceptor.log)
+		return DeniedNotIdempotent
+	}
+	c.samples = true
+	var ok bool
+	if c.replies, ok = m.repliesLike(c.reply); !ok {
+		return DeniedReplyType
+	}
+	var state hedge.State
+	switch c.delay, state = h.delay.After(); state {
+	case hedge.Cold:
+		return DeniedFewSamples
+	case hedge.TooSlow:
+		return DeniedTooSlow
+	case hedge.Ready:
+	}
+	return DeniedNothing
+}
+
+// tellNotHedged logs once per method that its policy asks for what must not be.
+func (m *method) tellNotHedged(log *slog.Logger) {
+	if !m.notHedgedTold.Load() && !m.notHedgedTold.Swap(true) {
+		log.Warn("rego: the policy asks for hedging, but the method is not known to be idempotent, so it is not hedged: "+
+			"say so with idempotency_level in the proto file, the policy's Idempotency or WithIdempotency", "method", m.name)
+	}
+}
