@@ -206,6 +206,9 @@ func (tr *trace) draw(w *strings.Builder, parent, indent string) {
 		}
 		if scope := s.tag("otel.scope.name"); scope == "github.com/rego-go/rego/otelobs" {
 			fmt.Fprintf(w, ": %v", cmp.Or(s.tag("otel.status_description"), any("fine")))
+			for _, n := range tr.beside(&s) {
+				fmt.Fprintf(w, ", beside %v", n)
+			}
 			s.drawTags(w, indent+"    ")
 		}
 		w.WriteByte('\n')
@@ -218,6 +221,18 @@ func (tr *trace) draw(w *strings.Builder, parent, indent string) {
 
 func (s *span) drawTags(w *strings.Builder, indent string) {
 	fmt.Fprintf(w, "\n%s%s\n%s%s", indent, words(s.Tags, "rego."), indent, words(s.Tags, "rpc."))
+}
+
+// beside returns the numbers of the attempts that the span is linked to.
+func (tr *trace) beside(s *span) (numbers []any) {
+	for _, r := range s.References {
+		for _, other := range tr.Spans {
+			if r.Type == "FOLLOWS_FROM" && other.ID == r.Span {
+				numbers = append(numbers, other.tag("rego.attempt.number"))
+			}
+		}
+	}
+	return numbers
 }
 
 func (s *span) parent() string {
@@ -241,6 +256,9 @@ func (s *span) tag(key string) any {
 func words(tags []tag, prefix string) string {
 	var words []string
 	for _, t := range tags {
+		if t.Key == "rego.wasted.duration" {
+			t.Value = "some" // of real time
+		}
 		if key, ok := strings.CutPrefix(t.Key, prefix); ok {
 			words = append(words, fmt.Sprintf("%s=%v", key, t.Value))
 		}

@@ -22,7 +22,7 @@ import (
 	"github.com/rego-go/rego/policy"
 )
 
-// makeCalls starts a server that fails as it is told, makes one call for each way,
+// makeCalls starts a server that does badly as it is told, makes one call for each way,
 // and prints what became of it.
 func makeCalls(ctx context.Context, client, server *sdktrace.TracerProvider, out io.Writer) (map[string]string, error) {
 	srv, err := testsrv.New(testsrv.TCP(""), testsrv.ServerOptions(grpc.StatsHandler(otelgrpc.NewServerHandler(
@@ -78,7 +78,7 @@ func dial(srv *testsrv.Server, client *sdktrace.TracerProvider) (*grpc.ClientCon
 	return srv.Dial(append(it.DialOptions(), grpc.WithConnectParams(reconnect))...)
 }
 
-// call is one way to fail.
+// call is one way to do badly.
 type call struct {
 	name    string
 	prepare func()
@@ -98,6 +98,10 @@ func calls(srv *testsrv.Server, svc testv1.TestServiceClient) []call {
 		_, err := svc.Pay(ctx, &testv1.PayRequest{}, opts...)
 		return err
 	}
+	hedged := func(ctx context.Context, opts ...grpc.CallOption) error {
+		p := policy.Policy{Name: "hedged", Hedge: policy.Hedge{Delay: 100 * time.Millisecond}}
+		return get(ctx, append(opts, interceptor.WithPolicy(p))...)
+	}
 	down := testsrv.Fail(codes.Unavailable, "down")
 
 	return []call{
@@ -114,5 +118,8 @@ func calls(srv *testsrv.Server, svc testv1.TestServiceClient) []call {
 		{"budget spent", func() {
 			srv.Script(testsrv.Put, down)
 		}, put},
+		{"slow, and hedged", func() {
+			srv.Script(testsrv.Get, testsrv.Hang(), testsrv.OK())
+		}, hedged},
 	}
 }

@@ -69,6 +69,21 @@ rego-example internal budget spent
         method=rego.test.v1.TestService/Put response.status_code=UNAVAILABLE system.name=grpc
       rego-example-server server rego.test.v1.TestService/Put ERROR
 `},
+		{"slow, and hedged", 6, `
+rego-example internal slow, and hedged
+  rego-example internal rego.test.v1.TestService/Get: fine
+      attempt.count=2 end.reason=succeeded idempotency=no-side-effects policy.name=hedged
+      method=rego.test.v1.TestService/Get response.status_code=OK system.name=grpc
+    rego-example client Attempt.rego.test.v1.TestService/Get: fine
+        attempt.kind=original attempt.number=1 attempt.result=lost delivery=unknown outcome.reason=call-decided outcome=abort wasted.duration=some
+        method=rego.test.v1.TestService/Get response.status_code=CANCELLED system.name=grpc
+        @event=rego.cancel
+      rego-example-server server rego.test.v1.TestService/Get
+    rego-example client Attempt.rego.test.v1.TestService/Get: fine, beside 1
+        attempt.kind=hedge attempt.number=2 attempt.result=won delivery=answered outcome=success wait.duration=0.1 wait.reason=hedge-delay
+        method=rego.test.v1.TestService/Get response.status_code=OK system.name=grpc
+      rego-example-server server rego.test.v1.TestService/Get
+`},
 	} {
 		assert.Equal(t, c.want, j.trace(t, traces[c.call], c.spans), c.call)
 	}

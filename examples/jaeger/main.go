@@ -1,4 +1,5 @@
-// Jaeger makes calls that fail in four ways, so that their traces can be looked at.
+// Jaeger makes calls to a server that does badly in five ways, so that their traces
+// can be looked at.
 // It exports spans over OTLP to OTEL_EXPORTER_OTLP_ENDPOINT, by default
 // http://localhost:4317, where a Jaeger on this machine listens, and prints the
 // timeline of each call and the ID of its trace. docs/telemetry.md says how to
