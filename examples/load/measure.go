@@ -5,13 +5,13 @@ import (
 	"errors"
 	"math/rand/v2"
 	"strconv"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
 
+	"github.com/rego-go/rego/examples/internal/openloop"
 	"github.com/rego-go/rego/interceptor"
 	"github.com/rego-go/rego/internal/testsrv"
 	testv1 "github.com/rego-go/rego/internal/testsrv/proto/rego/test/v1"
@@ -47,9 +47,8 @@ type load []*call
 
 // newLoad makes Poisson arrivals, the same ones every time.
 func newLoad(length time.Duration) (l load) {
-	r := rand.New(rand.NewPCG(700, 8))
-	for seconds := r.ExpFloat64() / callsPerSecond; seconds < length.Seconds(); seconds += r.ExpFloat64() / callsPerSecond {
-		l = append(l, &call{at: time.Duration(seconds * float64(time.Second))})
+	for _, at := range openloop.Poisson(rand.New(rand.NewPCG(700, 8)), callsPerSecond, length) {
+		l = append(l, &call{at: at})
 	}
 	return l
 }
@@ -87,19 +86,16 @@ func measure(s shape, sc scenario, with limit, opts ...testsrv.Option) (result, 
 	return r, nil
 }
 
-// offer starts each call at its time, however the others are doing, and returns
-// when all have ended.
+// offer makes all calls, each at its time.
 func (l load) offer(ctx context.Context, client testv1.TestServiceClient) {
-	var calls sync.WaitGroup
-	start := time.Now()
+	times := make([]time.Duration, len(l))
 	for i, c := range l {
-		time.Sleep(time.Until(start.Add(c.at)))
-		calls.Go(func() {
-			c.late = time.Since(start) - c.at
-			_, c.err = client.Put(ctx, &testv1.PutRequest{Id: strconv.Itoa(i)})
-		})
+		times[i] = c.at
 	}
-	calls.Wait()
+	openloop.Offer(times, openloop.Sleep, func(i int, due time.Time) {
+		l[i].late = time.Since(due)
+		_, l[i].err = client.Put(ctx, &testv1.PutRequest{Id: strconv.Itoa(i)})
+	})
 }
 
 // serve notes what the server sees: attempts, and what it says of each.
