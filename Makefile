@@ -39,6 +39,10 @@ help: ## List the verbs
 test: ## Run all tests with the race detector, examples included
 	$(call each,test -race ./...)
 
+.PHONY: ties
+ties: ## Race two attempts that answer at the same instant, two million times
+	go test -race -count=1 -run '^TestTies$$' ./interceptor -ties 2000000
+
 .PHONY: lint
 lint: ## Vet, lint and check the format of Go and proto files
 	$(call each,vet ./...)
