@@ -3,7 +3,6 @@ package interceptor
 import (
 	"context"
 	cryptorand "crypto/rand"
-	"slices"
 	"strconv"
 	"time"
 
@@ -27,24 +26,59 @@ type attempt struct {
 	header  metadata.MD
 	trailer metadata.MD
 	peer    peer.Peer
-	reached bool // the options reached grpc
+	reached bool    // the options reached grpc
+	owner   *stream // nil in unary calls
 
-	timed  bool            // its start is known
-	inside context.Context // of the attempt, while it runs watched
+	timed   bool               // its start is known
+	timeout time.Time          // when its own timer ends it, or has; zero if it has none
+	begun   bool               // ctx is made, and observers know
+	ctx     context.Context    // that it is made with, unless it is the call's
+	cancel  context.CancelFunc // ends ctx; nil if nobody needs that
+	dropped bool               // cancelled by its call. Guarded by the call's mu
+	inside  context.Context    // ctx, while the attempt runs watched
+
+	*leg                      // of a stream
+	stream  grpc.ClientStream // of its own; nil until it is open, and in unary calls
+	goesOn  bool              // it had its first message, and others may follow
+	settled bool              // grpc has written what it writes of a stream
 }
 
-// privateOutputs is the number of private options at the start of attempt.opts.
-const privateOutputs = 4
+// Private options stand at the start of attempt.opts.
+const (
+	privateOutputs       = 4 // of a unary call
+	privateStreamOutputs = 2 // a stream can be asked for its header and trailer
+)
 
-// setOptions makes the attempt's options from those that every attempt has.
-func (a *attempt) setOptions(shared ...grpc.CallOption) {
-	a.opts = append(make([]grpc.CallOption, 0, max(privateOutputs+len(shared), 16)),
-		grpc.HeaderCallOption{HeaderAddr: &a.header},
-		grpc.TrailerCallOption{TrailerAddr: &a.trailer},
+// setOptions makes the attempt's options from those that every attempt has, in
+// room if that is large enough.
+func (a *attempt) setOptions(room []grpc.CallOption, shared ...grpc.CallOption) {
+	a.opts = room[:0]
+	a.opts = append(a.opts,
 		grpc.PeerCallOption{PeerAddr: &a.peer},
-		grpc.OnFinishCallOption{OnFinish: func(error) { a.reached = true }},
+		grpc.OnFinishCallOption{OnFinish: a.onFinish},
 	)
+	if a.owner == nil {
+		a.opts = append(a.opts,
+			grpc.HeaderCallOption{HeaderAddr: &a.header},
+			grpc.TrailerCallOption{TrailerAddr: &a.trailer})
+	}
 	a.opts = append(a.opts, shared...)
+}
+
+// sharedOptions returns what the caller wants of every attempt.
+func (a *attempt) sharedOptions() []grpc.CallOption {
+	if a.owner != nil {
+		return a.opts[privateStreamOutputs:]
+	}
+	return a.opts[privateOutputs:]
+}
+
+func (a *attempt) onFinish(err error) {
+	if a.owner != nil {
+		a.owner.onDone(a, err)
+		return
+	}
+	a.reached = true
 }
 
 // become forgets the attempt that a was, and makes it the next one.
@@ -54,27 +88,22 @@ func (a *attempt) become(next Attempt, lease budget.Lease) {
 	}
 	a.header, a.trailer, a.peer, a.reached = nil, nil, peer.Peer{}, false
 	a.seen = classify.Attempt{}
+	a.timeout, a.begun, a.ctx, a.cancel, a.dropped = time.Time{}, false, nil, nil, false
 	a.Attempt, a.lease, a.timed = next, lease, true
 }
 
 // try makes the attempt a, and has its end classified. ctx is the context of the
 // call. Nothing that other attempts use is written here, since they may be running.
 func (c *call) try(ctx context.Context, a *attempt) {
-	actx, timeout, cancel := c.bound(ctx, a)
-	if cancel != nil {
-		defer cancel()
+	actx := ctx
+	if a.cancel != nil || a.Number > 1 || c.watched {
+		actx = c.beginAttempt(ctx, a)
 	}
-	if a.Number > 1 {
-		actx = withPreviousAttempts(actx, a.Number-1)
-	}
-	if c.watched {
-		actx = c.begin(actx, a)
-	}
-	err := c.invoker(actx, c.method, c.req, a.reply, c.conn, slices.Clip(a.opts)...)
+	err := c.maker.make(actx, a)
 	if err == nil {
 		a.seen.Delivery = classify.DeliveryAnswered
 	} else {
-		a.examine(ctx, err, timeout)
+		a.examine(ctx, err)
 	}
 	c.judge(ctx, a)
 	a.lease.Release(a.leaseResult())
@@ -84,6 +113,47 @@ func (c *call) try(ctx context.Context, a *attempt) {
 	} else if a.Outcome.Kind != classify.Success {
 		a.End = time.Now()
 	}
+}
+
+// beginAttempt makes the context of an attempt, unless that has been done, and
+// tells observers of it.
+func (c *call) beginAttempt(ctx context.Context, a *attempt) context.Context {
+	switch {
+	case a.begun:
+		return a.ctx
+	case a.ctx != nil: // it has a leash
+	case c.streaming && (a.Number > 1 || c.plan.policy.AttemptTimeout > 0):
+		a.leash(ctx)
+	default:
+		a.ctx = ctx
+	}
+	a.begun = true
+	if a.Number > 1 {
+		a.ctx = withPreviousAttempts(a.ctx, a.Number-1)
+	}
+	if c.watched {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		a.ctx = c.start(a.ctx, Event{Kind: AttemptStart, Time: a.Start, Timeline: c.timeline, Attempt: &a.Attempt})
+		a.inside = a.ctx
+	}
+	return a.ctx
+}
+
+// leash gives an attempt a context that it can be cancelled by.
+func (a *attempt) leash(ctx context.Context) { a.ctx, a.cancel = context.WithCancel(ctx) }
+
+// attemptTimeout returns how long the attempt may take, zero for as long as it
+// wants: the last attempt of a call with a deadline has all the time that is left.
+func (c *call) attemptTimeout(ctx context.Context, a *attempt) time.Duration {
+	d := c.plan.policy.AttemptTimeout
+	if d == 0 {
+		return 0
+	}
+	if _, bounded := ctx.Deadline(); bounded && (a.Number >= c.plan.maxAttempts || c.kept != nil) {
+		return 0
+	}
+	return d
 }
 
 // learn notes how long a timed attempt took.
@@ -100,37 +170,12 @@ func (c *call) learn(a *attempt) {
 	}
 }
 
-// bound returns the context of an attempt, with the attempt timeout, which the
-// last attempt of a call with a deadline does not have. Without one, timeout is
-// zero and cancel nil.
-func (c *call) bound(ctx context.Context, a *attempt) (actx context.Context, timeout time.Time, cancel context.CancelFunc) {
-	if c.hedged {
-		ctx = c.round
-	}
-	d := c.plan.policy.AttemptTimeout
-	if d == 0 {
-		return ctx, time.Time{}, nil
-	}
-	if _, bounded := ctx.Deadline(); bounded && a.Number >= c.plan.maxAttempts {
-		return ctx, time.Time{}, nil
-	}
-	timeout = time.Now().Add(d)
-	actx, cancel = context.WithDeadline(ctx, timeout)
-	return actx, timeout, cancel
-}
-
-// begin tells observers of an attempt and returns what they make of its context.
-func (c *call) begin(actx context.Context, a *attempt) context.Context {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	a.inside = c.start(actx, Event{Kind: AttemptStart, Time: a.Start, Timeline: c.timeline, Attempt: &a.Attempt})
-	return a.inside
-}
-
 // examine finds out what a failed attempt shows: whose clock ended it, and
-// whether a server can have executed it. timeout is when the attempt's own timer
-// fires, zero if it has none.
-func (a *attempt) examine(ctx context.Context, err error, timeout time.Time) {
+// whether a server can have executed it.
+func (a *attempt) examine(ctx context.Context, err error) {
+	if a.stream != nil && a.settled {
+		a.header, a.trailer = a.headerNow(), a.stream.Trailer()
+	}
 	seen := &a.seen
 	seen.Err, seen.Status = err, statusOf(err)
 	seen.Delivery = a.delivery()
@@ -147,7 +192,7 @@ func (a *attempt) examine(ctx context.Context, err error, timeout time.Time) {
 		seen.CallerDone = true
 		return
 	}
-	seen.TimedOut = !timeout.IsZero() && !now.Before(timeout)
+	seen.TimedOut = !a.timeout.IsZero() && !now.Before(a.timeout)
 }
 
 // delivery reads the private outputs, which grpc fills once an attempt has a
@@ -155,11 +200,11 @@ func (a *attempt) examine(ctx context.Context, err error, timeout time.Time) {
 // answered or dropped them and nothing is known.
 func (a *attempt) delivery() classify.Delivery {
 	switch {
-	case !a.reached:
+	case a.stream != nil && !a.settled, a.stream == nil && !a.reached:
 		return classify.DeliveryUnknown
-	case a.peer.Addr == nil:
+	case a.stream == nil && a.peer.Addr == nil:
 		return classify.DeliveryNotSent
-	case len(a.trailer) > 0:
+	case a.peer.Addr != nil && len(a.trailer) > 0:
 		return classify.DeliveryAnswered
 	}
 	return classify.DeliveryUnknown
@@ -168,10 +213,10 @@ func (a *attempt) delivery() classify.Delivery {
 // judge gives an ended attempt its outcome.
 func (c *call) judge(ctx context.Context, a *attempt) {
 	switch {
-	case c.hedged && c.round.Err() != nil && ctx.Err() == nil:
+	case c.hedged && c.isDropped(a) && ctx.Err() == nil:
 		// Its error is our own cancellation, which classifiers are not for.
 		a.Outcome = classify.Outcome{Kind: classify.Abort, Reason: classify.ReasonCallDecided}
-	case a.seen.Err == nil && !c.plan.looksAtOK:
+	case a.seen.Err == nil && !c.looksAtOK:
 		a.Outcome = classify.Outcome{Kind: classify.Success}
 	default:
 		a.seen.Method, a.seen.Reply, a.seen.Idempotency = c.method, a.reply, c.idempotency
@@ -213,12 +258,27 @@ func resultOf(a *attempt) AttemptResult {
 }
 
 // record puts an ended attempt into the timeline, if somebody will look at it:
-// failures are part of the error. While attempts run side by side mu is held.
+// failures are part of the error.
 func (c *call) record(a *attempt) {
+	if !c.watched && a.cancel == nil && a.Outcome.Kind == classify.Success {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.recordLocked(a)
+}
+
+func (c *call) recordLocked(a *attempt) {
+	if a.cancel != nil {
+		a.cancel()
+	}
 	if !c.watched && a.Outcome.Kind == classify.Success {
 		return
 	}
-	a.Code, a.Delivery, a.Hint, a.Peer = a.seen.Code(), a.seen.Delivery, a.seen.Hint, a.peer.Addr
+	if c.timeline == nil {
+		c.timeline = new(Timeline)
+	}
+	a.Code, a.Delivery, a.Hint, a.Peer = a.seen.Code(), a.seen.Delivery, a.seen.Hint, a.address()
 	c.timeline.Attempts = append(c.timeline.Attempts, a.Attempt)
 	if c.watched {
 		inside := a.inside

@@ -3,12 +3,12 @@ package interceptor
 import (
 	"context"
 	"errors"
-	"sync"
+	"math/rand/v2"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"github.com/rego-go/rego/budget"
@@ -16,15 +16,15 @@ import (
 	"github.com/rego-go/rego/policy"
 )
 
-// call is the state of one unary call. Calls are pooled, and the attempt on the
-// caller's goroutine with what it writes to lives inside, so that a call whose
-// first attempt succeeds allocates nothing.
+// call is the state of one call, unary or streaming: its policy, its attempts and
+// its timeline.
 type call struct {
 	interceptor *Interceptor
 	method      string
-	req, reply  any
+	reply       any // what the caller wants filled; of a stream, its first message
 	conn        *grpc.ClientConn
-	invoker     grpc.UnaryInvoker
+	maker       maker
+	streaming   bool
 	beforeExtra func(*grpc.ClientConn, string) // before each retry and hedge; nil if nothing is to be said
 
 	said        settings
@@ -34,24 +34,30 @@ type call struct {
 
 	plan        *plan
 	idempotency classify.Idempotency
+	looksAtOK   bool         // the classifier may see more in the reply than success
 	hedgeDenied DenialReason // why the call is not hedged though its policy asks for it
 	samples     bool         // the call's latency is one for hedging
 
-	lead     attempt      // on the caller's goroutine
+	original attempt
+	lead     *attempt     // the original, or the retry that took its place
 	pending  budget.Lease // of the attempt that is waited for
 	backoffs int          // waits since the last pushback
 	rounds
 
 	watched  bool            // somebody will look at the timeline
 	outside  context.Context // of the call, if it is watched
-	timeline *Timeline
-	own      Timeline // timeline of calls that nobody watches
-	event    Event    // what observers are told last
+	timeline *Timeline       // of an unwatched stream nil until an attempt has failed
+	event    Event           // what observers are told last
 
-	ended    bool   // the call returned, as opposed to panicked
-	plain    bool   // no options, and the first attempt succeeded
-	count    uint   // calls this state has served, for sampling
-	fireFunc func() // fire, made once
+	count   uint // unary calls this state has served, for sampling
+	resumed bool // attempts are of a leg that continues a stream
+}
+
+// maker makes the attempts of a call.
+type maker interface {
+	// make makes an attempt and returns how it ended. It runs beside others of the
+	// same call.
+	make(ctx context.Context, a *attempt) error
 }
 
 // settings are what the call options say.
@@ -61,49 +67,11 @@ type settings struct {
 	idempotencyKey string
 	sendKey        bool
 	timelineTo     *Timeline
-}
 
-var calls = sync.Pool{New: func() any { return newCall() }}
-
-func newCall() *call {
-	c := new(call)
-	c.lead.setOptions()
-	c.changed.L = &c.mu
-	c.fireFunc = c.fire
-	return c
-}
-
-// reset forgets the call, so that neither the next call nor the pool holds on to
-// anything of it. A plain call leaves behind only what the next one overwrites
-// and what is forgotten here, which is much cheaper than forgetting everything.
-func (c *call) reset() {
-	if c.plain {
-		a := &c.lead
-		c.req, c.reply, c.invoker, c.callerOpts = nil, nil, nil, nil
-		a.reply, a.header, a.trailer, a.peer, a.reached = nil, nil, nil, peer.Peer{}, false
-		a.seen.Reply, a.seen.Header, a.seen.Trailer = nil, nil, nil
-		c.decided = nil
-		if c.hedged {
-			c.ctx, c.round, c.cancel, c.timer, c.replies = nil, nil, nil, nil, replies{}
-		}
-		if c.watched {
-			c.observers, c.timeline, c.outside, c.event, a.Peer = nil, nil, nil, Event{}, nil
-		}
-		c.ended, c.plain = false, false
-		return
-	}
-	opts, attempts := c.lead.opts, c.own.Attempts
-	clear(opts[privateOutputs:])
-	clear(attempts)
-	clear(c.running)
-	*c = call{
-		lead:     attempt{opts: opts[:privateOutputs]},
-		own:      Timeline{Attempts: attempts[:0]},
-		rounds:   rounds{running: c.running[:0]},
-		count:    c.count,
-		fireFunc: c.fireFunc,
-	}
-	c.changed.L = &c.mu
+	// Of streams.
+	replayLimit   int64
+	cloneMessages bool
+	resume        func(last, request any) (next any, ok bool)
 }
 
 // configure sorts the caller's options: those for rego are applied, outputs and
@@ -122,7 +90,7 @@ func (c *call) configure(opts []grpc.CallOption) error {
 		case DualOption:
 			err = errors.Join(err, o.call(c))
 		default:
-			c.lead.opts = append(c.lead.opts, o)
+			c.original.opts = append(c.original.opts, o)
 		}
 	}
 	if err != nil {
@@ -143,7 +111,7 @@ func (c *call) configure(opts []grpc.CallOption) error {
 	if c.said.sendKey && !c.idempotency.AllowsRetry() {
 		c.idempotency = classify.Idempotent
 	}
-	c.timeline = &c.own
+	c.looksAtOK = c.plan.looksAtOK
 	if c.watched = c.said.timelineTo != nil || len(c.observers) > 0; c.watched {
 		c.timeline = newTimeline()
 		c.timeline.Method, c.timeline.Target = c.method, t.name
@@ -161,27 +129,31 @@ func (c *call) configure(opts []grpc.CallOption) error {
 // sampleEvery is how many calls pass between two whose latency is measured, when
 // neither an observer nor hedging needs it: reading the clock is a fair part of
 // what a call costs here.
-const sampleEvery = 64
+const sampleEvery uint = 64
 
 // timed reports whether the call's latency is measured.
 func (c *call) timed() bool {
+	if c.watched || c.samples || c.plan.method.usual.duration() == 0 {
+		return true
+	}
+	if c.streaming {
+		return rand.N(sampleEvery) == 0
+	}
 	c.count++
-	return c.watched || c.samples || c.count%sampleEvery == 0 || c.plan.method.usual.duration() == 0
+	return c.count%sampleEvery == 0
 }
 
-// run makes attempts until the call is decided. After each failed attempt, or
-// when all that ran side by side have failed, the rules are asked in order; the
-// first that says no gives the end reason.
-func (c *call) run(ctx context.Context) error {
+// begin makes the call ready for its first attempt, and returns the context of
+// the call. If cancel is not nil, it is to be called when the call has ended.
+func (c *call) begin(ctx context.Context) (_ context.Context, cancel context.CancelFunc) {
 	if d := c.plan.policy.Timeout; d > 0 {
-		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, d)
-		defer cancel()
 	}
 	if c.said.sendKey {
 		ctx = withIdempotencyKey(ctx, c.said.idempotencyKey)
 	}
 	c.made = 1
+	c.lead = &c.original
 	c.lead.Attempt, c.lead.reply = Attempt{Number: 1}, c.reply
 	if c.lead.timed = c.timed(); c.lead.timed {
 		c.lead.Start = time.Now()
@@ -190,6 +162,14 @@ func (c *call) run(ctx context.Context) error {
 		ctx = c.open(ctx)
 	}
 	c.lead.lease, _ = budget.Take(c.plan.hedges, budget.Original)
+	return ctx, cancel
+}
+
+// decide makes attempts until the call is decided, and returns why there are no
+// more and since when. After each failed attempt, or when all that ran side by
+// side have failed, the rules are asked in order; the first that says no gives
+// the end reason.
+func (c *call) decide(ctx context.Context) (EndReason, time.Time) {
 	for {
 		if c.hedged {
 			c.runRound(ctx)
@@ -197,28 +177,63 @@ func (c *call) run(ctx context.Context) error {
 			c.runAlone(ctx)
 		}
 		if c.decided.Outcome.Kind == classify.Success {
-			return c.finish(ctx, EndSucceeded, c.decided.End)
+			return EndSucceeded, c.decided.End
 		}
-		next, reason := c.next(ctx, c.decided)
-		if reason != EndUnfinished {
-			return c.finish(ctx, reason, c.decided.End)
+		if reason, now := c.again(ctx); reason != EndUnfinished {
+			return reason, now
 		}
-		if reason = c.wait(ctx, &next); reason != EndUnfinished {
-			return c.finish(ctx, reason, time.Now())
-		}
-		c.made++
-		next.Start = time.Now()
-		c.lead.become(next, c.pending)
-		c.pending = budget.Lease{}
 	}
+}
+
+// again asks for another attempt after the one that has decided, and waits until
+// it is due.
+func (c *call) again(ctx context.Context) (EndReason, time.Time) {
+	next, reason := c.next(ctx, c.decided)
+	if reason != EndUnfinished {
+		return reason, c.decided.End
+	}
+	if reason = c.wait(ctx, &next); reason != EndUnfinished {
+		return reason, time.Now()
+	}
+	c.made++
+	next.Start = time.Now()
+	c.lead = c.successor(c.lead, next, c.pending)
+	c.pending = budget.Lease{}
+	return EndUnfinished, time.Time{}
+}
+
+// successor returns the attempt that takes the place of one that has ended. That
+// of a stream is a new one, since grpc may still be writing to the one before it.
+func (c *call) successor(a *attempt, next Attempt, lease budget.Lease) *attempt {
+	if !c.streaming {
+		a.become(next, lease)
+		return a
+	}
+	n := c.newAttempt(next, lease)
+	n.reply = a.reply
+	return n
+}
+
+// newAttempt returns an attempt that shares nothing with the others.
+func (c *call) newAttempt(next Attempt, lease budget.Lease) *attempt {
+	next.Resumed = c.resumed
+	a := &attempt{Attempt: next, lease: lease, timed: true, owner: c.original.owner}
+	if c.streaming {
+		a.leg = new(leg)
+	}
+	a.setOptions(nil, c.original.sharedOptions()...)
+	return a
 }
 
 // runAlone makes the lead's attempt without any beside it.
 func (c *call) runAlone(ctx context.Context) {
-	c.decided = &c.lead
-	c.try(ctx, &c.lead)
-	c.lead.Result = resultOf(&c.lead)
-	c.record(&c.lead)
+	a := c.lead
+	c.decided = a
+	c.try(ctx, a)
+	a.Result = resultOf(a)
+	if !a.goesOn {
+		c.record(a)
+	}
 }
 
 // open tells observers that the call begins.
@@ -232,15 +247,11 @@ func (c *call) open(ctx context.Context) context.Context {
 	return ctx
 }
 
-// finish hands the deciding attempt's results to the caller.
+// finish ends the call with the deciding attempt, and returns what the caller gets.
 func (c *call) finish(ctx context.Context, reason EndReason, now time.Time) error {
-	d := c.decided
-	c.plain = c.made == 1 && d.seen.Err == nil && reason == EndSucceeded && len(c.callerOpts) == 0
-	err := d.seen.Err
+	err := c.decided.seen.Err
 	if err != nil {
 		err = c.newError(ctx, reason)
-	} else if d != &c.lead {
-		moveReply(c.reply, d.reply)
 	}
 	if c.watched {
 		c.timeline.Reason = reason
@@ -276,12 +287,15 @@ func (c *call) newError(ctx context.Context, reason EndReason) error {
 // transport.
 func (c *call) output(err error) {
 	if d := c.decided; d != nil && d.peer.Addr != nil {
+		if err == nil && d.stream != nil {
+			d.header, d.trailer = d.headerNow(), d.stream.Trailer()
+		}
 		for _, o := range c.callerOpts {
 			switch o := o.(type) {
 			case grpc.HeaderCallOption:
-				*o.HeaderAddr = d.header.Copy()
+				*o.HeaderAddr = copyOf(d.header)
 			case grpc.TrailerCallOption:
-				*o.TrailerAddr = d.trailer.Copy()
+				*o.TrailerAddr = copyOf(d.trailer)
 			case grpc.PeerCallOption:
 				*o.PeerAddr = d.peer
 			}
@@ -294,20 +308,22 @@ func (c *call) output(err error) {
 	}
 }
 
-// close puts the state back into the pool, unless a panic or runtime.Goexit tears
-// the call down: then what it holds is returned, its observers learn that it is
-// over, and the state is left to the garbage collector.
-func (c *call) close() {
-	if c.ended {
-		c.reset()
-		calls.Put(c)
-		return
+// copyOf copies metadata; none stays none.
+func copyOf(md metadata.MD) metadata.MD {
+	if md == nil {
+		return nil
 	}
-	if c.round != nil {
+	return md.Copy()
+}
+
+// abort returns what a call holds that a panic or runtime.Goexit tears down, and
+// tells its observers that it is over.
+func (c *call) abort() {
+	if c.joined {
 		c.abandon()
 	}
 	c.pending.Release(budget.Neutral)
-	for _, a := range append(c.running, &c.lead) {
+	for _, a := range append(c.running, c.lead) {
 		if a != nil {
 			c.tearDown(a)
 		}
@@ -323,6 +339,9 @@ func (c *call) close() {
 // been returned.
 func (c *call) tearDown(a *attempt) {
 	a.lease.Release(budget.Neutral)
+	if a.cancel != nil {
+		a.cancel()
+	}
 	if a.inside == nil {
 		return
 	}

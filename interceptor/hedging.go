@@ -66,8 +66,10 @@ func (c *call) hedge() DenialReason {
 	}
 	c.samples = true
 	var ok bool
-	if c.replies, ok = m.repliesLike(c.reply); !ok {
-		return DeniedReplyType
+	if !c.streaming { // what a stream receives into is known only later
+		if c.replies, ok = m.repliesLike(c.reply); !ok {
+			return DeniedReplyType
+		}
 	}
 	var state hedge.State
 	switch c.delay, state = h.delay.After(); state {

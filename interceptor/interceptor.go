@@ -5,7 +5,9 @@
 // The rule that surprises people: a request that may have been executed is never
 // sent twice unless the method is known to be idempotent. What makes it known is
 // the idempotency_level in the proto file, a policy, [WithIdempotency] or
-// [WithIdempotencyKey]. A refused connection is always safe to retry.
+// [WithIdempotencyKey]. A refused connection is always safe to retry. And a stream is
+// not retried once its first message is with the application, unless [WithResume]
+// says how to go on.
 //
 // Start with [New], and dial with [Interceptor.DialOptions]. Give [WithTimeline]
 // to a call to see its attempts.
@@ -32,6 +34,7 @@ type Interceptor struct {
 	config
 
 	retryPolicyTold atomic.Bool
+	replay          sharedReplay
 
 	recent  atomic.Pointer[target]
 	mu      sync.Mutex
@@ -47,6 +50,9 @@ func New(opts ...Option) (*Interceptor, error) {
 		store:       new(policy.Store),
 		log:         slog.Default(),
 		newBudget:   defaultBudget,
+
+		callReplayLimit: DefaultCallReplayLimit,
+		replayLimit:     DefaultReplayLimit,
 	}
 	for _, o := range opts {
 		o.apply(&c)
@@ -67,7 +73,7 @@ func New(opts ...Option) (*Interceptor, error) {
 	for _, o := range c.observers {
 		o.log = c.log
 	}
-	return &Interceptor{config: c, targets: make(map[string]*target)}, nil
+	return &Interceptor{config: c, targets: make(map[string]*target), replay: sharedReplay{limit: c.replayLimit}}, nil
 }
 
 // Unary returns the interceptor of unary calls, for
@@ -80,26 +86,25 @@ func (it *Interceptor) Unary() grpc.UnaryClientInterceptor {
 	return it.unaryWith(it.tellOfRetryPolicy)
 }
 
-// Stream returns the interceptor of streaming calls. It passes every stream
-// through untouched: policies do not apply to streams yet.
+// Stream returns the interceptor of streaming calls, for
+// grpc.WithChainStreamInterceptor. It retries and hedges a stream until the first
+// message is handed to the application, and never after: no message is delivered
+// twice. What the application sends until then is kept within
+// [WithCallReplayLimit]. Interceptors that come after it in the chain see every
+// attempt, and must hand its call options on. Prefer [Interceptor.DialOptions].
 func (it *Interceptor) Stream() grpc.StreamClientInterceptor {
-	return func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-		return streamer(ctx, desc, cc, method, opts...)
-	}
+	return it.streamWith(it.tellOfRetryPolicy)
 }
 
 // DialOptions returns what a connection needs: the interceptors for unary and
 // for streaming calls, and grpc.WithDisableRetry, since a retryPolicy in the
 // service config underneath would multiply the attempts. The transparent retries
 // of grpc, of requests that no server has looked at, stay on.
-//
-// Streams pass through untouched, see [Interceptor.Stream]; with retries disabled
-// a retryPolicy in a service config does not apply to them either.
 func (it *Interceptor) DialOptions() []grpc.DialOption {
 	return []grpc.DialOption{
 		grpc.WithDisableRetry(),
 		grpc.WithChainUnaryInterceptor(it.unaryWith(nil)),
-		grpc.WithChainStreamInterceptor(it.Stream()),
+		grpc.WithChainStreamInterceptor(it.streamWith(nil)),
 	}
 }
 
@@ -107,19 +112,33 @@ func (it *Interceptor) DialOptions() []grpc.DialOption {
 // every retry and hedge.
 func (it *Interceptor) unaryWith(beforeExtra func(*grpc.ClientConn, string)) grpc.UnaryClientInterceptor {
 	return func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-		c := calls.Get().(*call)
-		defer c.close()
-		c.interceptor, c.method, c.req, c.reply, c.conn, c.invoker = it, method, req, reply, cc, invoker
-		c.beforeExtra = beforeExtra
-		err := c.configure(opts)
+		u := unaries.Get().(*unary)
+		defer u.close()
+		u.interceptor, u.method, u.req, u.reply, u.conn, u.invoker = it, method, req, reply, cc, invoker
+		u.beforeExtra, u.timeline = beforeExtra, &u.own
+		err := u.configure(opts)
 		if err == nil {
-			err = c.run(ctx)
+			err = u.run(ctx)
 		}
-		if c.wantsOutput {
-			c.output(err)
+		if u.wantsOutput {
+			u.output(err)
 		}
-		c.ended = true
+		u.ended = true
 		return err
+	}
+}
+
+// streamWith returns the interceptor of streams.
+func (it *Interceptor) streamWith(beforeExtra func(*grpc.ClientConn, string)) grpc.StreamClientInterceptor {
+	return func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+		s := newStream(it, desc, cc, method, streamer)
+		s.beforeExtra = beforeExtra
+		if err := s.configure(opts); err != nil {
+			s.err = err
+			s.giveOutputs()
+			return nil, err
+		}
+		return s.start(ctx)
 	}
 }
 

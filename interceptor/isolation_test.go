@@ -9,6 +9,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"io"
 	"os/exec"
 	"path/filepath"
 	"runtime"
@@ -30,6 +31,8 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/dynamicpb"
 
+	"github.com/rego-go/rego/budget"
+	"github.com/rego-go/rego/classify"
 	"github.com/rego-go/rego/interceptor"
 	"github.com/rego-go/rego/internal/testsrv"
 	testv1 "github.com/rego-go/rego/internal/testsrv/proto/rego/test/v1"
@@ -149,6 +152,67 @@ func tie(t *testing.T, unary grpc.UnaryClientInterceptor, i int) (won int) {
 	reply.Reset()
 	from = peer.Peer{}
 	return won
+}
+
+// tiedStream is the stream of an attempt that has its first message when another
+// one has, and no second.
+type tiedStream struct {
+	grpc.ClientStream
+	ctx      context.Context
+	number   int
+	started  *atomic.Int32
+	received bool
+	opts     []grpc.CallOption
+}
+
+func (s *tiedStream) SendMsg(any) error            { return nil }
+func (s *tiedStream) CloseSend() error             { return nil }
+func (s *tiedStream) Context() context.Context     { return s.ctx }
+func (s *tiedStream) Header() (metadata.MD, error) { return s.Trailer(), nil }
+func (s *tiedStream) Trailer() metadata.MD         { return metadata.Pairs("attempt", fmt.Sprint(s.number)) }
+
+func (s *tiedStream) RecvMsg(m any) error {
+	if s.received {
+		_ = answer(s.number, new(testv1.GetResponse), nil, s.opts)
+		return io.EOF
+	}
+	s.received = true
+	for s.started.Add(1); s.started.Load() < 2; {
+		runtime.Gosched()
+	}
+	m.(*testv1.WatchResponse).Attempt = int32(s.number)
+	return nil
+}
+
+// TestStreamTies has the original and a hedge of a stream receive their first
+// messages at the same instant: one is kept, and the other one's is not seen.
+func TestStreamTies(t *testing.T) {
+	t.Parallel()
+	l := &ledger{budget: budget.All()}
+	it := newInterceptor(t, l.inTarget(), interceptor.WithPolicy(policy.Policy{
+		Idempotency: classify.Idempotent,
+		Hedge:       policy.Hedge{Delay: policy.NoWait}, Retry: policy.Retry{MaxAttempts: 2},
+	}))
+	for range 5000 {
+		var started atomic.Int32
+		streamer := func(ctx context.Context, _ *grpc.StreamDesc, _ *grpc.ClientConn, _ string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+			return &tiedStream{ctx: ctx, number: attemptNumber(ctx), started: &started, opts: opts}, nil
+		}
+		var tl interceptor.Timeline
+		var header metadata.MD
+		s, err := it.Stream()(t.Context(), watchKind.desc(), nil, testsrv.Watch, streamer, grpc.Header(&header), interceptor.WithTimeline(&tl))
+		require.NoError(t, err)
+		var m testv1.WatchResponse
+		require.NoError(t, s.RecvMsg(&m))
+		won := int(m.GetAttempt())
+		require.ErrorIs(t, s.RecvMsg(&m), io.EOF)
+		require.Equal(t, []string{fmt.Sprint(won)}, header.Get("attempt"))
+		require.Len(t, tl.Attempts, 2, "%v", &tl)
+		require.Equal(t, interceptor.AttemptWon, tl.Attempts[won-1].Result, "%v", &tl)
+		require.Equal(t, interceptor.AttemptLost, tl.Attempts[2-won].Result, "%v", &tl)
+	}
+	assert.Zero(t, l.held)
+	assert.Zero(t, it.Replayed())
 }
 
 // TestTiesOverGRPC is the same with a real client and server.

@@ -25,9 +25,11 @@ const (
 	AttemptDenied
 	// CallEnd: the call has ended and its timeline is complete.
 	CallEnd
+	// CallCommitted: a stream keeps one attempt; Timeline.Committed says why.
+	CallCommitted
 )
 
-var eventKinds = [...]string{"call-start", "attempt-start", "attempt-end", "retry-wait", "attempt-denied", "call-end"}
+var eventKinds = [...]string{"call-start", "attempt-start", "attempt-end", "retry-wait", "attempt-denied", "call-end", "call-committed"}
 
 func (k EventKind) String() string { return name(eventKinds[:], int(k)) }
 

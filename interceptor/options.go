@@ -49,6 +49,10 @@ type config struct {
 	classifiers map[string]classify.Classifier
 	observers   []*guarded
 	log         *slog.Logger
+
+	callReplayLimit int64
+	replayLimit     int64
+	cloneMessages   bool
 }
 
 func defaultBudget(string) budget.Budget { return budget.Default() }
@@ -176,6 +180,64 @@ func WithClassifier(name string, cl classify.Classifier) Option {
 		}
 		c.classifiers[name] = cl
 	})
+}
+
+// WithCallReplayLimit sets how much memory one stream may keep of the messages that
+// the application has sent on it, so that another attempt can send them again: of
+// every stream, or of one. When a message does not fit, the stream is committed to
+// the attempt that has sent most: nothing fails, but it cannot be retried or hedged
+// any more. Default: 256 KiB, as grpc's own retries have it. Zero keeps nothing.
+func WithCallReplayLimit(bytes int) DualOption {
+	return DualOption{
+		CallOption: CallOption{call: func(c *call) error {
+			c.said.replayLimit = int64(bytes)
+			return nil
+		}},
+		all: func(c *config) { c.callReplayLimit = int64(bytes) },
+	}
+}
+
+// WithReplayLimit sets how much memory all streams of an interceptor together may
+// keep, each within its own limit. Default: 16 MiB. Zero keeps nothing.
+func WithReplayLimit(bytes int) Option {
+	return optionFunc(func(c *config) { c.replayLimit = int64(bytes) })
+}
+
+// WithMessagesCloned is for applications that change a message after SendMsg has
+// returned, which grpc forbids and a stream that is replayed would show: what is
+// kept is a copy. One that is no proto message cannot be copied, and the stream is
+// committed when it is sent. Default: messages are kept as they are.
+func WithMessagesCloned() DualOption {
+	return DualOption{
+		CallOption: CallOption{call: func(c *call) error {
+			c.said.cloneMessages = true
+			return nil
+		}},
+		all: func(c *config) { c.cloneMessages = true },
+	}
+}
+
+// WithResume lets a server stream go on after messages were handed to the
+// application, which otherwise ends every retry: when the stream then fails in a way
+// that is retryable, resume makes the request that continues it from the last
+// message the application got and the request that was sent (of the last leg, if the
+// stream has been resumed before). If ok is false the stream ends as it does without
+// the option. What resume returns is sent under the rules for retries: idempotency,
+// attempts, deadline and budget count for the whole call. The application must not
+// change a message before it has the next one. Streams of other kinds, of other
+// message types, and unary calls ignore the option.
+func WithResume[Res, Req any](resume func(last *Res, request *Req) (next *Req, ok bool)) CallOption {
+	return CallOption{call: func(c *call) error {
+		c.said.resume = func(last, request any) (any, bool) {
+			l, isRes := last.(*Res)
+			r, isReq := request.(*Req)
+			if !isRes || !isReq {
+				return nil, false
+			}
+			return resume(l, r)
+		}
+		return nil
+	}}
 }
 
 // WithLogger sets where the interceptor reports what it says once: a broken

@@ -28,24 +28,28 @@ func TestPlainCallAllocatesNothing(t *testing.T) {
 
 // TestNothingIsKeptOfACall: the pool must not pin what a call was given.
 func TestNothingIsKeptOfACall(t *testing.T) {
-	c := newCall()
-	c.req, c.reply, c.method = "req", "reply", "m"
-	c.lead.reply, c.lead.seen.Reply, c.lead.seen.Err = "reply", "reply", context.Canceled
-	c.lead.opts = append(c.lead.opts, WithIdempotencyKey("k"))
-	c.said = settings{timelineTo: new(Timeline), sendKey: true, idempotencyKey: "k"}
-	c.own.Attempts = append(c.own.Attempts, Attempt{Number: 1})
-	c.rounds.running = append(c.rounds.running, &c.lead)
-	c.timer, c.decided, c.hedged = time.NewTimer(time.Hour), &c.lead, true
-	c.reset()
-	fresh := newCall()
-	assert.Len(t, c.lead.opts, privateOutputs)
-	assert.Nil(t, c.lead.opts[:cap(c.lead.opts)][privateOutputs])
-	assert.Equal(t, []*attempt{nil}, c.rounds.running[:1])
-	assert.NotNil(t, c.fireFunc)
-	for _, c := range []*call{c, fresh} {
-		c.lead.opts, c.own.Attempts, c.rounds.running, c.fireFunc = nil, nil, nil, nil
+	u := newUnary()
+	u.req, u.reply, u.method = "req", "reply", "m"
+	u.lead = &u.original
+	u.lead.reply, u.lead.seen.Reply, u.lead.seen.Err = "reply", "reply", context.Canceled
+	u.lead.opts = append(u.lead.opts, WithIdempotencyKey("k"))
+	u.lead.leash(t.Context())
+	u.said = settings{timelineTo: new(Timeline), sendKey: true, idempotencyKey: "k"}
+	u.own.Attempts = append(u.own.Attempts, Attempt{Number: 1})
+	u.running = append(u.running, u.lead)
+	u.timer, u.decided, u.hedged = time.NewTimer(time.Hour), u.lead, true
+	u.lead.cancel()
+	u.reset()
+	fresh := newUnary()
+	assert.Len(t, u.original.opts, privateOutputs)
+	assert.Nil(t, u.original.opts[:cap(u.original.opts)][privateOutputs])
+	assert.Equal(t, []*attempt{nil}, u.running[:1])
+	assert.NotNil(t, u.fireFunc)
+	assert.Same(t, u, u.maker)
+	for _, u := range []*unary{u, fresh} {
+		u.original.opts, u.own.Attempts, u.running, u.fireFunc, u.maker = nil, nil, nil, nil, nil
 	}
-	assert.Equal(t, fresh, c)
+	assert.Equal(t, fresh, u)
 }
 
 func TestTypicalIsNotMovedByATail(t *testing.T) {
@@ -123,12 +127,11 @@ func TestHedgingsAreBounded(t *testing.T) {
 // so it looks whether it is early.
 func TestHedgeIsPostponed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCall()
+		c := newUnary()
 		c.plan = &plan{policy: &policy.Policy{}, maxAttempts: 3, method: new(method)}
-		c.lead.reply, c.timeline, c.made = new(testv1.GetResponse), &c.own, 1
-		c.replies, _ = c.plan.method.repliesLike(c.lead.reply)
+		c.timeline, c.made = &c.own, 1
+		c.replies, _ = c.plan.method.repliesLike(new(testv1.GetResponse))
 		c.ctx = t.Context()
-		c.round, c.cancel = context.WithCancel(t.Context())
 		c.workers = 1
 		c.timer = time.AfterFunc(0, func() {})
 		synctest.Wait() // it has run, and armed says that its goroutine has not looked
@@ -141,7 +144,7 @@ func TestHedgeIsPostponed(t *testing.T) {
 		a := c.startHedge()
 		require.NotNil(t, a)
 		assert.Equal(t, WaitPushback, a.WaitedOn)
-		c.cancel()
 		c.stopLocked()
+		assert.ErrorIs(t, a.ctx.Err(), context.Canceled)
 	})
 }

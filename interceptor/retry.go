@@ -26,6 +26,8 @@ func (c *call) next(ctx context.Context, failed *attempt) (Attempt, EndReason) {
 		return Attempt{}, EndNonRetryable
 	case c.made >= c.plan.maxAttempts:
 		return Attempt{}, EndAttemptsExhausted
+	case c.kept != nil:
+		return Attempt{}, c.keptFor.endReason()
 	}
 	next := Attempt{Number: c.made + 1, Kind: budget.Retry}
 	from := c.plan.budget
@@ -97,10 +99,12 @@ func hinted(h classify.Hint) (time.Duration, WaitReason) {
 // wait sleeps before an attempt whose lease is held.
 func (c *call) wait(ctx context.Context, next *Attempt) EndReason {
 	if c.watched {
+		c.mu.Lock()
 		c.observe(ctx, Event{
 			Kind: RetryWait, Time: time.Now(), Timeline: c.timeline,
 			Wait: next.Wait, WaitReason: next.WaitedOn,
 		})
+		c.mu.Unlock()
 	}
 	if next.Wait > 0 {
 		timer := time.NewTimer(next.Wait)
@@ -117,9 +121,14 @@ func (c *call) wait(ctx context.Context, next *Attempt) EndReason {
 	return EndUnfinished
 }
 
-// deny notes an attempt that will not be made. While attempts run side by side mu
-// is held.
+// deny notes an attempt that will not be made.
 func (c *call) deny(ctx context.Context, a Attempt, now time.Time, reason DenialReason) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.denyLocked(ctx, a, now, reason)
+}
+
+func (c *call) denyLocked(ctx context.Context, a Attempt, now time.Time, reason DenialReason) {
 	if c.watched {
 		c.timeline.Denials = append(c.timeline.Denials, Denial{Time: now, Kind: a.Kind, Reason: reason, Wait: a.Wait})
 		c.observe(ctx, Event{Kind: AttemptDenied, Time: now, Timeline: c.timeline})

@@ -20,19 +20,25 @@ import (
 // reply. A timer starts hedges beside it, each on the goroutine of the timer and
 // into a reply of its own. A goroutine whose attempt fails in a way that the
 // others survive makes the next hedge itself, at once (gRFC A6). When a round is
-// decided its context ends, and with it all attempts that still run; the caller's
-// goroutine waits until they have returned. So a hedge that is not started costs
-// a context and a timer, and nothing is written after the call has returned.
+// decided all attempts that still run are cancelled, and the caller's goroutine
+// waits until they have returned. So a hedge that is not started costs a context
+// and a timer, and nothing is written after the call has returned.
+//
+// Of a stream the goroutine is not the caller's but its engine's, and the first
+// message is the reply.
 type rounds struct {
-	hedged  bool
-	delay   time.Duration // between the starts of two attempts
-	replies replies       // of hedges
-	ctx     context.Context
-	round   context.Context
-	cancel  context.CancelFunc // ends round
+	hedged   bool
+	delay    time.Duration   // between the starts of two attempts
+	replies  replies         // of hedges
+	ctx      context.Context // of the call
+	fireFunc func()          // fire, made once
 
 	mu      sync.Mutex // guards what follows, the timeline and what observers are told
-	changed sync.Cond  // a goroutine has left, or the timer is off
+	changed sync.Cond  // something that somebody waits for
+
+	joined  bool     // the caller's goroutine is in a round
+	kept    *attempt // of a stream: the one that it is committed to
+	keptFor CommitReason
 
 	decided    *attempt   // by now; who fails last decides if nobody does better
 	over       bool       // nothing will be started any more
@@ -41,6 +47,7 @@ type rounds struct {
 	running    []*attempt // that have started in this round, with nil for those that have ended
 	workers    int        // goroutines that make attempts, the caller's included
 	pushedBack bool       // the server forbade further attempts
+	lastHedge  bool       // no more hedges: another reply could not be made
 	torn       *tear
 
 	timer     *time.Timer
@@ -53,23 +60,28 @@ type rounds struct {
 // runRound makes a round of attempts, the lead on this goroutine, and returns when
 // all of them have. What became of it is in c.decided.
 func (c *call) runRound(ctx context.Context) {
-	c.ctx = ctx
-	c.round, c.cancel = context.WithCancel(ctx)
-	c.enter()
-	for a := &c.lead; a != nil; a = c.settle(a) {
+	c.enter(ctx)
+	for a := c.lead; a != nil; a = c.settle(a) {
 		c.try(ctx, a)
 	}
 	c.join()
 }
 
-func (c *call) enter() {
+func (c *call) enter(ctx context.Context) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.over = false
+	c.ctx = ctx
+	if c.lead.cancel == nil { // the original of a stream has one
+		c.lead.leash(ctx)
+	}
+	c.joined = true
+	c.over = c.kept != nil
 	c.workers = 1
 	c.places = c.made
-	c.running = append(c.running[:0], &c.lead)
-	c.armNextLocked(c.lead.Start)
+	c.running = append(c.running[:0], c.lead)
+	if !c.over {
+		c.armNextLocked(c.lead.Start)
+	}
 }
 
 // settle takes in that an attempt has ended, and returns the one that its
@@ -83,18 +95,23 @@ func (c *call) settle(a *attempt) (next *attempt) {
 		}
 	}
 	switch {
+	case a == c.kept:
+		c.decided = a
+		a.Result = resultOf(a)
 	case !c.over:
 		c.decided = a
 		a.Result = resultOf(a)
 		if a.Result != AttemptFailed || !c.survivable(a) {
 			c.decideLocked(a)
 		}
-	case c.decided != nil && c.decided.Result == AttemptWon:
-		a.Result = AttemptLost
+	case c.kept != nil, c.decided != nil && c.decided.Result == AttemptWon:
+		a.Result, a.goesOn = AttemptLost, false
 	default:
-		a.Result = AttemptCancelled
+		a.Result, a.goesOn = AttemptCancelled, false
 	}
-	c.record(a)
+	if !a.goesOn {
+		c.recordLocked(a)
+	}
 	if !c.over {
 		next = c.replaceLocked(a)
 	}
@@ -134,7 +151,8 @@ func (c *call) replaceLocked(a *attempt) *attempt {
 	if !ok {
 		return nil
 	}
-	a.become(next, lease)
+	a = c.successor(a, next, lease)
+	a.leash(c.ctx)
 	c.running = append(c.running, a)
 	return a
 }
@@ -142,7 +160,7 @@ func (c *call) replaceLocked(a *attempt) *attempt {
 // hedgeLocked asks for leave to start a hedge now, after a wait, and sets the
 // timer for the one after it.
 func (c *call) hedgeLocked(now time.Time, wait time.Duration, why WaitReason) (Attempt, budget.Lease, bool) {
-	if c.pushedBack || c.made >= c.plan.maxAttempts {
+	if c.pushedBack || c.lastHedge || c.made >= c.plan.maxAttempts {
 		return Attempt{}, budget.Lease{}, false
 	}
 	c.places++
@@ -150,15 +168,15 @@ func (c *call) hedgeLocked(now time.Time, wait time.Duration, why WaitReason) (A
 	hedge := Attempt{Kind: budget.Hedge, Wait: wait, WaitedOn: why}
 	switch {
 	case c.conn != nil && c.conn.GetState() != connectivity.Ready:
-		c.deny(c.ctx, hedge, now, DeniedNotReady)
+		c.denyLocked(c.ctx, hedge, now, DeniedNotReady)
 		return Attempt{}, budget.Lease{}, false
 	case c.tooClose(c.ctx, now, 0):
-		c.deny(c.ctx, hedge, now, DeniedByDeadline)
+		c.denyLocked(c.ctx, hedge, now, DeniedByDeadline)
 		return Attempt{}, budget.Lease{}, false
 	}
 	lease, granted := budget.Take(c.plan.hedges, budget.Hedge)
 	if !granted {
-		c.deny(c.ctx, hedge, now, DeniedByBudget)
+		c.denyLocked(c.ctx, hedge, now, DeniedByBudget)
 		return Attempt{}, budget.Lease{}, false
 	}
 	if c.beforeExtra != nil {
@@ -218,29 +236,51 @@ func (c *call) startHedge() *attempt {
 		c.leaveLocked()
 		return nil
 	}
-	a := &attempt{Attempt: next, lease: lease, timed: true}
+	a := c.newAttempt(next, lease)
+	a.leash(c.ctx)
 	c.running = append(c.running, a) // what it holds is returned from here on
-	a.reply = c.replies.make()
-	a.setOptions(c.lead.opts[privateOutputs:]...)
+	if !c.streaming {
+		a.reply = c.replies.make()
+	}
 	return a
 }
 
 // decideLocked ends the round with the attempt that has decided it.
 func (c *call) decideLocked(by *attempt) {
-	for _, a := range c.running {
-		if a != nil && by.Result != AttemptCancelled { // else the caller cancels them all
-			a.CancelledAt = by.End
-		}
+	if by.Result != AttemptCancelled { // else the caller cancels them all
+		c.cancelledLocked(by.End)
 	}
 	c.stopLocked()
 }
 
+// cancelledLocked notes that all that run, but for the one that is kept, are
+// cancelled.
+func (c *call) cancelledLocked(now time.Time) {
+	for _, a := range c.running {
+		if a != nil && a != c.kept {
+			a.CancelledAt = now
+		}
+	}
+}
+
 func (c *call) stopLocked() {
 	c.over = true
-	c.cancel()
+	for _, a := range c.running {
+		if a != nil && a != c.kept {
+			a.dropped = true
+			a.cancel()
+		}
+	}
 	if c.armed && c.timer.Stop() {
 		c.armed = false
 	}
+	c.changed.Broadcast()
+}
+
+func (c *call) isDropped(a *attempt) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return a.dropped
 }
 
 // leaveLocked is for a goroutine that makes no more attempts. The last one ends
@@ -263,6 +303,7 @@ func (c *call) join() {
 		c.changed.Wait()
 	}
 	torn := c.torn
+	c.joined = false
 	c.mu.Unlock()
 	if torn != nil {
 		torn.again()
@@ -284,6 +325,17 @@ func (c *call) abandon() {
 // tear is a panic, or with a nil value a runtime.Goexit.
 type tear struct{ panicked any }
 
+// newTear logs the stack of a panic, which is lost on the way to where it belongs.
+// One that has been passed on before has been logged.
+func (c *call) newTear(panicked any) *tear {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.torn == nil && panicked != nil {
+		c.interceptor.log.Error("rego: an attempt panicked, its caller will", "method", c.method, "panic", panicked, "stack", string(debug.Stack()))
+	}
+	return &tear{panicked}
+}
+
 func (t *tear) again() {
 	if t.panicked == nil {
 		runtime.Goexit()
@@ -292,15 +344,12 @@ func (t *tear) again() {
 }
 
 // catch keeps what tears a hedge down for the caller's goroutine, where it
-// belongs. The stack is lost on the way, so it is logged.
+// belongs.
 func (c *call) catch(returned *bool) {
 	if *returned {
 		return
 	}
-	t := &tear{recover()}
-	if t.panicked != nil {
-		c.interceptor.log.Error("rego: a hedge panicked, its caller will", "method", c.method, "panic", t.panicked, "stack", string(debug.Stack()))
-	}
+	t := c.newTear(recover())
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.torn = t

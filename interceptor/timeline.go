@@ -58,6 +58,46 @@ func (r EndReason) String() string { return name(endReasons[:], int(r)) }
 // MarshalText returns the words of String.
 func (r EndReason) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 
+// CommitReason is why a stream kept one attempt: from then on no other can take
+// its place.
+type CommitReason uint8
+
+const (
+	// CommitNone: it did not. Unary calls never do.
+	CommitNone CommitReason = iota
+	// CommitAnswer: the first message was handed to the application, or the stream
+	// ended well without one.
+	CommitAnswer
+	// CommitHeader: Header returned what the server had sent.
+	CommitHeader
+	// CommitBufferFull: what was sent no longer fitted the replay buffer.
+	CommitBufferFull
+	// CommitMessageType: attempts ran side by side, and a message like the one that
+	// the application receives into could not be made for each.
+	CommitMessageType
+	// CommitOneAttempt: the policy allows no second attempt.
+	CommitOneAttempt
+)
+
+var commitReasons = [...]string{"", "answer", "header", "replay-buffer-full", "message-type", "one-attempt"}
+
+func (r CommitReason) String() string { return name(commitReasons[:], int(r)) }
+
+// MarshalText returns the words of String.
+func (r CommitReason) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+
+// endReason is why a stream that was committed before is not retried.
+func (r CommitReason) endReason() EndReason {
+	switch r {
+	case CommitBufferFull:
+		return EndReplayBufferFull
+	case CommitOneAttempt: // and attempts are left
+		return EndDisabled
+	default:
+		return EndCommitted
+	}
+}
+
 // WaitReason is why a retry or a hedge waited as long as it did.
 type WaitReason uint8
 
@@ -121,6 +161,9 @@ type Attempt struct {
 	Outcome     classify.Outcome
 	Hint        classify.Hint
 	Peer        net.Addr // nil if it never got a transport
+	// Resumed says that it went on where a stream had broken off, with the request
+	// that WithResume made.
+	Resumed bool
 }
 
 // Wasted returns how long an attempt ran for nothing, because another one won. It
@@ -193,6 +236,10 @@ type Timeline struct {
 	End           time.Time
 	Reason        EndReason
 	Code          codes.Code
+	// Committed is why a stream kept one attempt, and CommittedAt since when. With
+	// WithResume they are those of the last leg.
+	Committed   CommitReason
+	CommittedAt time.Time
 	// Attempts are those that have ended: while the call runs in the order in
 	// which they did, and then by number.
 	Attempts []Attempt
@@ -258,6 +305,7 @@ func (t *Timeline) MarshalJSON() ([]byte, error) {
 		Reason   classify.Reason   `json:"reason,omitempty"`
 		Hint     classify.HintKind `json:"hint,omitempty"`
 		Peer     string            `json:"peer,omitempty"`
+		Resumed  bool              `json:"resumed,omitempty"`
 	}
 	type denial struct {
 		Time   float64      `json:"time"`
@@ -267,26 +315,32 @@ func (t *Timeline) MarshalJSON() ([]byte, error) {
 	}
 	at := func(x time.Time) float64 { return x.Sub(t.Start).Seconds() }
 	out := struct {
-		Method        string    `json:"method"`
-		Target        string    `json:"target"`
-		Policy        string    `json:"policy,omitempty"`
-		PolicyVersion string    `json:"policy_version,omitempty"`
-		Idempotency   string    `json:"idempotency"`
-		Start         time.Time `json:"start"`
-		Elapsed       float64   `json:"elapsed"`
-		Reason        EndReason `json:"reason"`
-		Code          string    `json:"code"`
-		Attempts      []attempt `json:"attempts"`
-		Denials       []denial  `json:"denials,omitempty"`
+		Method        string       `json:"method"`
+		Target        string       `json:"target"`
+		Policy        string       `json:"policy,omitempty"`
+		PolicyVersion string       `json:"policy_version,omitempty"`
+		Idempotency   string       `json:"idempotency"`
+		Start         time.Time    `json:"start"`
+		Elapsed       float64      `json:"elapsed"`
+		Reason        EndReason    `json:"reason"`
+		Code          string       `json:"code"`
+		Committed     CommitReason `json:"committed,omitempty"`
+		CommittedAt   float64      `json:"committed_at,omitempty"`
+		Attempts      []attempt    `json:"attempts"`
+		Denials       []denial     `json:"denials,omitempty"`
 	}{
 		t.Method, t.Target, t.Policy, t.PolicyVersion, t.Idempotency.String(), t.Start,
-		t.Elapsed().Seconds(), t.Reason, t.Code.String(), make([]attempt, len(t.Attempts)), nil,
+		t.Elapsed().Seconds(), t.Reason, t.Code.String(), t.Committed, 0, make([]attempt, len(t.Attempts)), nil,
 	}
 	for i, a := range t.Attempts {
 		out.Attempts[i] = attempt{
 			a.Number, a.Kind.String(), at(a.Start), at(a.End), a.Wait.Seconds(), a.WaitedOn, a.Result,
 			a.Wasted().Seconds(), a.Code.String(), a.Delivery, a.Outcome.Kind, a.Outcome.Reason, a.Hint.Kind, a.peer(),
+			a.Resumed,
 		}
+	}
+	if t.Committed != CommitNone {
+		out.CommittedAt = at(t.CommittedAt)
 	}
 	for _, d := range t.Denials {
 		out.Denials = append(out.Denials, denial{at(d.Time), d.Kind.String(), d.Reason, d.Wait.Seconds()})

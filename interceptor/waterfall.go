@@ -10,7 +10,7 @@ import (
 const waterfallWidth = 32
 
 // String draws the call as a waterfall: a line for the call, one per attempt with
-// a bar where it ran, and one per denial.
+// a bar where it ran, one for the commit of a stream, and one per denial.
 func (t *Timeline) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: %s after %s in %s (%s)", t.Method, t.Code, plural(len(t.Attempts), "attempt"), round(t.Elapsed()), t.Reason)
@@ -25,6 +25,9 @@ func (t *Timeline) String() string {
 		a := &t.Attempts[i]
 		fmt.Fprintf(&b, "  %-11s |%s| %8s +%-8s %s\n",
 			a.label(), t.bar(a), round(a.Start.Sub(t.Start)), round(a.End.Sub(a.Start)), a.explain())
+	}
+	if t.Committed != CommitNone {
+		fmt.Fprintf(&b, "  %-11s |%s| %8s  committed: %s\n", "", strings.Repeat(" ", waterfallWidth), round(t.CommittedAt.Sub(t.Start)), t.Committed)
 	}
 	for _, d := range t.Denials {
 		fmt.Fprintf(&b, "  %-11s |%s| %8s  no %s: %s", "", strings.Repeat(" ", waterfallWidth), round(d.Time.Sub(t.Start)), d.Kind, d.Reason)
@@ -65,6 +68,9 @@ func (a *Attempt) explain() string {
 	parts = append(parts, verdict)
 	if a.WaitedOn != WaitNone {
 		parts = append(parts, fmt.Sprintf("waited %s (%s)", round(a.Wait), a.WaitedOn))
+	}
+	if a.Resumed {
+		parts = append(parts, "resumed")
 	}
 	if !a.CancelledAt.IsZero() {
 		parts = append(parts, fmt.Sprintf("cancelled after %s", round(a.CancelledAt.Sub(a.Start))))

@@ -1,0 +1,137 @@
+package interceptor
+
+import (
+	"context"
+	"math"
+	"runtime"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+
+	"github.com/rego-go/rego/internal/testsrv"
+	testv1 "github.com/rego-go/rego/internal/testsrv/proto/rego/test/v1"
+)
+
+// silentStream takes all that is sent and never answers.
+type silentStream struct{ fakeStream }
+
+func (s *silentStream) Header() (metadata.MD, error) {
+	<-s.ctx.Done()
+	return nil, nil
+}
+
+func (s *silentStream) RecvMsg(any) error { return s.ctx.Err() }
+
+func silentStreamer(ctx context.Context, _ *grpc.StreamDesc, _ *grpc.ClientConn, _ string, _ ...grpc.CallOption) (grpc.ClientStream, error) {
+	return &silentStream{fakeStream{ctx: ctx}}, nil
+}
+
+// TestReplayMemory opens ten thousand uploads, each with ten messages of 1 KiB, and
+// measures what that takes of the heap: what is kept for replay stays within its
+// limit, with what surrounds the payloads.
+func TestReplayMemory(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector changes what things take")
+	}
+	const uploads, messages = 10_000, 10
+	measure := func(opts ...Option) (heap, kept int64) {
+		it, err := New(append(opts, WithPolicy(idempotentNow))...)
+		require.NoError(t, err)
+		ctx, cancel := context.WithCancel(t.Context())
+		before := heapInUse()
+		streams := make([]grpc.ClientStream, uploads)
+		for i := range streams {
+			streams[i], err = it.Stream()(ctx, uploadDesc, nil, testsrv.Upload, silentStreamer)
+			require.NoError(t, err)
+			for range messages {
+				require.NoError(t, streams[i].SendMsg(&testv1.UploadRequest{Payload: make([]byte, 1024)}))
+			}
+		}
+		heap, kept = heapInUse()-before, it.Replayed()
+		cancel()
+		for _, s := range streams {
+			require.Error(t, s.RecvMsg(new(testv1.UploadResponse)))
+		}
+		assert.Zero(t, it.Replayed())
+		return heap, kept
+	}
+	without, none := measure(WithReplayLimit(0))
+	with, kept := measure()
+	t.Logf("%d uploads: %.1f MiB of heap with replay, %.1f MiB without; %.1f MiB are accounted for",
+		uploads, mib(with), mib(without), mib(kept))
+	assert.Zero(t, none)
+	assert.LessOrEqual(t, kept, int64(DefaultReplayLimit))
+	assert.LessOrEqual(t, with-without, int64(DefaultReplayLimit))
+	assert.Greater(t, with-without, int64(DefaultReplayLimit)/2, "hardly anything is kept")
+}
+
+var uploadDesc = &grpc.StreamDesc{ClientStreams: true}
+
+func mib(bytes int64) float64 { return float64(bytes) / (1 << 20) }
+
+func heapInUse() int64 {
+	runtime.GC()
+	runtime.GC() // what the first has finalized
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// TestReplayLogForgets: what is given up is not referred to any more.
+func TestReplayLogForgets(t *testing.T) {
+	t.Parallel()
+	for _, messages := range []int{1, 2, 3, 10} {
+		l := replayLog{limit: 1 << 20, shared: &sharedReplay{limit: 1 << 20}}
+		for range messages {
+			require.True(t, l.add("text"))
+		}
+		all := l.ops
+		l.forget(messages)
+		for i := range all {
+			assert.Zero(t, all[i], "%d messages", messages)
+		}
+		assert.Zero(t, l.first, "%d messages", messages)
+		assert.Zero(t, l.bytes)
+		assert.Zero(t, l.shared.bytes.Load())
+	}
+}
+
+func TestSizeOf(t *testing.T) {
+	t.Parallel()
+	type node struct {
+		next *node
+		text string
+	}
+	ring := &node{}
+	ring.next = ring
+	endless := any(ring)
+	payload := make([]byte, 1000)
+	for _, r := range []struct {
+		name     string
+		msg      any
+		from, to int64
+	}{
+		{"proto", &testv1.UploadRequest{Payload: payload}, 1000, 1300},
+		{"empty proto", &testv1.UploadRequest{}, 1, 300},
+		{"nil", nil, 1, 100},
+		{"bytes", payload, 1000, 1100},
+		{"pointer to bytes", &payload, 1000, 1200},
+		{"string", string(payload), 1000, 1100},
+		{"struct", struct {
+			A []string
+			B map[string][]byte
+			C any
+			D *node
+		}{[]string{string(payload), string(payload)}, map[string][]byte{"k": payload}, payload, &node{text: string(payload)}}, 5000, 5500},
+		{"array", &[2][]byte{payload, payload}, 2000, 2200},
+		{"ring", endless, unknownSize, math.MaxInt64},
+		{"channel", make(chan int, 1000), 1, 100},
+	} {
+		size := sizeOf(r.msg)
+		assert.GreaterOrEqual(t, size, r.from, r.name)
+		assert.LessOrEqual(t, size, r.to, r.name)
+	}
+}

@@ -1,0 +1,585 @@
+package interceptor
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/rego-go/rego/budget"
+	"github.com/rego-go/rego/classify"
+)
+
+// stream is a streaming call: a log of what the application sent, and attempts that
+// read it, each at its own pace. They are made and decided as those of a unary
+// call are, the first message in the place of the reply, on a goroutine of the
+// stream's own, its engine. When the first message is handed to the application the
+// stream is committed to the attempt that it is from. The engine ends and the log is
+// given up, and what the application does from then on goes straight to that
+// attempt's stream.
+type stream struct {
+	call
+	desc     *grpc.StreamDesc
+	streamer grpc.Streamer
+	context  context.Context
+	stop     context.CancelFunc // of the policy's timeout; nil without one
+
+	sendTo   atomic.Pointer[attempt] // what SendMsg and CloseSend go to, once all in the log is sent
+	recvFrom atomic.Pointer[attempt] // what RecvMsg goes to, once it has had its first message
+
+	// Guarded by mu, as is the log.
+	log         replayLog
+	live        []*attempt // that are open and have not had their first message
+	opened      bool       // one has been
+	headerAsked bool       // Header was called
+	waiting     int        // goroutines of the application that wait
+	answered    bool       // the first RecvMsg has its result
+	ending      bool       // grpc has told of the end of the stream
+	ended       bool       // so has the call
+	err         error      // of the call, once it has ended
+
+	firstLeg leg                // of the original
+	options  [4]grpc.CallOption // room for those of the original
+	oneLive  [1]*attempt
+	once     sync.Once
+	resumption
+}
+
+func newStream(it *Interceptor, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer) *stream {
+	s := &stream{desc: desc, streamer: streamer}
+	s.interceptor, s.method, s.conn = it, method, cc
+	s.maker, s.streaming = s, true
+	s.original.owner, s.original.leg = s, &s.firstLeg
+	s.original.setOptions(s.options[:])
+	s.changed.L = &s.mu
+	s.live = s.oneLive[:0]
+	s.said.replayLimit = it.callReplayLimit
+	s.said.cloneMessages = it.cloneMessages
+	return s
+}
+
+// start opens the stream of the first attempt on the caller's goroutine. If that
+// fails, it returns when another one is open, or none can be.
+func (s *stream) start(ctx context.Context) (grpc.ClientStream, error) {
+	returned := false
+	defer s.abandonUnless(&returned)
+	s.log.limit, s.log.shared = s.said.replayLimit, &s.interceptor.replay
+	s.fireFunc = s.fire
+	s.context, s.stop = s.begin(ctx)
+	s.looksAtOK = s.looksAtOK && !s.desc.ServerStreams
+	if s.desc.ServerStreams && !s.desc.ClientStreams {
+		s.resume = s.said.resume
+	}
+	a := s.lead
+	if s.hedged {
+		a.leash(s.context)
+	}
+	s.openLeg(s.beginAttempt(s.context, a), a)
+	returned = true
+	if a.openErr == nil && s.isOnlyChance() {
+		s.passThrough(a)
+		return s, nil
+	}
+	go s.engine()
+	if a.openErr == nil {
+		return s, nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.waitLocked(func() bool { return s.opened || s.ended })
+	if !s.opened {
+		return nil, s.err
+	}
+	return s, nil
+}
+
+// isOnlyChance reports whether there is nothing to do for the stream but to look on.
+func (s *stream) isOnlyChance() bool {
+	alone := s.plan.maxAttempts == 1 || s.plan.retriesOff && !s.hedged
+	return alone && s.attemptTimeout(s.context, s.lead) == 0
+}
+
+func (s *stream) passThrough(a *attempt) {
+	a.goesOn = true
+	s.decided = a
+	s.mu.Lock()
+	s.retireLocked(a)
+	s.commitLocked(a, CommitOneAttempt)
+	s.mu.Unlock()
+	s.receiveFrom(a)
+}
+
+// engine makes attempts until the application can have its first message, or the
+// call has ended without one.
+func (s *stream) engine() {
+	returned := false
+	defer s.catchEngine(&returned)
+	s.answer(s.decide(s.context))
+	returned = true
+}
+
+// answer tells the application's first RecvMsg what has been decided.
+func (s *stream) answer(reason EndReason, now time.Time) {
+	d := s.decided
+	if reason == EndSucceeded && !d.eof && d != s.lead && !s.lastHedge {
+		moveReply(s.reply, d.reply)
+	}
+	if reason == EndSucceeded {
+		s.mu.Lock()
+		s.commitLocked(d, CommitAnswer)
+		s.mu.Unlock()
+	}
+	if !d.goesOn {
+		s.close(reason, now)
+		s.giveOutputs()
+		return
+	}
+	s.receiveFrom(d)
+}
+
+// receiveFrom has what the application receives come from an attempt directly.
+func (s *stream) receiveFrom(a *attempt) {
+	s.mu.Lock()
+	s.recvFrom.Store(a)
+	s.answered = true
+	s.reply, a.reply = nil, nil // they are the application's
+	s.ending = a.done
+	gone, err := a.done, a.doneErr
+	s.changed.Broadcast()
+	s.mu.Unlock()
+	if gone {
+		s.end(err)
+	}
+}
+
+// end ends a call that has been answered, with how its stream ended. It may be
+// called more than once.
+func (s *stream) end(err error) {
+	s.endWith(func() (EndReason, time.Time) {
+		a := s.decided
+		s.concludeAttempt(a, err)
+		if a.Outcome.Kind == classify.Success {
+			return EndSucceeded, a.End
+		}
+		_, reason := s.next(s.context, a)
+		return reason, a.End
+	})
+}
+
+func (s *stream) endWith(how func() (EndReason, time.Time)) {
+	first := false
+	s.once.Do(func() {
+		first = true
+		s.close(how())
+	})
+	if first {
+		s.giveOutputs()
+	}
+}
+
+// concludeAttempt takes in how the stream of the attempt that was kept has ended.
+func (s *stream) concludeAttempt(a *attempt, err error) {
+	a.goesOn, a.settled = false, true
+	a.End = time.Now()
+	if err != nil && !errors.Is(err, io.EOF) {
+		a.examine(s.context, err)
+		s.judge(s.context, a)
+	} else {
+		a.seen.Delivery = classify.DeliveryAnswered
+		a.Outcome = classify.Outcome{Kind: classify.Success}
+	}
+	a.Result = resultOf(a)
+	a.lease.Release(a.leaseResult())
+	s.record(a)
+}
+
+// close ends the call.
+func (s *stream) close(reason EndReason, now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.err = s.finish(s.context, reason, now)
+	s.log.clear()
+	s.answered, s.ended = true, true
+	if s.stop != nil {
+		s.stop()
+	}
+	s.changed.Broadcast()
+}
+
+func (s *stream) giveOutputs() {
+	if s.wantsOutput {
+		s.output(s.err)
+	}
+}
+
+// commitLocked keeps an attempt whatever becomes of it. All others are cancelled.
+func (s *stream) commitLocked(a *attempt, why CommitReason) {
+	if s.kept != nil {
+		return
+	}
+	s.kept, s.keptFor = a, why
+	if s.watched {
+		s.timeline.Committed, s.timeline.CommittedAt = why, time.Now()
+		s.observe(s.context, Event{Kind: CallCommitted, Time: s.timeline.CommittedAt, Timeline: s.timeline})
+	}
+	if s.joined && !s.over {
+		s.cancelledLocked(time.Now())
+		s.stopLocked()
+	}
+	if s.attemptTimeout(s.context, a) == 0 {
+		a.calm()
+	}
+	s.log.forget(a.cursor)
+	s.handOverLocked(a)
+	s.drainBesideLocked(a)
+	s.changed.Broadcast()
+}
+
+// handOverLocked has the application send to the attempt that is kept, once that
+// has sent all there was in the log.
+func (s *stream) handOverLocked(a *attempt) {
+	if a == s.kept && !s.wantsOpLocked(a) {
+		s.sendTo.Store(a)
+	}
+}
+
+// SendMsg returns when an attempt has sent the message, or the stream is over.
+func (s *stream) SendMsg(m any) error {
+	if a := s.sendTo.Load(); a != nil {
+		return s.sendDirect(a, m)
+	}
+	err := s.sendLogged(m)
+	if errors.Is(err, io.EOF) && !s.desc.ClientStreams {
+		return nil // as grpc has it
+	}
+	return err
+}
+
+// sendDirect sends to the attempt that is kept.
+func (s *stream) sendDirect(a *attempt, m any) error {
+	err := a.stream.SendMsg(m)
+	if err == nil || errors.Is(err, io.EOF) {
+		return err
+	}
+	if s.recvFrom.Load() == a { // else the engine ends the call
+		s.end(err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.waitLocked(func() bool { return s.ended })
+	return s.err
+}
+
+// sendLogged keeps the message for attempts to come, and waits until one has sent
+// it. What does not fit the log is for the attempt that has come furthest, and for
+// no other.
+func (s *stream) sendLogged(m any) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.waitsLocked()
+	defer s.waitedLocked()
+	place := -1 // in the log
+	full := false
+	for {
+		a := s.sendTo.Load()
+		switch {
+		case s.torn != nil:
+			s.torn.again()
+		case a != nil && place < 0:
+			s.mu.Unlock()
+			defer s.mu.Lock()
+			return s.sendDirect(a, m)
+		case a != nil && a.broken == nil:
+			return nil
+		case a != nil && errors.Is(a.broken, io.EOF), s.ended && (s.decided.broken == nil || errors.Is(s.decided.broken, io.EOF)):
+			return io.EOF
+		case s.ended:
+			return s.err
+		case place < 0 && !full && s.kept == nil:
+			if full = !s.keepLocked(m); !full {
+				place = len(s.log.ops) - 1
+			}
+		case place >= 0 && s.sentLocked(place):
+			return nil
+		case full && s.kept == nil && s.furthestLocked() != nil:
+			s.commitLocked(s.furthestLocked(), CommitBufferFull)
+		case !s.pushLocked():
+			s.changed.Wait()
+		}
+	}
+}
+
+// keepLocked puts a message into the log, if it fits.
+func (s *stream) keepLocked(m any) bool {
+	if s.said.cloneMessages {
+		p, ok := m.(proto.Message)
+		if !ok {
+			return false
+		}
+		m = proto.Clone(p)
+	}
+	if s.resume != nil && s.request == nil {
+		s.request = m
+	}
+	return s.log.add(m)
+}
+
+// sentLocked reports whether an attempt has sent what is at a place of the log. One
+// whose stream broke after its header takes all: why it broke is known only when
+// the application receives.
+func (s *stream) sentLocked(place int) bool {
+	for _, a := range s.live {
+		if a.cursor > place || errors.Is(a.broken, io.EOF) && a.headed {
+			return true
+		}
+	}
+	return false
+}
+
+// furthestLocked returns the attempt that has sent most of the log, nil if none can
+// be told.
+func (s *stream) furthestLocked() (furthest *attempt) {
+	for _, a := range s.live {
+		switch {
+		case a.dropped, a.broken != nil && !a.headed: // it will be over in an instant
+		case furthest == nil, furthest.broken != nil && a.broken == nil,
+			a.cursor > furthest.cursor && a.broken == nil:
+			furthest = a
+		}
+	}
+	return furthest
+}
+
+// pushLocked has attempts send what they have not sent. Without hedging this
+// goroutine does it, and pushLocked reports whether there was something.
+func (s *stream) pushLocked() bool {
+	for _, a := range s.live {
+		switch {
+		case s.hedged:
+			s.drainBesideLocked(a)
+		case !a.draining && s.wantsOpLocked(a):
+			s.drainLocked(a)
+			return true
+		}
+	}
+	return false
+}
+
+// CloseSend never fails.
+func (s *stream) CloseSend() error {
+	if a := s.sendTo.Load(); a != nil {
+		return a.stream.CloseSend()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.log.closed || s.ended {
+		return nil
+	}
+	s.log.closeSend() // an attempt that is kept, and not handed over, is still draining it
+	s.pushLocked()
+	return nil
+}
+
+// RecvMsg waits for the engine if it is the first, and else for the stream of the
+// attempt that is kept.
+func (s *stream) RecvMsg(m any) error {
+	if a := s.recvFrom.Load(); a != nil {
+		return s.recvDirect(a, m)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.answered {
+		return cmp.Or(s.err, io.EOF)
+	}
+	s.wantLocked(m)
+	s.waitLocked(func() bool { return s.answered })
+	if s.resume != nil {
+		s.last = m
+	}
+	return s.firstResultLocked()
+}
+
+// firstResultLocked returns what came of the first RecvMsg.
+func (s *stream) firstResultLocked() error {
+	if s.err == nil && s.decided.eof {
+		return io.EOF
+	}
+	return s.err
+}
+
+// wantLocked says what is to be received into.
+func (s *stream) wantLocked(m any) {
+	s.reply = m
+	if s.hedged {
+		var ok bool
+		if s.replies, ok = s.plan.method.repliesLike(m); !ok && !s.lastHedge {
+			s.lastHedge = true
+			s.denyLocked(s.context, Attempt{Kind: budget.Hedge}, time.Now(), DeniedReplyType)
+		}
+	}
+	s.changed.Broadcast()
+}
+
+func (s *stream) recvDirect(a *attempt, m any) error {
+	if s.resume != nil {
+		return s.recvResumable(a, m)
+	}
+	err := a.stream.RecvMsg(m)
+	if err == nil && s.desc.ServerStreams {
+		return nil
+	}
+	return s.received(err)
+}
+
+// received ends the call with what RecvMsg returned of its stream.
+func (s *stream) received(err error) error {
+	s.end(err)
+	if err == nil || errors.Is(err, io.EOF) {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return cmp.Or(s.err, err)
+}
+
+// Header commits the stream to an attempt whose header has arrived.
+func (s *stream) Header() (metadata.MD, error) {
+	if a := s.recvFrom.Load(); a != nil {
+		return a.stream.Header()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.headerAsked = true
+	s.changed.Broadcast()
+	s.lookLocked()
+	s.waitLocked(func() bool {
+		for _, a := range s.live {
+			if a.headed && !a.dropped {
+				s.commitLocked(a, CommitHeader)
+			}
+		}
+		return s.kept != nil && s.kept.headed || s.answered
+	})
+	if a := s.recvFrom.Load(); a != nil {
+		return a.stream.Header()
+	}
+	if a := s.kept; a != nil && a.headed {
+		return a.head.Copy(), nil
+	}
+	return nil, nil
+}
+
+// lookLocked waits for the header of an attempt whose engine does not, since it is
+// receiving already.
+func (s *stream) lookLocked() {
+	if s.reply == nil || s.hedged || s.desc.ClientStreams || len(s.live) == 0 || s.live[0].headed {
+		return
+	}
+	a := s.live[0]
+	s.mu.Unlock()
+	head, _ := a.stream.Header()
+	s.mu.Lock()
+	a.headed, a.head = head != nil, head
+}
+
+// Trailer is that of the attempt that has decided the call.
+func (s *stream) Trailer() metadata.MD {
+	a := s.decidedBy()
+	if a == nil || a.stream == nil {
+		return nil
+	}
+	return a.stream.Trailer()
+}
+
+// Context is that of the attempt that has decided the call, and before that the
+// call's.
+func (s *stream) Context() context.Context {
+	a := s.decidedBy()
+	if a == nil || a.stream == nil {
+		return s.context
+	}
+	return a.stream.Context()
+}
+
+// decidedBy returns the attempt that is kept or, if the call has ended without one,
+// that has decided it; nil before that.
+func (s *stream) decidedBy() *attempt {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.kept == nil && s.ended {
+		return s.decided
+	}
+	return s.kept
+}
+
+// waitLocked waits until something is true, and passes on what tore the stream
+// down meanwhile.
+func (s *stream) waitLocked(until func() bool) {
+	s.waitsLocked()
+	defer s.waitedLocked()
+	for {
+		switch {
+		case s.torn != nil:
+			s.torn.again()
+		case until():
+			return
+		}
+		s.changed.Wait()
+	}
+}
+
+// catchEngine keeps what tears the engine down for the application's goroutines.
+func (s *stream) catchEngine(returned *bool) {
+	if *returned {
+		return
+	}
+	t := s.newTear(recover())
+	s.giveUpAll()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.torn = t
+	s.changed.Broadcast()
+}
+
+// abandonUnless is for what tears down a goroutine of the application that does
+// what the engine does elsewhere.
+func (s *stream) abandonUnless(returned *bool) {
+	if !*returned {
+		s.giveUpAll()
+	}
+}
+
+// giveUpAll returns all that the call holds.
+func (s *stream) giveUpAll() {
+	s.abort()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.log.clear()
+	if s.stop != nil {
+		s.stop()
+	}
+}
+
+// catchDrain does so for a goroutine that sends.
+func (s *stream) catchDrain(returned *bool) {
+	if *returned {
+		return
+	}
+	t := s.newTear(recover())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.torn = t
+	for _, a := range s.live {
+		if a.cancel != nil {
+			a.cancel()
+		}
+	}
+	s.changed.Broadcast()
+}
