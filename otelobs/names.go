@@ -31,6 +31,7 @@ const (
 	attemptNumber attribute.Key = "rego.attempt.number"
 	attemptKind   attribute.Key = "rego.attempt.kind"
 	attemptResult attribute.Key = "rego.attempt.result"
+	attemptResume attribute.Key = "rego.attempt.resumed"
 	delivery      attribute.Key = "rego.delivery"
 	outcome       attribute.Key = "rego.outcome"
 	outcomeReason attribute.Key = "rego.outcome.reason"
@@ -39,6 +40,7 @@ const (
 	waitReason     attribute.Key = "rego.wait.reason"
 	wastedDuration attribute.Key = "rego.wasted.duration"
 	denialReason   attribute.Key = "rego.denial.reason"
+	commitReason   attribute.Key = "rego.commit.reason"
 	hintKind       attribute.Key = "rego.hint.kind"
 	hintDelay      attribute.Key = "rego.hint.delay"
 )
@@ -49,4 +51,5 @@ const (
 	denialEvent = "rego.denial"
 	hintEvent   = "rego.hint"
 	cancelEvent = "rego.cancel"
+	commitEvent = "rego.commit"
 )

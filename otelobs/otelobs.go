@@ -31,7 +31,7 @@ const ScopeName = "github.com/rego-go/rego/otelobs"
 // Observer makes spans of calls and attempts. The call's span is INTERNAL and
 // named pkg.Service/Method. Those of its attempts are CLIENT, named
 // Attempt.pkg.Service/Method, and their contexts go into the attempts' metadata.
-// Waits and denials are events of the call, what a server says about retries is
+// Waits, denials and the commit of a stream are events of the call, what a server says about retries is
 // an event of the attempt that it answered. A hedge is linked to the attempts that
 // it was started beside.
 //
@@ -85,6 +85,8 @@ func (o *Observer) Observe(ctx context.Context, e *interceptor.Event) {
 		addWait(s.call, e)
 	case interceptor.AttemptDenied:
 		addDenial(s.call, e.Timeline)
+	case interceptor.CallCommitted:
+		addCommit(s.call, e.Timeline)
 	case interceptor.AttemptEnd:
 		s.running = slices.DeleteFunc(s.running, func(l trace.Link) bool { return l.SpanContext.Equal(s.attempt.SpanContext()) })
 		endAttempt(s.attempt, e.Attempt)

@@ -44,6 +44,9 @@ func describeAttempt(span trace.Span, e *interceptor.Event) {
 		attemptNumber.Int(a.Number),
 		attemptKind.String(a.Kind.String()),
 		previousRPCAttempts.Int(a.Number-1))
+	if a.Resumed {
+		attrs = append(attrs, attemptResume.Bool(true))
+	}
 	if a.WaitedOn != interceptor.WaitNone {
 		attrs = append(attrs, waitDuration.Float64(a.Wait.Seconds()), waitReason.String(a.WaitedOn.String()))
 	}
@@ -105,6 +108,10 @@ func addDenial(span trace.Span, t *interceptor.Timeline) {
 		denialReason.String(d.Reason.String()),
 		attemptKind.String(d.Kind.String()),
 		waitDuration.Float64(d.Wait.Seconds())))
+}
+
+func addCommit(span trace.Span, t *interceptor.Timeline) {
+	span.AddEvent(commitEvent, trace.WithAttributes(commitReason.String(t.Committed.String())))
 }
 
 // addHint tells what the server said about retries, on the attempt it answered.
