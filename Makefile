@@ -43,6 +43,11 @@ test: ## Run all tests with the race detector, examples included
 ties: ## Race two attempts that answer at the same instant, two million times
 	go test -race -count=1 -run '^TestTies$$' ./interceptor -ties 2000000
 
+.PHONY: streams
+streams: ## Play ten thousand streams at random, and kill connections under streams for a minute
+	go test -race -count=1 -run '^TestRandomStreams$$' ./interceptor -streams 10000
+	go test -race -count=1 -run '^TestStreamsUnderKills$$' ./interceptor -kill-for 1m
+
 .PHONY: lint
 lint: ## Vet, lint and check the format of Go and proto files
 	$(call each,vet ./...)
