@@ -121,7 +121,9 @@ func WithIdempotencyKey(key string) CallOption {
 }
 
 // WithTimeline fills t when the call ends, like grpc.Peer, whatever its result.
-// t must not be read before that.
+// t must not be read before that. A stream has ended when RecvMsg has returned an
+// error or io.EOF, or the only answer there is; one that is abandoned ends with its
+// context, on another goroutine, before its grpc.OnFinish is called.
 func WithTimeline(t *Timeline) CallOption {
 	return CallOption{call: func(c *call) error {
 		c.said.timelineTo = t

@@ -144,7 +144,8 @@ func (r AttemptResult) String() string { return name(attemptResults[:], int(r)) 
 // MarshalText returns the words of String.
 func (r AttemptResult) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 
-// Attempt is one try of a call on the wire.
+// Attempt is one try of a call on the wire. That of a stream lasts until the stream
+// has ended.
 type Attempt struct {
 	Number   int // from 1
 	Kind     budget.Kind

@@ -38,11 +38,14 @@ type Policy struct {
 	// Idempotency declares what repeating the method does. Unknown, the zero
 	// value, leaves it to the method's descriptor.
 	Idempotency classify.Idempotency
-	// Timeout bounds the whole call, waits included. The caller's deadline
-	// holds too: the earlier wins. Zero means the caller's deadline alone.
+	// Timeout bounds the whole call, waits included, of a stream to its last
+	// message. The caller's deadline holds too: the earlier wins. Zero means the
+	// caller's deadline alone.
 	Timeout time.Duration
 	// AttemptTimeout bounds one attempt. The last attempt gets all the time
-	// that is left of a call that has a deadline. Zero means no such bound.
+	// that is left of a call that has a deadline. Zero means no such bound. An
+	// attempt of a stream is bounded until its first message, and only while the
+	// application waits for it.
 	AttemptTimeout time.Duration
 	Retry          Retry
 	Hedge          Hedge

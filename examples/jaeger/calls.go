@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/rego-go/rego/budget"
+	"github.com/rego-go/rego/classify"
 	"github.com/rego-go/rego/interceptor"
 	"github.com/rego-go/rego/internal/testsrv"
 	testv1 "github.com/rego-go/rego/internal/testsrv/proto/rego/test/v1"
@@ -102,6 +104,19 @@ func calls(srv *testsrv.Server, svc testv1.TestServiceClient) []call {
 		p := policy.Policy{Name: "hedged", Hedge: policy.Hedge{Delay: 100 * time.Millisecond}}
 		return get(ctx, append(opts, interceptor.WithPolicy(p))...)
 	}
+	watch := func(ctx context.Context, opts ...grpc.CallOption) error {
+		resume := interceptor.WithResume(func(*testv1.WatchResponse, *testv1.WatchRequest) (*testv1.WatchRequest, bool) {
+			return &testv1.WatchRequest{Id: "the rest"}, true
+		})
+		stream, err := svc.Watch(ctx, &testv1.WatchRequest{}, append(opts, resume, interceptor.WithIdempotency(classify.Idempotent))...)
+		for err == nil {
+			_, err = stream.Recv()
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		return err
+	}
 	down := testsrv.Fail(codes.Unavailable, "down")
 
 	return []call{
@@ -121,5 +136,8 @@ func calls(srv *testsrv.Server, svc testv1.TestServiceClient) []call {
 		{"slow, and hedged", func() {
 			srv.Script(testsrv.Get, testsrv.Hang(), testsrv.OK())
 		}, hedged},
+		{"a stream that breaks and is resumed", func() {
+			srv.Script(testsrv.Watch, testsrv.Do(testsrv.Send(2), down), testsrv.Send(1))
+		}, watch},
 	}
 }

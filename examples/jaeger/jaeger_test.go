@@ -84,6 +84,23 @@ rego-example internal slow, and hedged
         method=rego.test.v1.TestService/Get response.status_code=OK system.name=grpc
       rego-example-server server rego.test.v1.TestService/Get
 `},
+		{"a stream that breaks and is resumed", 6, `
+rego-example internal a stream that breaks and is resumed
+  rego-example internal rego.test.v1.TestService/Watch: fine
+      attempt.count=2 end.reason=succeeded idempotency=idempotent policy.name=patient
+      method=rego.test.v1.TestService/Watch response.status_code=OK system.name=grpc
+      @event=rego.commit rego.commit.reason=answer
+      @event=rego.wait rego.wait.duration=0.5 rego.wait.reason=backoff
+      @event=rego.commit rego.commit.reason=answer
+    rego-example client Attempt.rego.test.v1.TestService/Watch ERROR: UNAVAILABLE
+        attempt.kind=original attempt.number=1 attempt.result=failed delivery=unknown outcome.reason=unavailable outcome=retryable
+        method=rego.test.v1.TestService/Watch response.status_code=UNAVAILABLE system.name=grpc
+      rego-example-server server rego.test.v1.TestService/Watch ERROR
+    rego-example client Attempt.rego.test.v1.TestService/Watch: fine
+        attempt.kind=retry attempt.number=2 attempt.result=won attempt.resumed=true delivery=answered outcome=success wait.duration=0.5 wait.reason=backoff
+        method=rego.test.v1.TestService/Watch response.status_code=OK system.name=grpc
+      rego-example-server server rego.test.v1.TestService/Watch
+`},
 	} {
 		assert.Equal(t, c.want, j.trace(t, traces[c.call], c.spans), c.call)
 	}

@@ -1,4 +1,4 @@
-// Jaeger makes calls to a server that does badly in five ways, so that their traces
+// Jaeger makes calls to a server that does badly in six ways, so that their traces
 // can be looked at.
 // It exports spans over OTLP to OTEL_EXPORTER_OTLP_ENDPOINT, by default
 // http://localhost:4317, where a Jaeger on this machine listens, and prints the
