@@ -192,6 +192,7 @@ func (s *stream) onDone(a *attempt, err error) {
 	a.reached, a.done, a.doneErr = true, true, err
 	ends := s.recvFrom.Load() == a && !s.receiving
 	s.ending = s.ending || ends
+	s.startEngineLocked()
 	s.changed.Broadcast()
 	s.mu.Unlock()
 	if ends {
@@ -245,6 +246,7 @@ func (s *stream) drainLocked(a *attempt) {
 		op := s.log.ops[a.cursor]
 		if err := s.sendUnlocked(a, op); err != nil {
 			a.broken = err
+			s.startEngineLocked()
 			return
 		}
 		a.cursor++

@@ -42,11 +42,11 @@ func (s *stream) recvResumable(a *attempt, m any) error {
 		returned = true
 		return s.err
 	}
-	s.runLeg()
-	returned = true
-	s.last = m
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.beEngineLocked(s.decideAgain)
+	returned = true
+	s.last = m
 	return s.firstResultLocked()
 }
 
@@ -83,17 +83,10 @@ func (s *stream) nextLeg(broken *attempt, m any) bool {
 	return true
 }
 
-// runLeg is what the engine does for the first leg, on the application's goroutine.
-func (s *stream) runLeg() {
-	s.mu.Lock()
-	s.waitsLocked()
-	s.mu.Unlock()
-	reason, now := s.again(s.context)
-	if reason == EndUnfinished {
-		reason, now = s.decide(s.context)
+// decideAgain makes attempts after the one that has broken.
+func (s *stream) decideAgain() (EndReason, time.Time) {
+	if reason, now := s.again(s.context); reason != EndUnfinished {
+		return reason, now
 	}
-	s.answer(reason, now)
-	s.mu.Lock()
-	s.waitedLocked()
-	s.mu.Unlock()
+	return s.decide(s.context)
 }

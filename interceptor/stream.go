@@ -19,11 +19,11 @@ import (
 
 // stream is a streaming call: a log of what the application sent, and attempts that
 // read it, each at its own pace. They are made and decided as those of a unary
-// call are, the first message in the place of the reply, on a goroutine of the
-// stream's own, its engine. When the first message is handed to the application the
-// stream is committed to the attempt that it is from. The engine ends and the log is
-// given up, and what the application does from then on goes straight to that
-// attempt's stream.
+// call are, the first message in the place of the reply, by the stream's engine:
+// a goroutine of its own or, if nothing is to be done before, the application's
+// own in its first RecvMsg. When that has its message the stream is committed to the
+// attempt that it is from. The engine ends and the log is given up, and what the
+// application does from then on goes straight to that attempt's stream.
 type stream struct {
 	call
 	desc     *grpc.StreamDesc
@@ -38,6 +38,7 @@ type stream struct {
 	log         replayLog
 	live        []*attempt // that are open and have not had their first message
 	opened      bool       // one has been
+	idle        bool       // there is no engine yet
 	headerAsked bool       // Header was called
 	waiting     int        // goroutines of the application that wait
 	answered    bool       // the first RecvMsg has its result
@@ -87,12 +88,16 @@ func (s *stream) start(ctx context.Context) (grpc.ClientStream, error) {
 		s.passThrough(a)
 		return s, nil
 	}
-	go s.engine()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.idle = true
+	if a.openErr == nil && !a.done && !s.desc.ClientStreams && !s.hedged {
+		return s, nil // all that the engine could do is to wait for RecvMsg
+	}
+	s.startEngineLocked()
 	if a.openErr == nil {
 		return s, nil
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.waitLocked(func() bool { return s.opened || s.ended })
 	if !s.opened {
 		return nil, s.err
@@ -116,6 +121,14 @@ func (s *stream) passThrough(a *attempt) {
 	s.receiveFrom(a)
 }
 
+// startEngineLocked starts the engine on a goroutine of its own, unless there is one.
+func (s *stream) startEngineLocked() {
+	if s.idle {
+		s.idle = false
+		go s.engine()
+	}
+}
+
 // engine makes attempts until the application can have its first message, or the
 // call has ended without one.
 func (s *stream) engine() {
@@ -123,6 +136,25 @@ func (s *stream) engine() {
 	defer s.catchEngine(&returned)
 	s.answer(s.decide(s.context))
 	returned = true
+}
+
+// beEngineLocked does what an engine does on the application's goroutine, which
+// waits for it.
+func (s *stream) beEngineLocked(decide func() (EndReason, time.Time)) {
+	s.idle = false
+	s.waitsLocked()
+	defer s.waitedLocked()
+	func() {
+		s.mu.Unlock()
+		defer s.mu.Lock()
+		returned := false
+		defer s.abandonUnless(&returned)
+		s.answer(decide())
+		returned = true
+	}()
+	if s.torn != nil { // a goroutine that was sending
+		s.torn.again()
+	}
 }
 
 // answer tells the application's first RecvMsg what has been decided.
@@ -273,6 +305,7 @@ func (s *stream) sendDirect(a *attempt, m any) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.startEngineLocked()
 	s.waitLocked(func() bool { return s.ended })
 	return s.err
 }
@@ -399,7 +432,11 @@ func (s *stream) RecvMsg(m any) error {
 		return cmp.Or(s.err, io.EOF)
 	}
 	s.wantLocked(m)
-	s.waitLocked(func() bool { return s.answered })
+	if s.idle {
+		s.beEngineLocked(func() (EndReason, time.Time) { return s.decide(s.context) })
+	} else {
+		s.waitLocked(func() bool { return s.answered })
+	}
 	if s.resume != nil {
 		s.last = m
 	}
@@ -457,7 +494,7 @@ func (s *stream) Header() (metadata.MD, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.headerAsked = true
-	s.changed.Broadcast()
+	s.startEngineLocked()
 	s.lookLocked()
 	s.waitLocked(func() bool {
 		for _, a := range s.live {
@@ -541,23 +578,28 @@ func (s *stream) catchEngine(returned *bool) {
 		return
 	}
 	t := s.newTear(recover())
-	s.giveUpAll()
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.torn = t
-	s.changed.Broadcast()
+	s.mu.Unlock()
+	s.giveUp()
 }
 
 // abandonUnless is for what tears down a goroutine of the application that does
 // what the engine does elsewhere.
 func (s *stream) abandonUnless(returned *bool) {
 	if !*returned {
-		s.giveUpAll()
+		s.giveUp()
 	}
 }
 
-// giveUpAll returns all that the call holds.
-func (s *stream) giveUpAll() {
+// giveUp returns all that the call holds, unless it has ended.
+func (s *stream) giveUp() {
+	s.mu.Lock()
+	ended := s.ended
+	s.mu.Unlock()
+	if ended {
+		return
+	}
 	s.abort()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -565,6 +607,8 @@ func (s *stream) giveUpAll() {
 	if s.stop != nil {
 		s.stop()
 	}
+	s.answered, s.ended, s.err = true, true, errAbandoned
+	s.changed.Broadcast()
 }
 
 // catchDrain does so for a goroutine that sends.

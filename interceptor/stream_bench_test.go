@@ -64,11 +64,13 @@ func benchmarkStreams(b *testing.B, first bool) {
 	b.Helper()
 	for _, r := range []struct {
 		name string
+		desc *grpc.StreamDesc
 		p    policy.Policy
 	}{
-		{"armed", idempotentNow},
-		{"hedged", policy.Policy{Idempotency: idempotentNow.Idempotency, Hedge: policy.Hedge{Delay: time.Minute}}},
-		{"one attempt", policy.Policy{Retry: policy.Retry{MaxAttempts: 1}}},
+		{"server stream", watchDesc, idempotentNow},
+		{"chat", chatDesc, idempotentNow},
+		{"hedged", watchDesc, policy.Policy{Idempotency: idempotentNow.Idempotency, Hedge: policy.Hedge{Delay: time.Minute}}},
+		{"one attempt", watchDesc, policy.Policy{Retry: policy.Retry{MaxAttempts: 1}}},
 	} {
 		b.Run(r.name, func(b *testing.B) {
 			stream := newStreamBench(b, WithPolicy(r.p)).Stream()
@@ -76,7 +78,7 @@ func benchmarkStreams(b *testing.B, first bool) {
 			b.ReportAllocs()
 			var open [1000]grpc.ClientStream
 			for i := range b.N {
-				s, err := stream(ctx, watchDesc, nil, testsrv.Watch, fakeStreamer)
+				s, err := stream(ctx, r.desc, nil, testsrv.Watch, fakeStreamer)
 				if err != nil {
 					b.Fatal(err)
 				}

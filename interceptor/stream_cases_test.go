@@ -700,45 +700,71 @@ func TestStreamAmongMeddlers(t *testing.T) {
 func TestStreamPanics(t *testing.T) {
 	t.Parallel()
 	type where string
-	for _, at := range []where{"open", "reopen", "header", "receive", "replay"} {
-		for _, p := range []policy.Policy{exact(idempotent), after100(idempotent)} {
-			t.Run(fmt.Sprint(at, p.Hedge.Delay), func(t *testing.T) {
-				t.Parallel()
-				bubble(t, func(t *testing.T, srv *testsrv.Server) {
-					var seen counter
-					l := &ledger{budget: budget.Default()}
-					it := newInterceptor(t, interceptor.WithPolicy(p), l.inTarget(), interceptor.WithObserver(&seen))
-					opened := 0
-					below := func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-						opened++
-						if at == "open" || at == "reopen" && opened == 2 {
-							panic(at)
-						}
-						s, err := streamer(ctx, desc, cc, method, opts...)
-						return panicker{s, string(at), opened}, err
+	for _, r := range []struct {
+		at   where
+		kind kind
+		p    policy.Policy
+	}{
+		{"open", chatKind, exact(idempotent)},
+		{"reopen", chatKind, exact(idempotent)},
+		{"header", chatKind, exact(idempotent)},
+		{"receive", chatKind, exact(idempotent)},
+		{"replay", chatKind, exact(idempotent)},
+		{"open", chatKind, after100(idempotent)},
+		{"reopen", chatKind, after100(idempotent)},
+		{"header", chatKind, after100(idempotent)},
+		{"receive", chatKind, after100(idempotent)},
+		{"replay", chatKind, after100(idempotent)},
+		{"reopen", watchKind, exact(idempotent)},
+		{"receive", watchKind, exact(idempotent)},
+		{"receive", watchKind, after100(idempotent)},
+		{"replay", watchKind, exact(idempotent)},
+	} {
+		t.Run(fmt.Sprint(r.at, r.kind.method, r.p.Hedge.Delay), func(t *testing.T) {
+			t.Parallel()
+			bubble(t, func(t *testing.T, srv *testsrv.Server) {
+				var seen counter
+				l := &ledger{budget: budget.Default()}
+				it := newInterceptor(t, interceptor.WithPolicy(r.p), l.inTarget(), interceptor.WithObserver(&seen))
+				opened := 0
+				below := func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+					opened++
+					if r.at == "open" || r.at == "reopen" && opened == 2 {
+						panic(r.at)
 					}
-					c := client{t, srv, srv.Conn(t, grpc.WithChainStreamInterceptor(it.Stream(), below), grpc.WithDisableRetry())}.ready()
-					srv.Script(testsrv.Chat, testsrv.Do(testsrv.Recv(1), down))
-					ctx, cancel := context.WithCancel(t.Context())
-					defer cancel()
-					assert.PanicsWithValue(t, at, func() {
-						defer func() {
-							if p := recover(); p != nil {
-								panic(where(fmt.Sprint(p)))
-							}
-						}()
-						a := c.openWith(ctx, cancel, chatKind, nil, sends("a"), receives)
-						t.Log(a.seen)
-					})
-					cancel()
-					synctest.Wait()
-					assert.Zero(t, l.held)
-					assert.Zero(t, it.Replayed())
-					assert.Equal(t, 1, seen.events[interceptor.CallEnd])
-					assert.Equal(t, seen.events[interceptor.AttemptStart], seen.events[interceptor.AttemptEnd])
+					s, err := streamer(ctx, desc, cc, method, opts...)
+					return panicker{s, string(r.at), opened}, err
+				}
+				c := client{t, srv, srv.Conn(t, grpc.WithChainStreamInterceptor(it.Stream(), below), grpc.WithDisableRetry())}.ready()
+				srv.Script(r.kind.method, r.kind.reads(down))
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				var a *app
+				assert.PanicsWithValue(t, r.at, func() {
+					defer func() {
+						if p := recover(); p != nil {
+							panic(where(fmt.Sprint(p)))
+						}
+					}()
+					a = c.openWith(ctx, cancel, r.kind, nil)
+					sends("a")(a)
+					closes(a)
+					receives(a)
 				})
+				cancel()
+				synctest.Wait()
+				if a != nil { // whoever goes on nevertheless is not left waiting
+					func() {
+						defer func() { _ = recover() }() // it may panic again
+						assert.Error(t, a.cs.RecvMsg(a.newReply()))
+					}()
+				}
+				assert.Zero(t, l.held)
+				assert.Zero(t, it.Replayed())
+				assert.Equal(t, 1, seen.events[interceptor.CallEnd])
+				assert.Equal(t, seen.events[interceptor.AttemptStart], seen.events[interceptor.AttemptEnd])
 			})
-		}
+		})
 	}
 }
 
