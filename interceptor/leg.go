@@ -130,10 +130,10 @@ func (s *stream) watchesHeader(a *attempt) bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for s.reply == nil && !s.headerAsked && !a.done {
+	for s.reply == nil && !s.headerAsked && !a.done && a.broken == nil {
 		s.changed.Wait()
 	}
-	return s.reply == nil && s.headerAsked
+	return s.reply == nil && !a.done
 }
 
 func (s *stream) setHead(a *attempt, head metadata.MD) {

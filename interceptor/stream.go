@@ -305,7 +305,9 @@ func (s *stream) sendDirect(a *attempt, m any) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	a.broken = err
 	s.startEngineLocked()
+	s.changed.Broadcast()
 	s.waitLocked(func() bool { return s.ended })
 	return s.err
 }

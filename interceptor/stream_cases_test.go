@@ -618,6 +618,8 @@ func (o *keepsContext) Start(ctx context.Context, e *interceptor.Event) context.
 
 func (o *keepsContext) Observe(context.Context, *interceptor.Event) {}
 
+const garbage = "send garbage: rpc error: code = Internal desc = grpc: error while marshaling: proto: failed to marshal, message is chan int, want proto.Message @0s"
+
 // TestStreamOptionsThatDoNotReachGRPC: an interceptor below keeps call options to
 // itself, so that grpc tells nothing. What the application does tells as much.
 func TestStreamOptionsThatDoNotReachGRPC(t *testing.T) {
@@ -633,11 +635,13 @@ func TestStreamOptionsThatDoNotReachGRPC(t *testing.T) {
 		{watchKind, []does{sends("a"), closes, receives, receives}, "1.0 @0s, EOF @0s"},
 		{uploadKind, []does{sends("a"), closes, receives}, "1 @0s"},
 		{chatKind, []does{sends("a"), receives, closes, receives}, "1.0 @0s, EOF @0s"},
-		{chatKind, []does{sends("a"), receives, sendsGarbage}, "1.0 @0s, send garbage: rpc error: code = Internal desc = grpc: error while marshaling: proto: failed to marshal, message is chan int, want proto.Message @0s"},
+		{chatKind, []does{sends("a"), receives, sendsGarbage}, "1.0 @0s, " + garbage},
+		{chatKind, []does{sendsGarbage}, garbage},
+		{watchKind, []does{sendsGarbage}, garbage},
 	} {
-		for _, p := range []policy.Policy{exact(idempotent), exact(likeA6)} {
+		for i, p := range []policy.Policy{exact(idempotent), exact(idempotent), exact(likeA6), after100(idempotent)} {
 			bubble(t, func(t *testing.T, srv *testsrv.Server) {
-				it := newInterceptor(t, interceptor.WithPolicy(p))
+				it := newInterceptor(t, interceptor.WithPolicy(p), interceptor.WithCallReplayLimit([]int{1000, 0, 1000, 0}[i]))
 				c := client{t, srv, srv.Conn(t, grpc.WithChainStreamInterceptor(it.Stream(), mute), grpc.WithDisableRetry())}
 				a := c.open(r.kind, r.app...)
 				assert.Equal(t, r.sees, strings.Join(a.seen, ", "))
