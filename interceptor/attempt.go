@@ -83,9 +83,6 @@ func (a *attempt) onFinish(err error) {
 
 // become forgets the attempt that a was, and makes it the next one.
 func (a *attempt) become(next Attempt, lease budget.Lease) {
-	if a.seen.Err == nil {
-		resetReply(a.reply) // a soft failure has written it
-	}
 	a.header, a.trailer, a.peer, a.reached = nil, nil, peer.Peer{}, false
 	a.seen = classify.Attempt{}
 	a.timeout, a.begun, a.ctx, a.cancel, a.dropped = time.Time{}, false, nil, nil, false

@@ -205,13 +205,14 @@ func (c *call) again(ctx context.Context) (EndReason, time.Time) {
 // successor returns the attempt that takes the place of one that has ended. That
 // of a stream is a new one, since grpc may still be writing to the one before it.
 func (c *call) successor(a *attempt, next Attempt, lease budget.Lease) *attempt {
-	if !c.streaming {
-		a.become(next, lease)
-		return a
+	if a.seen.Err == nil {
+		resetReply(a.reply) // a soft failure has written it
 	}
-	n := c.newAttempt(next, lease)
-	n.reply = a.reply
-	return n
+	if c.streaming {
+		return c.newAttempt(next, lease)
+	}
+	a.become(next, lease)
+	return a
 }
 
 // newAttempt returns an attempt that shares nothing with the others.

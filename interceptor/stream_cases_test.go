@@ -549,12 +549,25 @@ func TestSharedReplayLimit(t *testing.T) {
 func TestStreamSoftFailure(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, srv *testsrv.Server) {
+		srv.Script(testsrv.Upload, testsrv.Do(testsrv.RecvAll(), testsrv.Reply(&testv1.UploadResponse{Id: "of the first"})),
+			testsrv.Do(testsrv.RecvAll(), testsrv.Reply(&testv1.UploadResponse{})))
 		soft := classify.Reply(func(m *testv1.UploadResponse) bool { return m.GetAttempt() == 1 })
 		c := newClient(t, srv, interceptor.WithClassifier("soft", soft), interceptor.WithPolicy(exact(idempotent, func(p *policy.Policy) { p.Classifier = "soft" })))
-		a := c.open(uploadKind, sends("a"), closes, receives)
-		assert.Equal(t, []string{"2 @50ms"}, a.seen, "%v", &a.tl)
+		// The codec adds to what is there, so that the first answer must not be.
+		reply := new(testv1.UploadResponse)
+		a := c.openWith(t.Context(), nil, uploadKind, []grpc.CallOption{grpc.ForceCodec(merges{})}, sends("a"), closes)
+		require.NoError(t, a.cs.RecvMsg(reply))
+		assert.Equal(t, int32(2), reply.GetAttempt(), "%v", &a.tl)
+		assert.Empty(t, reply.GetId())
 		assert.Equal(t, []string{"a.", "a."}, served(srv, uploadKind))
 	})
+}
+
+// merges is a codec that does not empty what it unmarshals into.
+type merges struct{ rawBytes }
+
+func (merges) Unmarshal(data []byte, v any) error {
+	return proto.UnmarshalOptions{Merge: true}.Unmarshal(data, v.(proto.Message))
 }
 
 // TestStreamMessagesAreNotJudged: the messages of a server stream are handed on as
