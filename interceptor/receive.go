@@ -20,7 +20,10 @@ func (s *stream) RecvMsg(m any) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.answered {
+	switch {
+	case s.torn != nil:
+		s.torn.again()
+	case s.answered:
 		return cmp.Or(s.err, io.EOF)
 	}
 	s.wantLocked(m)

@@ -75,9 +75,9 @@ func (l *replayLog) append(op sendOp) {
 	}
 }
 
-// forget gives up the operations before n.
+// forget gives up the operations before n, if they have not been given up.
 func (l *replayLog) forget(n int) {
-	for ; l.kept < n; l.kept++ {
+	for ; l.kept < min(n, len(l.ops)); l.kept++ {
 		op := &l.ops[l.kept]
 		l.bytes -= op.size
 		l.shared.bytes.Add(-op.size)

@@ -99,6 +99,21 @@ func TestReplayLogForgets(t *testing.T) {
 	}
 }
 
+// TestReplayLogForgetsOnce: an attempt may have sent something just when the call
+// ended and gave up all.
+func TestReplayLogForgetsOnce(t *testing.T) {
+	t.Parallel()
+	l := replayLog{limit: 1 << 20, shared: &sharedReplay{limit: 1 << 20}}
+	for range 3 {
+		require.True(t, l.add("text"))
+	}
+	l.clear()
+	l.forget(1)
+	l.clear()
+	assert.Zero(t, l.bytes)
+	assert.Zero(t, l.shared.bytes.Load())
+}
+
 func TestSizeOf(t *testing.T) {
 	t.Parallel()
 	type node struct {
