@@ -38,9 +38,13 @@ func (s *stream) RecvMsg(m any) error {
 	return s.firstResultLocked()
 }
 
-// firstResultLocked returns what came of the first RecvMsg.
+// firstResultLocked returns what came of the first RecvMsg. If that has its message,
+// the stream may have ended since: then the next one tells.
 func (s *stream) firstResultLocked() error {
-	if s.err == nil && s.decided.eof {
+	switch {
+	case s.recvFrom.Load() != nil:
+		return nil
+	case s.err == nil && s.decided.eof:
 		return io.EOF
 	}
 	return s.err

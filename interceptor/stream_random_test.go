@@ -35,9 +35,9 @@ var (
 // cancels and slow readers, on two goroutines.
 func TestRandomStreams(t *testing.T) {
 	t.Parallel()
-	seeds := make([]uint64, *streamSeeds)
-	for i := range seeds {
-		seeds[i] = rand.Uint64()
+	seeds := []uint64{17455457311634958609} // a cancel as the first message arrives
+	for range *streamSeeds {
+		seeds = append(seeds, rand.Uint64())
 	}
 	if *streamSeed != 0 {
 		seeds = []uint64{*streamSeed}
