@@ -15,19 +15,19 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 )
 
-// leg is what an attempt of a stream has besides: how far it has come. All but
-// openErr is guarded by the call's mu.
+// leg is what an attempt of a stream has besides: how far it has come.
 type leg struct {
 	openErr error
 	tried   bool // it is open, or cannot be opened
+	eof     bool // it ended well without a message
 
+	// Guarded by the call's mu.
 	cursor   int   // of the replay log: what it has sent
 	draining bool  // a goroutine is sending
 	broken   error // what SendMsg returned; then nothing more is sent
 
 	headed  bool // its header has arrived
 	head    metadata.MD
-	eof     bool // it ended well without a message
 	done    bool // grpc has ended it
 	doneErr error
 

@@ -50,12 +50,13 @@ func (s *stream) recvResumable(a *attempt, m any) error {
 	return s.firstResultLocked()
 }
 
-// setReceiving reports also whether it is too late, since the call is ending.
+// setReceiving reports also whether it is too late, since the call has ended or is
+// about to.
 func (s *stream) setReceiving(r bool) (ending bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.receiving = r
-	return s.ending
+	return s.ending || s.ended
 }
 
 // nextLeg asks for the request that continues the stream, and makes the stream one

@@ -106,9 +106,9 @@ func TestResume(t *testing.T) {
 		{
 			"the hook says no", exact(idempotent),
 			func(a testsrv.Arrival) testsrv.Step { return sendsRows(1, a, down) },
-			[]does{times(2, receivesRow)},
+			[]does{times(3, receivesRow)},
 			interceptor.WithResume(func(*testv1.WatchResponse, *testv1.WatchRequest) (*testv1.WatchRequest, bool) { return nil, false }),
-			"row 0 @0s, Unavailable (committed) @0s", []string{"0"}, []string{"original 0s..0s failed"}, interceptor.EndCommitted,
+			"row 0 @0s, Unavailable (committed) @0s, Unavailable (committed) @0s", []string{"0"}, []string{"original 0s..0s failed"}, interceptor.EndCommitted,
 		},
 		{
 			"other types", exact(idempotent),
@@ -215,7 +215,8 @@ func TestResume(t *testing.T) {
 			t.Parallel()
 			bubble(t, func(t *testing.T, srv *testsrv.Server) {
 				l := &ledger{budget: budget.Default()}
-				it := newInterceptor(t, interceptor.WithPolicy(r.policy), l.inTarget())
+				var seen counter
+				it := newInterceptor(t, interceptor.WithPolicy(r.policy), l.inTarget(), interceptor.WithObserver(&seen))
 				c := client{t, srv, srv.Conn(t, it.DialOptions()...)}.ready()
 				srv.Handle(testsrv.Watch, r.server)
 				ctx, cancel := context.WithCancel(t.Context())
@@ -238,6 +239,9 @@ func TestResume(t *testing.T) {
 					attempts = append(attempts, s)
 				}
 				assert.Equal(t, r.attempts, attempts, "%v", &a.tl)
+				assert.Equal(t, len(attempts), seen.events[interceptor.AttemptStart])
+				assert.Equal(t, len(attempts), seen.events[interceptor.AttemptEnd])
+				assert.Equal(t, 1, seen.events[interceptor.CallEnd])
 				assert.Zero(t, it.Replayed())
 				assert.Zero(t, l.held)
 			})
