@@ -325,3 +325,67 @@ func TestStreamResponses(t *testing.T) {
 		}
 	}
 }
+
+// brokenStream ends as grpc at times has a stream end whose connection was cut: well,
+// though the server has said nothing.
+type brokenStream struct {
+	grpc.ClientStream
+	ctx  context.Context
+	opts []grpc.CallOption
+}
+
+func (*brokenStream) Header() (metadata.MD, error) { return nil, nil }
+func (*brokenStream) Trailer() metadata.MD         { return nil }
+func (*brokenStream) CloseSend() error             { return nil }
+func (*brokenStream) SendMsg(any) error            { return nil }
+func (s *brokenStream) Context() context.Context   { return s.ctx }
+
+func (s *brokenStream) RecvMsg(any) error {
+	for _, o := range s.opts {
+		switch o := o.(type) {
+		case grpc.PeerCallOption:
+			o.PeerAddr.Addr = address("server")
+		case grpc.OnFinishCallOption:
+			o.OnFinish(nil)
+		}
+	}
+	return io.EOF
+}
+
+// TestEndWithoutAnswer: it is not taken for success.
+func TestEndWithoutAnswer(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, srv *testsrv.Server) {
+		srv.Script(testsrv.Watch, testsrv.Do(testsrv.Send(2)))
+		broken := 0
+		cut := func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+			if broken++; broken > 1 {
+				return streamer(ctx, desc, cc, method, opts...)
+			}
+			return &brokenStream{ctx: ctx, opts: opts}, nil
+		}
+		it := newInterceptor(t)
+		c := testv1.NewTestServiceClient(srv.Conn(t, append(it.DialOptions(), grpc.WithChainStreamInterceptor(cut))...))
+		for _, p := range []policy.Policy{exact(idempotent), exact(idempotent, func(p *policy.Policy) { p.Hedge.Delay = time.Second })} {
+			broken = 0
+			var tl interceptor.Timeline
+			s, err := c.Watch(t.Context(), &testv1.WatchRequest{}, interceptor.WithPolicy(p), interceptor.WithTimeline(&tl))
+			require.NoError(t, err)
+			n := 0
+			for ; err == nil; n++ {
+				_, err = s.Recv()
+			}
+			require.ErrorIs(t, err, io.EOF)
+			assert.Equal(t, 3, n, "two messages and the end")
+			require.Len(t, tl.Attempts, 2)
+			assert.Equal(t, codes.Unavailable, tl.Attempts[0].Code)
+			assert.Equal(t, classify.DeliveryUnknown, tl.Attempts[0].Delivery)
+
+			broken = 0
+			s, err = c.Watch(t.Context(), &testv1.WatchRequest{}, interceptor.WithPolicy(p), interceptor.WithIdempotency(classify.NotIdempotent))
+			require.NoError(t, err)
+			_, err = s.Recv()
+			require.Equal(t, codes.Unavailable, status.Code(err))
+		}
+	})
+}
