@@ -80,6 +80,18 @@ check-generate: ## Fail if generated code or a go.mod is out of date
 	if [ $$stale = 1 ]; then echo 'generated code is out of date: run make generate' >&2; exit 1; fi
 	$(call each,mod tidy -diff)
 
+# What the public proto files were when they were last released. Before the first
+# release, every commit may say anew what they are.
+BASELINE := proto/baseline.binpb
+
+.PHONY: check-breaking
+check-breaking: ## Fail if a public proto file breaks what the baseline promises
+	$(BUF) breaking proto --against $(BASELINE)
+
+.PHONY: baseline
+baseline: ## Make the public proto files as they are the baseline
+	$(BUF) build proto -o $(BASELINE)
+
 .PHONY: bench
 bench: ## Run the benchmarks (BENCH, BENCHTIME, COUNT, CPU)
 	go test -run '^$$' -bench '$(BENCH)' -benchmem -benchtime $(BENCHTIME) \
