@@ -81,6 +81,7 @@ func (c *call) configure(opts []grpc.CallOption) error {
 	c.observers = c.interceptor.observers
 	c.callerOpts = opts
 	var err error
+	saysReady := false
 	for _, o := range opts {
 		switch o := o.(type) {
 		case grpc.HeaderCallOption, grpc.TrailerCallOption, grpc.PeerCallOption, grpc.OnFinishCallOption:
@@ -89,6 +90,9 @@ func (c *call) configure(opts []grpc.CallOption) error {
 			err = errors.Join(err, o.call(c))
 		case DualOption:
 			err = errors.Join(err, o.call(c))
+		case grpc.FailFastCallOption:
+			saysReady = true
+			c.original.opts = append(c.original.opts, o)
 		default:
 			c.original.opts = append(c.original.opts, o)
 		}
@@ -100,10 +104,13 @@ func (c *call) configure(opts []grpc.CallOption) error {
 	if c.said.policy == nil {
 		c.plan = t.plan(c.method)
 	} else {
-		if faults := c.interceptor.unresolved("", c.said.policy); len(faults) > 0 {
+		if faults := c.interceptor.unresolved("", c.said.policy, noTable); len(faults) > 0 {
 			return status.Errorf(codes.Internal, "rego: policy: %v", faults)
 		}
 		c.plan = t.ownPlan(c.said.policy, c.method)
+	}
+	if c.plan.policy.WaitForReady && !saysReady {
+		c.original.opts = append(c.original.opts, waitForReady)
 	}
 	if c.idempotency = c.said.idempotency; c.idempotency == classify.IdempotencyUnknown {
 		c.idempotency = c.plan.idempotency
@@ -125,6 +132,8 @@ func (c *call) configure(opts []grpc.CallOption) error {
 	}
 	return nil
 }
+
+var waitForReady = grpc.WaitForReady(true)
 
 // sampleEvery is how many calls pass between two whose latency is measured, when
 // neither an observer nor hedging needs it: reading the clock is a fair part of

@@ -17,8 +17,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -59,6 +57,9 @@ func New(opts ...Option) (*Interceptor, error) {
 	}
 	if c.maxAttempts < 1 {
 		return nil, fmt.Errorf("rego: max attempts must be at least 1, got %d", c.maxAttempts)
+	}
+	if _, ok := c.classifiers[policy.ClassifierNone]; ok {
+		return nil, fmt.Errorf("rego: a classifier cannot be named %q", policy.ClassifierNone)
 	}
 	var err error
 	if c.code, err = (policy.Set{Rules: c.rules}).Compile(); err != nil {
@@ -173,16 +174,4 @@ func (it *Interceptor) target(cc *grpc.ClientConn) *target {
 	}
 	it.recent.Store(t)
 	return t
-}
-
-func (c *config) resolve(t *policy.Table) error {
-	var faults policy.Faults
-	for selector, p := range t.All() {
-		faults = append(faults, c.unresolved(selector+": ", p)...)
-	}
-	if len(faults) == 0 {
-		return nil
-	}
-	slices.SortFunc(faults, func(a, b policy.Fault) int { return strings.Compare(a.Path, b.Path) })
-	return faults
 }

@@ -153,7 +153,8 @@ func WithMaxAttempts(n int) Option {
 }
 
 // WithBudget makes b known to policies as name. All methods whose policy names it
-// share it, over all targets. Nil means no limit.
+// share it, over all targets. Nil means no limit. A set of the store cannot define
+// another budget of that name.
 func WithBudget(name string, b budget.Budget) Option {
 	return optionFunc(func(c *config) {
 		if c.budgets == nil {
@@ -174,7 +175,8 @@ func WithTargetBudget(newBudget func(target string) budget.Budget) Option {
 	})
 }
 
-// WithClassifier makes cl known to policies as name. Nil means classify.GRPC.
+// WithClassifier makes cl known to policies as name, which cannot be
+// policy.ClassifierNone. Nil means classify.GRPC.
 func WithClassifier(name string, cl classify.Classifier) Option {
 	return optionFunc(func(c *config) {
 		if c.classifiers == nil {
@@ -248,16 +250,40 @@ func WithLogger(l *slog.Logger) Option {
 	return optionFunc(func(c *config) { c.log = cmp.Or(l, slog.Default()) })
 }
 
-// unresolved returns a fault for each name in p that means nothing here.
-func (c *config) unresolved(path string, p *policy.Policy) (faults policy.Faults) {
-	if p.Name != "" {
-		path += fmt.Sprintf("policy %q: ", p.Name)
+// unresolved returns a fault for each name in p that means nothing here. defined
+// knows the budgets of the set that p is from, if it is from one.
+func (c *config) unresolved(path string, p *policy.Policy, defined *policy.Table) (faults policy.Faults) {
+	if p.Budget != "" {
+		_, inCode := c.budgets[p.Budget]
+		_, inSet := defined.Budget(p.Budget)
+		if !inCode && !inSet {
+			faults = append(faults, policy.Fault{Path: path + "budget", Policy: p.Name, Text: fmt.Sprintf("no budget is named %q", p.Budget)})
+		}
 	}
-	if _, ok := c.budgets[p.Budget]; !ok && p.Budget != "" {
-		faults = append(faults, policy.Fault{Path: path + "budget", Text: fmt.Sprintf("no budget is named %q", p.Budget)})
+	if _, ok := c.classifiers[p.Classifier]; !ok && p.Classifier != "" && p.Classifier != policy.ClassifierNone {
+		faults = append(faults, policy.Fault{Path: path + "classifier", Policy: p.Name, Text: fmt.Sprintf("no classifier is named %q", p.Classifier)})
 	}
-	if _, ok := c.classifiers[p.Classifier]; !ok && p.Classifier != "" {
-		faults = append(faults, policy.Fault{Path: path + "classifier", Text: fmt.Sprintf("no classifier is named %q", p.Classifier)})
+	return faults
+}
+
+// resolve returns a fault for each name in a set that means nothing here, or
+// something else.
+func (c *config) resolve(t *policy.Table) error {
+	var faults policy.Faults
+	set := t.Set()
+	for i, b := range set.Budgets {
+		if _, ok := c.budgets[b.Name]; ok {
+			faults = append(faults, policy.Fault{Path: fmt.Sprintf("budgets[%d].name", i), Text: fmt.Sprintf("%q is defined in code", b.Name)})
+		}
+	}
+	for i := range set.Rules {
+		p := &set.Rules[i].Policy
+		if p.Budget != "" || p.Classifier != "" {
+			faults = append(faults, c.unresolved(fmt.Sprintf("rules[%d].policy.", i), p, t)...)
+		}
+	}
+	if len(faults) == 0 {
+		return nil
 	}
 	return faults
 }

@@ -1,6 +1,7 @@
 package interceptor
 
 import (
+	"cmp"
 	"maps"
 	"sync"
 	"sync/atomic"
@@ -46,13 +47,16 @@ func (t *target) newPlanLocked(p *policy.Policy, version string, table *policy.T
 		pl.idempotency = m.idempotency
 	}
 	if p.Budget != "" {
-		pl.budget = it.budgets[p.Budget]
+		pl.budget = t.namedBudgetLocked(p.Budget, table)
 	}
 	if len(p.Retry.Codes) > 0 {
 		pl.classifier = classify.Codes(p.Retry.Codes...)
 	}
 	if cl := it.classifiers[p.Classifier]; cl != nil {
 		pl.classifier, pl.looksAtOK = cl, true
+	}
+	if p.Classifier == policy.ClassifierNone {
+		pl.classifier = classify.Codes()
 	}
 	pl.hedges = pl.budget
 	pl.asksHedging = p.Hedge.Asked() && pl.maxAttempts > 1
@@ -62,6 +66,30 @@ func (t *target) newPlanLocked(p *policy.Policy, version string, table *policy.T
 		}
 	}
 	return pl
+}
+
+// namedBudgetLocked returns the budget that a policy names: in code or, for this
+// target alone, in the set. One of a set keeps its state while its definition stays.
+func (t *target) namedBudgetLocked(name string, table *policy.Table) budget.Budget {
+	if b, ok := t.interceptor.budgets[name]; ok {
+		return b
+	}
+	definition, _ := table.Budget(name)
+	if have, ok := t.named[name]; ok && have.definition.Equal(definition) {
+		return have.Budget
+	}
+	b, err := definition.New()
+	if err != nil { // it was valid when the set was taken
+		return t.budget
+	}
+	t.named[name] = named{b, definition}
+	return b
+}
+
+// named is a budget that a set defines.
+type named struct {
+	budget.Budget
+	definition policy.Budget
 }
 
 // target is what the calls to one target share: a budget, and the plans of its
@@ -78,6 +106,7 @@ type target struct {
 	pending  plans      // ready and what was made since
 	detours  int        // lookups that ready could not answer since it was stored
 	learned  map[string]*method
+	named    map[string]named // budgets of the set, once a method is called whose policy names them
 	fallback policy.Policy
 }
 
@@ -91,6 +120,7 @@ type plans struct {
 type method struct {
 	name        string
 	idempotency classify.Idempotency
+	annotated   *policy.Policy // in the proto file; nil if there is none
 	usual       typical
 
 	// Guarded by the target's mu; nil until a policy asks for hedging.
@@ -109,6 +139,7 @@ func newTarget(it *Interceptor, name string) *target {
 		interceptor: it,
 		name:        name,
 		learned:     make(map[string]*method),
+		named:       make(map[string]named),
 		fallback:    policy.Default(),
 		budget:      it.newBudget(name),
 	}
@@ -133,6 +164,10 @@ func (t *target) makePlan(table *policy.Table, method string) *plan {
 	if t.pending.table != table {
 		t.pending = plans{table, make(map[string]*plan)}
 		t.detours = 0
+		maps.DeleteFunc(t.named, func(name string, _ named) bool {
+			_, ok := table.Budget(name)
+			return !ok
+		})
 	}
 	p, ok := t.pending.byMethod[method]
 	if !ok {
@@ -142,10 +177,10 @@ func (t *target) makePlan(table *policy.Table, method string) *plan {
 			from = table
 			rule = from.Lookup(method)
 		}
-		if rule == nil {
-			rule = &t.fallback
-		}
 		m, kept := t.methodLocked(method)
+		if rule == nil {
+			rule = cmp.Or(m.annotated, &t.fallback)
+		}
 		p = t.newPlanLocked(rule, from.Version(), table, m)
 		if !kept {
 			return p
@@ -167,12 +202,32 @@ func (t *target) methodLocked(name string) (m *method, kept bool) {
 	}
 	m = &method{name: name}
 	m.idempotency, _ = classify.FromDescriptor(name)
+	m.annotated = t.interceptor.annotated(name)
 	if len(t.learned) >= maxMethods {
 		return m, false
 	}
 	t.learned[name] = m
 	return m, true
 }
+
+// annotated returns the policy in the method's proto file. One that is not valid, or
+// names what is not here, is logged and not used.
+func (it *Interceptor) annotated(method string) *policy.Policy {
+	p, found, err := policy.FromDescriptor(method)
+	if !found {
+		return nil
+	}
+	if faults := it.unresolved("", &p, noTable); err == nil && len(faults) > 0 {
+		err = faults
+	}
+	if err != nil {
+		it.log.Error("rego: the policy in the proto file is not used", "method", method, "error", err)
+		return nil
+	}
+	return &p
+}
+
+var noTable = new(policy.Store).Current()
 
 // ownPlan returns a plan for one call that brings its own policy.
 func (t *target) ownPlan(p *policy.Policy, method string) *plan {

@@ -105,8 +105,8 @@ func TestInvalidPolicy(t *testing.T) {
 	}
 	_, err = interceptor.New(interceptor.WithRules(
 		policy.Rule{Methods: []string{"/a.B/C"}, Policy: policy.Policy{Budget: "x", Classifier: "y"}}))
-	require.ErrorContains(t, err, `/a.B/C: budget: no budget is named "x"`)
-	require.ErrorContains(t, err, `/a.B/C: classifier: no classifier is named "y"`)
+	require.ErrorContains(t, err, `rules[0].policy.budget: no budget is named "x"`)
+	require.ErrorContains(t, err, `rules[0].policy.classifier: no classifier is named "y"`)
 	_, err = interceptor.New(interceptor.WithMaxAttempts(0))
 	require.Error(t, err)
 	_, err = interceptor.New(interceptor.WithPolicies(nil), interceptor.WithLogger(nil), interceptor.WithTargetBudget(nil))

@@ -40,7 +40,8 @@ type Backoff struct {
 	// Initial is the wait before the first retry. Zero means 50 ms, or Max if
 	// that is shorter; NoWait means none, before any retry.
 	Initial time.Duration
-	// Multiplier is the growth from one retry to the next, from 1. Zero means 2.
+	// Multiplier is the growth from one retry to the next, above zero; below one the
+	// waits become shorter. Zero means 2.
 	Multiplier float64
 	// Max bounds the wait. Zero means 5 s, or Initial if that is longer.
 	Max time.Duration
@@ -113,8 +114,8 @@ func (b Backoff) validate(f *faults) {
 	if b.Max > 0 && b.Initial > b.Max {
 		f.add("max", "must be at least initial %v, got %v", b.Initial, b.Max)
 	}
-	if m := b.Multiplier; m != 0 && !(m >= 1 && m <= MaxMultiplier) { // NaN fails both
-		f.add("multiplier", "must be between 1 and %d, got %v", MaxMultiplier, m)
+	if m := b.Multiplier; m != 0 && !(m > 0 && m <= MaxMultiplier) { // NaN fails both
+		f.add("multiplier", "must be above 0 and at most %d, got %v", MaxMultiplier, m)
 	}
 	if int(b.Jitter) >= len(jitterNames) {
 		f.add("jitter", "unknown value %d", b.Jitter)

@@ -7,17 +7,33 @@ import (
 
 // Fault is one thing wrong with a policy, a rule or a set.
 type Fault struct {
-	// Path names the field: `rules[2]: policy "users": retry.max_attempts`.
+	// Path names the field: rules[2].policy.retry.max_attempts.
 	Path string
+	// Policy is the name of the policy that the field is in; empty if it has none.
+	Policy string
 	// Text says what is wrong with it.
 	Text string
+	// Line and Column are where the field stands in the file that was read, from 1;
+	// zero without a file.
+	Line, Column int
 }
 
+// Error puts the place before the path, and the policy's name into it:
+// `12:20: rules[2]: policy "users": retry.max_attempts: must be at least 1`.
 func (f Fault) Error() string {
-	if f.Path == "" {
-		return f.Text
+	var b strings.Builder
+	if f.Line > 0 {
+		fmt.Fprintf(&b, "%d:%d: ", f.Line, f.Column)
 	}
-	return f.Path + ": " + f.Text
+	path := f.Path
+	if before, after, ok := strings.Cut(path, ".policy."); ok && f.Policy != "" {
+		path = fmt.Sprintf("%s: policy %q: %s", before, f.Policy, after)
+	}
+	if path != "" {
+		b.WriteString(path + ": ")
+	}
+	b.WriteString(f.Text)
+	return b.String()
 }
 
 // Faults is an error that holds everything wrong with what was offered.
@@ -44,8 +60,9 @@ func (fs Faults) Unwrap() []error {
 // faults collects Faults below a path. Those made by in and at write into the
 // same list.
 type faults struct {
-	list *Faults
-	path string
+	list   *Faults
+	path   string
+	policy string
 }
 
 func (f *faults) add(field, format string, args ...any) {
@@ -56,7 +73,7 @@ func (f *faults) add(field, format string, args ...any) {
 	if field == "" { // the fault is in what f is the path of
 		path = strings.TrimSuffix(path, ".")
 	}
-	*f.list = append(*f.list, Fault{path, fmt.Sprintf(format, args...)})
+	*f.list = append(*f.list, Fault{Path: path, Policy: f.policy, Text: fmt.Sprintf(format, args...)})
 }
 
 func (f *faults) in(field string) *faults { return f.below(field + ".") }
@@ -67,7 +84,7 @@ func (f *faults) below(path string) *faults {
 	if f.list == nil {
 		f.list = new(Faults)
 	}
-	return &faults{f.list, f.path + path}
+	return &faults{f.list, f.path + path, f.policy}
 }
 
 func (f *faults) err() error {

@@ -14,6 +14,7 @@ package policy
 import (
 	"math"
 	"time"
+	"unicode/utf8"
 
 	"google.golang.org/grpc/codes"
 
@@ -29,6 +30,8 @@ const (
 	MaxDuration = 24 * time.Hour
 	// MaxMultiplier bounds the growth of a backoff.
 	MaxMultiplier = 100
+	// MaxNameLength bounds names and versions, in bytes.
+	MaxNameLength = 256
 )
 
 // Policy is the resilience envelope of a method.
@@ -47,15 +50,24 @@ type Policy struct {
 	// attempt of a stream is bounded until its first message, and only while the
 	// application waits for it.
 	AttemptTimeout time.Duration
-	Retry          Retry
-	Hedge          Hedge
-	// Budget names the budget that extra attempts are taken from. Empty means
-	// the shared budget of the target.
+	// WaitForReady has calls wait for a connection instead of failing while there
+	// is none, as grpc.WaitForReady does, unless the call gives that option itself.
+	WaitForReady bool
+	Retry        Retry
+	Hedge        Hedge
+	// Budget names the budget that extra attempts are taken from: one of the set,
+	// or one that the interceptor has in code. Empty means the shared budget of the
+	// target.
 	Budget string
-	// Classifier names the classifier. Empty means Retry.Codes if there are
-	// any, and else classify.GRPC.
+	// Classifier names a classifier that the interceptor has in code, or is
+	// ClassifierNone. Empty means Retry.Codes if there are any, and else
+	// classify.GRPC.
 	Classifier string
 }
+
+// ClassifierNone is the name of the classifier to which every failure is final. It
+// is for hedging as gRFC A6 has it, without any nonFatalStatusCodes.
+const ClassifierNone = "none"
 
 // Retry says how failed attempts are repeated.
 type Retry struct {
@@ -140,6 +152,9 @@ func (p Policy) Validate() error {
 }
 
 func (p Policy) validate(f *faults) {
+	f.name("name", p.Name)
+	f.name("budget", p.Budget)
+	f.name("classifier", p.Classifier)
 	if !p.Idempotency.Valid() {
 		f.add("idempotency", "unknown value %d", p.Idempotency)
 	}
@@ -186,6 +201,15 @@ func (h Hedge) validate(f *faults) {
 	}
 	if set > 1 {
 		f.add("", "at most one of max_extra_load, percentile and delay may be set")
+	}
+}
+
+func (f *faults) name(field, name string) {
+	switch {
+	case len(name) > MaxNameLength:
+		f.add(field, "must have at most %d bytes, got %d", MaxNameLength, len(name))
+	case !utf8.ValidString(name):
+		f.add(field, "must be valid UTF-8, got %q", name)
 	}
 }
 

@@ -2,8 +2,10 @@ package policy
 
 import (
 	"fmt"
-	"iter"
 	"strings"
+	"unicode/utf8"
+
+	"google.golang.org/grpc/codes"
 )
 
 // Rule gives a policy to methods.
@@ -19,11 +21,20 @@ type Rule struct {
 	Policy  Policy
 }
 
+// MaxRules bounds the rules of a set, and the selectors of all rules together.
+const MaxRules = 100_000
+
 // Set is one version of all rules.
 type Set struct {
 	// Version is shown in timelines and spans. It may be empty.
 	Version string
-	Rules   []Rule
+	// Revision orders sets: a [Store] refuses one with a lower revision than the set
+	// in force, so that a lagging replica of a control plane cannot take it back. To
+	// roll back, give the old rules a higher revision. Zero is not compared.
+	Revision uint64
+	Rules    []Rule
+	// Budgets are those of the set, besides what the interceptor has in code.
+	Budgets []Budget
 	// RetriesOff and HedgesOff switch retries or hedges off for every call,
 	// covered by a rule or not.
 	RetriesOff, HedgesOff bool
@@ -32,32 +43,36 @@ type Set struct {
 // Table is a valid [Set] made ready for lookup. It never changes, so it may be
 // shared by everyone.
 type Table struct {
-	version  string
+	set      Set
 	methods  map[string]*Policy // "/pkg.Service/Method"
 	services map[string]*Policy // "/pkg.Service/"
 	fallback *Policy            // "*", perhaps nil
-
-	retriesOff, hedgesOff bool
+	budgets  map[string]Budget
 }
 
 // Compile validates s and makes it ready for lookup. Its error is a [Faults]
-// with everything that is wrong. The table keeps no slice of s, so the caller may
+// with everything that is wrong. The table shares nothing with s, so the caller may
 // change s afterwards.
 func (s Set) Compile() (*Table, error) {
-	t := &Table{
-		version:    s.Version,
-		methods:    make(map[string]*Policy, len(s.Rules)),
-		services:   make(map[string]*Policy),
-		retriesOff: s.RetriesOff,
-		hedgesOff:  s.HedgesOff,
-	}
 	f := &faults{list: new(Faults)}
+	f.name("version", s.Version)
+	if n := s.selectors(); n > MaxRules {
+		f.add("rules", "must be at most %d with as many methods, got %d", MaxRules, n)
+		return nil, f.err()
+	}
+	t := &Table{
+		set:      s.clone(),
+		methods:  make(map[string]*Policy, len(s.Rules)),
+		services: make(map[string]*Policy),
+	}
+	t.budgets = t.set.validateBudgets(f)
 	taken := make(map[string]int, len(s.Rules))
-	for i, r := range s.Rules {
-		at := f.below(fmt.Sprintf("rules[%d]", i))
+	for i, r := range t.set.Rules {
+		at := f.at("rules", i)
 		p := r.Policy.withDefaults()
-		p.Retry.Codes = append(p.Retry.Codes[:0:0], p.Retry.Codes...)
-		r.Policy.validate(at.below(r.Policy.label()))
+		in := at.in(".policy")
+		in.policy = r.Policy.Name
+		r.Policy.validate(in)
 		if len(r.Methods) == 0 {
 			at.add(".methods", "must name at least one method")
 		}
@@ -79,11 +94,44 @@ func (s Set) Compile() (*Table, error) {
 	return t, nil
 }
 
-func (p Policy) label() string {
-	if p.Name == "" {
-		return ".policy."
+// selectors returns how many rules s has, or methods if those are more.
+func (s Set) selectors() int {
+	n := 0
+	for _, r := range s.Rules {
+		n += len(r.Methods)
 	}
-	return fmt.Sprintf(": policy %q: ", p.Name)
+	return max(n, len(s.Rules), len(s.Budgets))
+}
+
+func (s Set) validateBudgets(f *faults) map[string]Budget {
+	byName := make(map[string]Budget, len(s.Budgets))
+	for i, b := range s.Budgets {
+		in := f.below(fmt.Sprintf("budgets[%d].", i))
+		b.validate(in)
+		if _, ok := byName[b.Name]; ok {
+			in.add("name", "%q is already defined", b.Name)
+			continue
+		}
+		byName[b.Name] = b
+	}
+	return byName
+}
+
+// clone returns a copy that shares nothing with s. Empty slices become nil.
+func (s Set) clone() Set {
+	rules := s.Rules
+	s.Rules = nil
+	for _, r := range rules {
+		r.Methods = append([]string(nil), r.Methods...)
+		r.Policy.Retry.Codes = append([]codes.Code(nil), r.Policy.Retry.Codes...)
+		s.Rules = append(s.Rules, r)
+	}
+	budgets := s.Budgets
+	s.Budgets = nil
+	for _, b := range budgets {
+		s.Budgets = append(s.Budgets, b.clone())
+	}
+	return s
 }
 
 func (t *Table) put(selector string, p *Policy) bool {
@@ -108,7 +156,7 @@ func (t *Table) put(selector string, p *Policy) bool {
 // split cuts "/pkg.Service/Method" into "/pkg.Service/" and "Method".
 func split(method string) (service, name string, ok bool) {
 	i := strings.LastIndexByte(method, '/')
-	if i < 2 || method[0] != '/' || i == len(method)-1 || strings.Contains(method[1:i], "/") || strings.ContainsAny(method, " \t\r\n") {
+	if i < 2 || method[0] != '/' || i == len(method)-1 || strings.Contains(method[1:i], "/") || strings.ContainsAny(method, " \t\r\n") || !utf8.ValidString(method) {
 		return "", "", false
 	}
 	return method[:i+1], method[i+1:], true
@@ -129,31 +177,20 @@ func (t *Table) Lookup(method string) *Policy {
 	return t.fallback
 }
 
+// Set returns the set that the table was made from. It must not be changed.
+func (t *Table) Set() Set { return t.set }
+
 // Version returns the version of the set.
-func (t *Table) Version() string { return t.version }
+func (t *Table) Version() string { return t.set.Version }
+
+// Budget returns the budget that the set defines by that name, if it does.
+func (t *Table) Budget(name string) (Budget, bool) {
+	b, ok := t.budgets[name]
+	return b, ok
+}
 
 // RetriesOff reports the set's switch of that name.
-func (t *Table) RetriesOff() bool { return t.retriesOff }
+func (t *Table) RetriesOff() bool { return t.set.RetriesOff }
 
 // HedgesOff reports the set's switch of that name.
-func (t *Table) HedgesOff() bool { return t.hedgesOff }
-
-// All returns the selectors and policies of the table, in no order. A policy
-// that several selectors share is the same pointer.
-func (t *Table) All() iter.Seq2[string, *Policy] {
-	return func(yield func(string, *Policy) bool) {
-		for m, p := range t.methods {
-			if !yield(m, p) {
-				return
-			}
-		}
-		for s, p := range t.services {
-			if !yield(s+"*", p) {
-				return
-			}
-		}
-		if t.fallback != nil {
-			yield("*", t.fallback)
-		}
-	}
-}
+func (t *Table) HedgesOff() bool { return t.set.HedgesOff }

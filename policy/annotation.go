@@ -1,0 +1,45 @@
+package policy
+
+import (
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+
+	regov1 "github.com/rego-go/rego/proto/rego/v1"
+)
+
+// FromDescriptor returns the policy that the proto files linked into the program
+// give a full method name, "/pkg.Service/Method": the option (rego.v1.method), or the
+// option (rego.v1.service) of its service. found is false if there is neither. The
+// error is a [Faults]. It is too slow for the path of a call: keep what it says.
+func FromDescriptor(method string) (p Policy, found bool, err error) {
+	name := strings.Replace(strings.TrimPrefix(method, "/"), "/", ".", 1)
+	d, _ := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(name))
+	md, ok := d.(protoreflect.MethodDescriptor)
+	if !ok {
+		return Policy{}, false, nil
+	}
+	m, ok := annotation(md, regov1.E_Method)
+	if !ok {
+		m, ok = annotation(md.Parent(), regov1.E_Service)
+	}
+	if !ok {
+		return Policy{}, false, nil
+	}
+	f := &faults{list: new(Faults), policy: m.GetName()}
+	f.unknown(m.ProtoReflect())
+	p = policyFrom(m, f)
+	p.validate(f)
+	return p.withDefaults(), true, f.err()
+}
+
+func annotation(d protoreflect.Descriptor, option protoreflect.ExtensionType) (*regov1.Policy, bool) {
+	o := d.Options()
+	if o == nil || !o.ProtoReflect().IsValid() || !proto.HasExtension(o, option) {
+		return nil, false
+	}
+	m, ok := proto.GetExtension(o, option).(*regov1.Policy)
+	return m, ok
+}

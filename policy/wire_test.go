@@ -1,0 +1,190 @@
+package policy_test
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/rego-go/rego/budget"
+	"github.com/rego-go/rego/classify"
+	"github.com/rego-go/rego/policy"
+	regov1 "github.com/rego-go/rego/proto/rego/v1"
+)
+
+// random returns a set in which every field takes every kind of value that is valid:
+// its zero, its bounds, something between.
+func random(r *rand.Rand) policy.Set {
+	flip := func() bool { return r.IntN(2) == 0 }
+	name := func() string { return []string{"", "a", "users", "ü ☃"}[r.IntN(4)] }
+	span := func(least, most time.Duration) time.Duration {
+		return []time.Duration{0, max(least, 1), least + time.Duration(r.Int64N(int64(most-least)+1)), most}[r.IntN(4)]
+	}
+	s := policy.Set{Version: name(), Revision: r.Uint64() >> r.IntN(65), RetriesOff: flip(), HedgesOff: flip()}
+	for i := range r.IntN(5) {
+		p := policy.Policy{
+			Name: name(), Idempotency: classify.Idempotency(r.IntN(4)), WaitForReady: flip(),
+			Timeout: span(0, policy.MaxDuration), Budget: name(),
+			Retry: policy.Retry{Off: flip(), MaxAttempts: r.IntN(policy.MaxAttempts + 1), Backoff: policy.Backoff{
+				Initial: span(0, policy.MaxDuration), Multiplier: []float64{0, 0.5, 1, math.Pi, policy.MaxMultiplier}[r.IntN(5)],
+				Jitter: policy.Jitter(r.IntN(4)),
+			}},
+			Hedge: policy.Hedge{Off: flip(), MinDelay: span(0, time.Hour), MaxDelay: span(2*time.Hour, 3*time.Hour)},
+		}
+		if p.Timeout == 0 || flip() {
+			p.AttemptTimeout = span(0, max(p.Timeout, 1))
+		}
+		if flip() {
+			p.Retry.Backoff.Max = max(p.Retry.Backoff.Initial, span(0, policy.MaxDuration))
+		}
+		if r.IntN(8) == 0 {
+			p.Retry.Backoff.Initial = policy.NoWait
+		}
+		switch r.IntN(4) {
+		case 0:
+			p.Hedge.MaxExtraLoad = r.Float64()
+		case 1:
+			p.Hedge.Percentile = r.Float64()
+		case 2:
+			p.Hedge.Delay = []time.Duration{policy.NoWait, 1, time.Second, policy.MaxDuration}[r.IntN(4)]
+		}
+		if flip() {
+			p.Classifier = []string{"", "mine", policy.ClassifierNone}[r.IntN(3)]
+		} else {
+			for c := codes.Canceled; c <= codes.Unauthenticated; c++ {
+				if flip() {
+					p.Retry.Codes = append(p.Retry.Codes, c)
+				}
+			}
+		}
+		rule := policy.Rule{Methods: []string{fmt.Sprintf("/a.B/M%d", i)}, Policy: p}
+		if flip() {
+			rule.Methods = append(rule.Methods, fmt.Sprintf("/a.B%d/*", i))
+		}
+		s.Rules = append(s.Rules, rule)
+	}
+	for i := range r.IntN(4) {
+		b := policy.Budget{Name: fmt.Sprint("budget ", i)}
+		switch r.IntN(4) {
+		case 0:
+			b.Ratio = &budget.RatioConfig{Ratio: r.Float64(), MinPerSecond: float64(r.IntN(3)), NoRefund: flip()}
+		case 1:
+			b.TokenBucket = &budget.TokenBucketConfig{PerSecond: 1 + r.Float64(), Burst: float64(r.IntN(9))}
+		case 2:
+			b.Throttle = &budget.ThrottleConfig{MaxTokens: float64(1 + r.IntN(1000)), TokenRatio: 0.001 + r.Float64()}
+		case 3:
+			b.Concurrency = &budget.ConcurrencyConfig{Share: r.Float64(), Min: r.IntN(10)}
+		}
+		s.Budgets = append(s.Budgets, b)
+	}
+	return s
+}
+
+// TestProtoLosesNothing: every valid set comes back from its wire form, and so does
+// every wire form that was made from one.
+func TestProtoLosesNothing(t *testing.T) {
+	t.Parallel()
+	seed := rand.Uint64()
+	r := rand.New(rand.NewPCG(seed, 1))
+	for range 2000 {
+		s := random(r)
+		_, err := s.Compile()
+		require.NoError(t, err, "seed %d: %+v", seed, s)
+		b, err := proto.Marshal(s.Proto())
+		require.NoError(t, err)
+		m := new(regov1.Set)
+		require.NoError(t, proto.Unmarshal(b, m))
+		got, err := policy.FromProto(m)
+		require.NoError(t, err)
+		require.Equal(t, s, got, "seed %d", seed)
+	}
+}
+
+func TestProtoOfDefaultIsEmpty(t *testing.T) {
+	t.Parallel()
+	assert.Zero(t, proto.Size(policy.Set{}.Proto()))
+	m := policy.Set{Rules: []policy.Rule{{Methods: []string{"*"}}}}.Proto()
+	assert.Zero(t, proto.Size(m.GetRules()[0].GetPolicy()))
+}
+
+// TestZeroSecondsMeanNoWait: where zero and absent differ, presence tells.
+func TestZeroSecondsMeanNoWait(t *testing.T) {
+	t.Parallel()
+	zero := new(durationpb.Duration)
+	s, err := policy.FromProto(&regov1.Set{Rules: []*regov1.Rule{{Policy: &regov1.Policy{
+		Timeout: zero,
+		Retry:   &regov1.Retry{Backoff: &regov1.Backoff{Initial: zero, Max: zero}},
+		Hedge:   &regov1.Hedge{Delay: zero, MinDelay: zero},
+	}}}})
+	require.NoError(t, err)
+	p := s.Rules[0].Policy
+	assert.Equal(t, policy.NoWait, p.Retry.Backoff.Initial)
+	assert.Equal(t, policy.NoWait, p.Hedge.Delay)
+	assert.Zero(t, p.Timeout)
+	assert.Zero(t, p.Retry.Backoff.Max)
+	assert.Zero(t, p.Hedge.MinDelay)
+}
+
+func TestFromProtoFaults(t *testing.T) {
+	t.Parallel()
+	in := func(p *regov1.Policy) *regov1.Set { return &regov1.Set{Rules: []*regov1.Rule{{Policy: p}}} }
+	unknown := func(m proto.Message) {
+		m.ProtoReflect().SetUnknown(protowire.AppendVarint(protowire.AppendTag(nil, 99, protowire.VarintType), 1))
+	}
+	future, deep := &regov1.Set{}, &regov1.Backoff{Multiplier: 2}
+	unknown(future)
+	unknown(deep)
+	for _, r := range []struct {
+		set  *regov1.Set
+		want string
+	}{
+		{future, `field 99 of Set is not known to this version`},
+		{in(&regov1.Policy{Retry: &regov1.Retry{Backoff: deep}}), `rules[0].policy.retry.backoff: field 99 of Backoff is not known to this version`},
+		{in(&regov1.Policy{Timeout: durationpb.New(-time.Second)}), `rules[0].policy.timeout: must be between 0 and 24h0m0s, got -1s`},
+		{in(&regov1.Policy{Name: "users", Timeout: &durationpb.Duration{Seconds: math.MaxInt64}}), `rules[0]: policy "users": timeout: must be between 0 and 24h0m0s, got 9223372036854775807 s and 0 ns`},
+		{in(&regov1.Policy{AttemptTimeout: &durationpb.Duration{Seconds: 1, Nanos: -1}}), `rules[0].policy.attempt_timeout: must be between 0 and 24h0m0s, got 1 s and -1 ns`},
+		{in(&regov1.Policy{Retry: &regov1.Retry{Backoff: &regov1.Backoff{Initial: durationpb.New(-1)}}}), `rules[0].policy.retry.backoff.initial: must be between 0 and 24h0m0s, got -1ns`}, // not NoWait
+		{in(&regov1.Policy{Hedge: &regov1.Hedge{Delay: durationpb.New(-1)}}), `rules[0].policy.hedge.delay: must be between 0 and 24h0m0s, got -1ns`},
+		{in(&regov1.Policy{Idempotency: 260}), `rules[0].policy.idempotency: unknown value 260`},
+		{in(&regov1.Policy{Retry: &regov1.Retry{Backoff: &regov1.Backoff{Jitter: 9}}}), `rules[0].policy.retry.backoff.jitter: unknown value 9`},
+		{in(&regov1.Policy{Retry: &regov1.Retry{Codes: []regov1.Code{-1}}}), `rules[0].policy.retry.codes[0]: is not an error code: -1`},
+		{&regov1.Set{Rules: make([]*regov1.Rule, policy.MaxRules+1)}, `rules: must be at most 100000 with as many methods, got 100001`},
+	} {
+		_, err := policy.FromProto(r.set)
+		require.EqualError(t, err, r.want)
+	}
+}
+
+// FuzzFromProto: whatever arrives is refused or taken, and what is taken comes back.
+func FuzzFromProto(f *testing.F) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for range 20 {
+		b, err := proto.Marshal(random(r).Proto())
+		require.NoError(f, err)
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		m := new(regov1.Set)
+		if proto.Unmarshal(b, m) != nil {
+			return
+		}
+		s, err := policy.FromProto(m)
+		if err != nil {
+			return
+		}
+		if _, err = s.Compile(); err != nil {
+			return
+		}
+		again, err := policy.FromProto(s.Proto())
+		require.NoError(t, err)
+		require.Equal(t, s, again)
+	})
+}
