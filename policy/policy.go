@@ -30,6 +30,8 @@ const (
 	MaxDuration = 24 * time.Hour
 	// MaxMultiplier bounds the growth of a backoff.
 	MaxMultiplier = 100
+	// MaxSize bounds what is parsed: files, service configs and messages, in bytes.
+	MaxSize = 16 << 20
 	// MaxNameLength bounds names and versions, in bytes.
 	MaxNameLength = 256
 )

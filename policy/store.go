@@ -1,25 +1,43 @@
 package policy
 
 import (
+	"fmt"
+	"reflect"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // Store holds the set in force and takes new ones while calls run. A set is
 // taken whole or not at all: one that has any fault is refused and the last good
-// one stays. The zero Store holds no rules. Safe for concurrent use.
+// one stays, however old it is. The zero Store holds no rules. Safe for concurrent
+// use.
 type Store struct {
 	current atomic.Pointer[Table]
 
-	mu     sync.Mutex // held while a set is checked and taken
-	guards []func(*Table) error
+	mu       sync.Mutex // held while a set is checked and taken
+	guards   []func(*Table) error
+	initial  *Table // what NewStore was given; nil if there is none
+	status   Status
+	changed  chan struct{} // closed when the status changes; nil if nobody waits
+	snapshot *snapshot     // nil if none is kept
 }
 
-// NewStore returns a store that holds s, or the faults of s.
-func NewStore(s Set) (*Store, error) {
-	st := new(Store)
-	if err := st.Update(s); err != nil {
+// StoreOption configures [NewStore].
+type StoreOption interface{ open(*Store) }
+
+// NewStore returns a store that holds s, or the faults of s. What s says is in force
+// until a source has something else, or a [Snapshot] does.
+func NewStore(s Set, opts ...StoreOption) (*Store, error) {
+	t, err := s.Compile()
+	if err != nil {
 		return nil, err
+	}
+	st := &Store{initial: t}
+	st.status.describe(t)
+	st.current.Store(t)
+	for _, o := range opts {
+		o.open(st)
 	}
 	return st, nil
 }
@@ -35,35 +53,134 @@ func (st *Store) Current() *Table {
 	return empty
 }
 
-// Update puts s in force for every call that starts from now on. If s has faults
-// it changes nothing and returns them all.
-func (st *Store) Update(s Set) error {
-	t, err := s.Compile()
-	if err != nil {
-		return err
-	}
+// Update puts s in force for every call that starts from now on, on behalf of the
+// program itself: sources have a [Source]. If s has faults, a guard refuses it or its
+// revision is lower than that in force, it changes nothing and returns why.
+func (st *Store) Update(s Set) error { return st.Source("code").Update(s) }
+
+// Guard adds a check that every set must pass from now on, and returns its error
+// for what [NewStore] was given. A set in force that a source has sent, and that
+// does not pass, is refused as if it came now: what NewStore was given takes its
+// place. So a guard fails only for what is in code. An interceptor guards its store
+// so that a set which names a budget or classifier it does not have is refused,
+// instead of failing calls; [Limits] is for guards of one's own. A guard that returns
+// an error is not added. check is called while the store is locked, so it must not
+// call methods of the store but Current.
+func (st *Store) Guard(check func(*Table) error) error {
 	st.mu.Lock()
 	defer st.mu.Unlock()
+	initial := st.initial
+	if initial == nil {
+		initial = empty
+	}
+	if err := check(initial); err != nil {
+		return err
+	}
+	st.guards = append(st.guards, check)
+	if t := st.Current(); t != initial {
+		if err := check(t); err != nil {
+			refusal := newRefusal(st.status.Source, t.set, time.Now(), err)
+			st.status = Status{Refusal: refusal, SnapshotErr: st.status.SnapshotErr, refused: true}
+			st.status.describe(initial)
+			st.current.Store(initial)
+			st.notifyLocked()
+		}
+	}
+	return nil
+}
+
+// Source is how a source of sets reports to a store. A store is meant to have one
+// source at a time: of several, whoever speaks last decides.
+type Source struct {
+	store *Store
+	name  string
+}
+
+// Source returns what a source reports to st with. name is shown in [Status].
+func (st *Store) Source(name string) *Source { return &Source{st, name} }
+
+// Update offers the set that the source has now. It returns why the set is refused,
+// and the store keeps what it has. A set that is in force already is confirmed.
+func (s *Source) Update(set Set) error {
+	t, err := set.Compile()
+	s.store.mu.Lock()
+	defer s.store.mu.Unlock()
+	if err == nil {
+		err = s.store.admissibleLocked(t)
+	}
+	if err != nil {
+		s.refuseLocked(set, err)
+		return err
+	}
+	s.takeLocked(t)
+	return nil
+}
+
+// Refuse reports that the source has something that could not even be read as a set.
+// version may be empty.
+func (s *Source) Refuse(version string, err error) {
+	s.store.mu.Lock()
+	defer s.store.mu.Unlock()
+	s.refuseLocked(Set{Version: version}, err)
+}
+
+// Lost reports that the source is out of reach: what is in force may be out of date.
+// The next Update or Refuse says that it is back.
+func (s *Source) Lost(err error) {
+	s.store.mu.Lock()
+	defer s.store.mu.Unlock()
+	st := &s.store.status
+	known := st.Lost != nil && st.Lost.Error() == err.Error()
+	st.confirm(time.Now())
+	st.Lost = err
+	if !known {
+		s.store.notifyLocked()
+	}
+}
+
+// admissibleLocked returns why a valid set may not take the place of the one in force.
+func (st *Store) admissibleLocked(t *Table) error {
+	have := st.Current().set.Revision
+	if t.set.Revision < have && t.set.Revision > 0 {
+		return Faults{{Path: "revision", Text: fmt.Sprintf("must not be below %d, which is in force, got %d", have, t.set.Revision)}}
+	}
 	for _, g := range st.guards {
 		if err := g(t); err != nil {
 			return err
 		}
 	}
-	st.current.Store(t)
 	return nil
 }
 
-// Guard adds a check that every set must pass from now on, and returns its error
-// for the set in force. An interceptor guards its store so that a set which
-// names a budget or classifier it does not have is refused, instead of failing
-// calls. A guard that refuses the set in force is not added. check is called
-// while the store is locked, so it must not call Update or Guard.
-func (st *Store) Guard(check func(*Table) error) error {
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	if err := check(st.Current()); err != nil {
-		return err
+func (s *Source) takeLocked(t *Table) {
+	st, now := s.store, time.Now()
+	before := st.status
+	same := st.current.Load() != nil && reflect.DeepEqual(st.Current().set, t.set)
+	next := Status{Source: s.name, Accepted: now, Confirmed: now, SnapshotErr: before.SnapshotErr, known: true}
+	next.describe(t)
+	if same && before.known {
+		next.Accepted = before.Accepted
 	}
-	st.guards = append(st.guards, check)
-	return nil
+	st.status = next
+	if !same {
+		st.current.Store(t)
+	}
+	if !same || before.State() != StateCurrent || before.Source != s.name {
+		st.notifyLocked()
+	}
+	if !same || !before.known {
+		st.saveLocked(t)
+	}
+}
+
+func (s *Source) refuseLocked(set Set, err error) {
+	st := &s.store.status
+	now := time.Now()
+	st.confirm(now)
+	again := st.State() == StateRefused && st.Refusal.Version == set.Version && st.Refusal.Err.Error() == err.Error()
+	st.Refusal = newRefusal(s.name, set, now, err)
+	st.Lost, st.refused = nil, true
+	if !again {
+		s.store.notifyLocked()
+	}
 }
