@@ -58,7 +58,7 @@ func (s *snapshot) open(st *Store) {
 	}
 	accepted := m.GetAccepted().AsTime()
 	st.status = Status{Source: snapshotSource, Accepted: accepted, Confirmed: accepted, known: true, kept: true}
-	st.status.describe(t)
+	describe(&st.status, t)
 	st.current.Store(t)
 }
 

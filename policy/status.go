@@ -95,10 +95,10 @@ func (s Status) Age(now time.Time) time.Duration {
 	return max(now.Sub(s.Confirmed), 0)
 }
 
-func (s *Status) describe(t *Table) { s.Version, s.Revision = t.set.Version, t.set.Revision }
+func describe(s *Status, t *Table) { s.Version, s.Revision = t.set.Version, t.set.Revision }
 
 // confirm notes that until now the set in force was the newest, if it was.
-func (s *Status) confirm(now time.Time) {
+func confirm(s *Status, now time.Time) {
 	if s.State() == StateCurrent {
 		s.Confirmed = now
 	}

@@ -34,7 +34,7 @@ func NewStore(s Set, opts ...StoreOption) (*Store, error) {
 		return nil, err
 	}
 	st := &Store{initial: t}
-	st.status.describe(t)
+	describe(&st.status, t)
 	st.current.Store(t)
 	for _, o := range opts {
 		o.open(st)
@@ -81,7 +81,7 @@ func (st *Store) Guard(check func(*Table) error) error {
 		if err := check(t); err != nil {
 			refusal := newRefusal(st.status.Source, t.set, time.Now(), err)
 			st.status = Status{Refusal: refusal, SnapshotErr: st.status.SnapshotErr, refused: true}
-			st.status.describe(initial)
+			describe(&st.status, initial)
 			st.current.Store(initial)
 			st.notifyLocked()
 		}
@@ -131,7 +131,7 @@ func (s *Source) Lost(err error) {
 	defer s.store.mu.Unlock()
 	st := &s.store.status
 	known := st.Lost != nil && st.Lost.Error() == err.Error()
-	st.confirm(time.Now())
+	confirm(st, time.Now())
 	st.Lost = err
 	if !known {
 		s.store.notifyLocked()
@@ -157,7 +157,7 @@ func (s *Source) takeLocked(t *Table) {
 	before := st.status
 	same := st.current.Load() != nil && reflect.DeepEqual(st.Current().set, t.set)
 	next := Status{Source: s.name, Accepted: now, Confirmed: now, SnapshotErr: before.SnapshotErr, known: true}
-	next.describe(t)
+	describe(&next, t)
 	if same && before.known {
 		next.Accepted = before.Accepted
 	}
@@ -176,7 +176,7 @@ func (s *Source) takeLocked(t *Table) {
 func (s *Source) refuseLocked(set Set, err error) {
 	st := &s.store.status
 	now := time.Now()
-	st.confirm(now)
+	confirm(st, now)
 	again := st.State() == StateRefused && st.Refusal.Version == set.Version && st.Refusal.Err.Error() == err.Error()
 	st.Refusal = newRefusal(s.name, set, now, err)
 	st.Lost, st.refused = nil, true

@@ -1,0 +1,208 @@
+package policy_test
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"os"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/rego-go/rego/policy"
+	regov1 "github.com/rego-go/rego/proto/rego/v1"
+)
+
+func withSnapshot(t *testing.T, path string) *policy.Store {
+	t.Helper()
+	st, err := policy.NewStore(version("built in"), policy.Snapshot(path))
+	require.NoError(t, err)
+	return st
+}
+
+// TestSnapshotOutlivesProcess: a store that starts while its source is out of reach
+// has what the one before it had.
+func TestSnapshotOutlivesProcess(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		path := filepath.Join(dir, "policies")
+		st := withSnapshot(t, path)
+		assert.Equal(t, policy.Status{Version: "built in"}, st.Status(), "no file is no fault")
+
+		s := version("1")
+		s.Revision = 7
+		require.NoError(t, st.Source("control plane").Update(s))
+		synctest.Wait()
+		taken := time.Now()
+		time.Sleep(time.Hour)
+
+		st = withSnapshot(t, path)
+		status := st.Status()
+		assert.Equal(t, "1", st.Current().Version())
+		assert.Equal(t, "1", found(st.Current(), "/a.B/C"))
+		assert.Equal(t, policy.StateStale, status.State())
+		assert.Equal(t, "snapshot", status.Source)
+		assert.Equal(t, uint64(7), status.Revision)
+		assert.True(t, taken.Equal(status.Accepted))
+		assert.Equal(t, time.Hour, status.Age(time.Now()))
+		s.Revision, s.Version = 6, "0"
+		require.Error(t, st.Source("a lagging replica").Update(s))
+		assert.Equal(t, policy.StateRefused, st.Status().State())
+		s.Revision, s.Version = 7, "1"
+		require.NoError(t, st.Source("control plane").Update(s))
+		assert.Equal(t, policy.StateCurrent, st.Status().State())
+		assert.True(t, taken.Equal(st.Status().Accepted), "it is the same set")
+
+		require.Error(t, st.Update(broken("2")))
+		require.NoError(t, st.Update(policy.Set{Version: "3"}))
+		require.NoError(t, st.Update(policy.Set{Version: "4"}))
+		synctest.Wait()
+		assert.Equal(t, "4", withSnapshot(t, path).Current().Version())
+		files, err := os.ReadDir(dir)
+		require.NoError(t, err)
+		assert.Len(t, files, 1, "nothing else is left behind")
+		info, err := files[0].Info()
+		require.NoError(t, err)
+		assert.Equal(t, os.FileMode(0o600), info.Mode().Perm())
+	})
+}
+
+// snapshotOf returns the file of a snapshot.
+func snapshotOf(t *testing.T, s policy.Set) []byte {
+	t.Helper()
+	var b []byte
+	path := filepath.Join(t.TempDir(), "s")
+	synctest.Test(t, func(t *testing.T) {
+		require.NoError(t, withSnapshot(t, path).Update(s))
+		synctest.Wait()
+		var err error
+		b, err = os.ReadFile(path)
+		require.NoError(t, err)
+	})
+	return b
+}
+
+// sealed returns a file with a good checksum around a payload.
+func sealed(payload []byte) []byte {
+	sum := sha256.Sum256(payload)
+	return bytes.Join([][]byte{[]byte("rego snapshot 1\n"), sum[:], payload}, nil)
+}
+
+// TestBadSnapshots: reported and ignored, whatever is wrong with them, and replaced.
+func TestBadSnapshots(t *testing.T) {
+	t.Parallel()
+	good := snapshotOf(t, version("1"))
+	marshal := func(m *regov1.Snapshot) []byte {
+		b, err := proto.Marshal(m)
+		require.NoError(t, err)
+		return b
+	}
+	require.Equal(t, good[:48], sealed(good[48:])[:48], "the format")
+	for name, r := range map[string]struct {
+		file []byte
+		want string
+	}{
+		"empty":         {nil, "is not a snapshot"},
+		"something":     {[]byte("rules: []\n"), "is not a snapshot"},
+		"next format":   {append([]byte("rego snapshot 2\n"), good[16:]...), "is not a snapshot"},
+		"only the name": {good[:16], "is truncated"},
+		"huge":          {make([]byte, policy.MaxSize+10_000), "has more than 16781312 bytes"},
+		"no message":    {sealed([]byte{0xff}), "cannot parse"},
+		"unknown field": {sealed([]byte{0x0a, 0x03, 0x98, 0x06, 0x01}), "field 99 of Set is not known to this version"},
+		"invalid set":   {sealed(marshal(&regov1.Snapshot{Set: broken("2").Proto()})), "must be between 0 and 24h0m0s"},
+	} {
+		path := filepath.Join(t.TempDir(), "s")
+		require.NoError(t, os.WriteFile(path, r.file, 0o600))
+		st := withSnapshot(t, path)
+		require.ErrorContains(t, st.Status().SnapshotErr, path, name)
+		require.ErrorContains(t, st.Status().SnapshotErr, r.want, name)
+		assert.Equal(t, "built in", st.Current().Version(), name)
+		assert.Equal(t, policy.StateInitial, st.Status().State(), name)
+		synctest.Test(t, func(t *testing.T) {
+			st := withSnapshot(t, path)
+			require.NoError(t, st.Update(version("2")))
+			synctest.Wait()
+			require.NoError(t, st.Status().SnapshotErr, name)
+			assert.Equal(t, "2", withSnapshot(t, path).Current().Version(), name)
+		})
+	}
+
+	path := filepath.Join(t.TempDir(), "s")
+	for i := range good { // every byte, and every length
+		bad := bytes.Clone(good)
+		bad[i] ^= 0x10
+		for _, b := range [][]byte{bad, good[:i]} {
+			require.NoError(t, os.WriteFile(path, b, 0o600))
+			st := withSnapshot(t, path)
+			require.Error(t, st.Status().SnapshotErr, "%d", i)
+			require.Equal(t, "built in", st.Current().Version(), "%d", i)
+		}
+	}
+}
+
+// TestSnapshotCannotBeWritten: the set is in force all the same.
+func TestSnapshotCannotBeWritten(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		dir := filepath.Join(t.TempDir(), "later")
+		st := withSnapshot(t, filepath.Join(dir, "s"))
+		require.NoError(t, st.Update(version("1")))
+		assert.Equal(t, "1", st.Current().Version())
+		changed := st.Changed()
+		synctest.Wait()
+		require.ErrorIs(t, st.Status().SnapshotErr, os.ErrNotExist)
+		assert.True(t, closed(changed))
+		assert.Equal(t, policy.StateCurrent, st.Status().State())
+
+		require.NoError(t, os.Mkdir(dir, 0o700))
+		require.NoError(t, st.Update(version("2")))
+		synctest.Wait()
+		require.NoError(t, st.Status().SnapshotErr)
+
+		require.NoError(t, os.Remove(filepath.Join(dir, "s")))
+		require.NoError(t, os.MkdirAll(filepath.Join(dir, "s", "in the way"), 0o700))
+		require.NoError(t, st.Update(version("3")))
+		synctest.Wait()
+		require.Error(t, st.Status().SnapshotErr)
+		files, err := os.ReadDir(dir)
+		require.NoError(t, err)
+		assert.Len(t, files, 1, "nothing is left behind")
+	})
+}
+
+// TestSnapshotGuarded: a snapshot that names what the program no longer has does not
+// keep it from starting.
+func TestSnapshotGuarded(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "s")
+	require.NoError(t, os.WriteFile(path, snapshotOf(t, version("bad")), 0o600))
+	st := withSnapshot(t, path)
+	require.NoError(t, st.Guard(func(t *policy.Table) error {
+		if t.Version() == "bad" {
+			return os.ErrInvalid
+		}
+		return nil
+	}))
+	assert.Equal(t, "built in", st.Current().Version())
+	assert.Equal(t, "snapshot", st.Status().Refusal.Source)
+}
+
+// FuzzSnapshot: whatever is in the file, a store starts.
+func FuzzSnapshot(f *testing.F) {
+	f.Add([]byte("rego snapshot 1\n"), false)
+	f.Add([]byte{0x0a, 0x03, 0x98, 0x06, 0x01}, true)
+	path := filepath.Join(f.TempDir(), "s")
+	f.Fuzz(func(t *testing.T, b []byte, seal bool) {
+		if seal {
+			b = sealed(b)
+		}
+		require.NoError(t, os.WriteFile(path, b, 0o600))
+		st := withSnapshot(t, path)
+		require.Equal(t, st.Status().SnapshotErr != nil, st.Current().Version() == "built in" && st.Status().State() == policy.StateInitial)
+	})
+}
