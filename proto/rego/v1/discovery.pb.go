@@ -446,8 +446,7 @@ type Client struct {
 	State ClientState `protobuf:"varint,6,opt,name=state,proto3,enum=rego.v1.ClientState" json:"state,omitempty"`
 	// Refusal is the last one; absent if there was none.
 	Refusal *Refusal `protobuf:"bytes,7,opt,name=refusal,proto3" json:"refusal,omitempty"`
-	// Pending is how long the newest set has been waiting for the client's answer;
-	// absent if nothing is waiting.
+	// Pending is for how long the client has owed an answer; absent if it owes none.
 	Pending       *durationpb.Duration `protobuf:"bytes,8,opt,name=pending,proto3" json:"pending,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
