@@ -2,7 +2,10 @@ package interceptor
 
 import (
 	"context"
+	"fmt"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
@@ -79,6 +82,48 @@ func BenchmarkFirstAttemptSucceeds(b *testing.B) {
 			_ = unary(context.Background(), benchMethod, nil, nil, nil, fakeOK)
 		}
 	})
+}
+
+// BenchmarkDynamicPolicy is the same with the policy from a store: of ten thousand
+// rules, and changed ten times a second.
+func BenchmarkDynamicPolicy(b *testing.B) {
+	set := policy.Set{Rules: []policy.Rule{{Methods: []string{benchMethod}, Policy: idempotentNow}}}
+	for i := range 9_999 {
+		set.Rules = append(set.Rules, policy.Rule{Methods: []string{fmt.Sprintf("/company.team.v1.Service/Method%d", i)}})
+	}
+	for _, changing := range []bool{false, true} {
+		b.Run(fmt.Sprintf("changing=%v", changing), func(b *testing.B) {
+			st, err := policy.NewStore(set)
+			require.NoError(b, err)
+			unary := newBench(b, WithPolicies(st))
+			stop := make(chan struct{})
+			var updating sync.WaitGroup
+			if changing {
+				updating.Go(func() {
+					small := policy.Set{Rules: set.Rules[:1]}
+					for i := 0; ; i++ {
+						select {
+						case <-stop:
+							return
+						case <-time.After(100 * time.Millisecond):
+							small.Version = fmt.Sprint(i)
+							_ = st.Update(small)
+						}
+					}
+				})
+			}
+			b.ReportAllocs()
+			b.ResetTimer()
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					_ = unary(context.Background(), benchMethod, nil, nil, nil, fakeOK)
+				}
+			})
+			b.StopTimer()
+			close(stop)
+			updating.Wait()
+		})
+	}
 }
 
 func BenchmarkTwoFailuresThenSuccess(b *testing.B) {
