@@ -1,0 +1,306 @@
+package policy
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/rego-go/rego/budget"
+	"github.com/rego-go/rego/classify"
+)
+
+// Names that [FromServiceConfig] gives, besides methodConfig[2] and the like: each
+// policy is called by where it stands in the config.
+const (
+	// NoRetries is the policy of methods that the config does not cover.
+	NoRetries = "no retries"
+	// RetryThrottling is the budget that the config's retryThrottling is.
+	RetryThrottling = "retryThrottling"
+)
+
+// grpcMaxAttempts is what a greater maxAttempts counts as (gRFC A6).
+const grpcMaxAttempts = 5
+
+// FromServiceConfig returns the set that means what a gRPC service config in JSON means
+// (gRFC A6; grpc's service_config.proto):
+//
+//   - retryPolicy: Retry with the codes that it lists and proportional jitter.
+//   - hedgingPolicy: Hedge.Delay, which is NoWait if hedgingDelay is zero or absent. Its
+//     nonFatalStatusCodes become Retry.Codes, and Classifier is ClassifierNone without
+//     any. Retry is off, and Idempotency is Idempotent: who asks for copies says so.
+//     grpc-go ignores hedgingPolicy, rego does not.
+//   - neither: one attempt. So it is for methods that the config does not cover, by the
+//     policy NoRetries for every method, unless the config has a default (name: [{}]).
+//     Policies in proto files have no effect beside it.
+//   - maxAttempts above 5: 5, with a warning.
+//   - timeout and waitForReady: Timeout and WaitForReady.
+//   - retryThrottling: the budget RetryThrottling, which every policy names.
+//
+// What rego does in addition it does here, too: without retryThrottling extra attempts
+// are taken from the target's shared budget, and RESOURCE_EXHAUSTED is retried after a
+// second at least.
+//
+// Keys match whatever their case and null counts as absent, as in grpc-go. What it
+// refuses is an error. So are a key given twice, retryPolicy and hedgingPolicy in one
+// methodConfig, and what no policy can say: a wait before a retry or a hedge of more
+// than MaxDuration, a backoffMultiplier above MaxMultiplier if it makes a difference, a
+// maxTokens or tokenRatio below 0.001, where A6 has no decimals. The error is a [Faults]
+// with every fault, by its path in the config and its place; the set is then empty.
+//
+// The warnings say what does not show in the set: unknown keys; names that no method can
+// have, and a methodConfig without names; loadBalancingConfig, loadBalancingPolicy,
+// healthCheckConfig, maxRequestMessageBytes and maxResponseMessageBytes, which are for
+// gRPC and are not looked at; OK among codes; and a timeout that rego cannot say, so
+// that there is none: zero, with which gRPC fails every call, below zero, which grpc-go
+// ignores, or above MaxDuration.
+//
+// Of faults, and of warnings, a hundred are listed, and then one that says there is more.
+func FromServiceConfig(data []byte) (s Set, warnings []Fault, err error) {
+	if len(data) > MaxSize {
+		return Set{}, nil, Faults{{Text: fmt.Sprintf("must have at most %d bytes, got %d", MaxSize, len(data))}}
+	}
+	im := &importer{document: data, named: make(map[string]string)}
+	if err := json.Unmarshal(data, new(json.RawMessage)); err != nil {
+		im.syntax(err)
+		return Set{}, nil, im.errs
+	}
+	begin := len(data) - len(bytes.TrimLeft(data, space))
+	im.config(value{at: begin, from: begin, raw: strings.Trim(string(data), space)})
+	if len(im.errs) > 0 {
+		return Set{}, im.warnings, im.errs
+	}
+	if _, err := im.set.Compile(); err != nil { // each rule is valid, but they may be too many
+		return Set{}, im.warnings, err
+	}
+	return im.set, im.warnings, nil
+}
+
+type importer struct {
+	document []byte
+	set      Set
+	named    map[string]string // "/service/method": path of the name
+	warnings Faults
+	errs     Faults
+}
+
+func (im *importer) config(v value) {
+	f, _ := im.fields(v, "methodConfig", "retryThrottling", "loadBalancingPolicy", "loadBalancingConfig", "healthCheckConfig")
+	im.leave(f, "loadBalancingPolicy", "loadBalancingConfig", "healthCheckConfig")
+	for i, m := range im.elements(f["methodConfig"]) {
+		if i >= MaxRules || len(im.named) > MaxRules {
+			im.bad(f["methodConfig"], "must have at most %d entries and as many names", MaxRules)
+			break
+		}
+		im.methodConfig(m)
+	}
+	if _, ok := im.named["//"]; !ok {
+		im.set.Rules = append(im.set.Rules, Rule{Methods: []string{"*"}, Policy: Policy{Name: NoRetries, Retry: Retry{MaxAttempts: 1}}})
+	}
+	if v := f["retryThrottling"]; v.given() {
+		im.throttling(v)
+	}
+}
+
+func (im *importer) methodConfig(v value) {
+	f, ok := im.fields(v, "name", "timeout", "waitForReady", "retryPolicy", "hedgingPolicy", "maxRequestMessageBytes", "maxResponseMessageBytes")
+	if !ok {
+		return
+	}
+	im.leave(f, "maxRequestMessageBytes", "maxResponseMessageBytes")
+	names := f["name"]
+	if !names.given() {
+		im.warn(v, "has no names, and applies to no method")
+		return
+	}
+	r := Rule{Methods: im.selectors(names), Policy: Policy{Name: v.path, Timeout: im.timeout(f["timeout"])}}
+	p := &r.Policy
+	im.optional(f["waitForReady"], &p.WaitForReady, "true or false")
+	switch retry, hedging := f["retryPolicy"], f["hedgingPolicy"]; {
+	case retry.given() && hedging.given():
+		im.bad(hedging, "must not stand beside retryPolicy (gRFC A6)")
+	case retry.given():
+		p.Retry = im.retryPolicy(retry)
+	case hedging.given():
+		im.hedgingPolicy(hedging, p)
+	default:
+		p.Retry.MaxAttempts = 1
+	}
+	switch {
+	case names.empty():
+		im.warn(v, "has no names, and applies to no method")
+	case len(r.Methods) > 0:
+		im.set.Rules = append(im.set.Rules, r)
+	}
+}
+
+func (im *importer) selectors(names value) (list []string) {
+	for i, n := range im.elements(names) {
+		if i == MaxRules {
+			im.bad(names, "must have at most %d entries", MaxRules)
+			break
+		}
+		if s := im.selector(n); s != "" {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
+// selector returns what a name is in a rule, empty if it is nothing there.
+func (im *importer) selector(v value) string {
+	var service, method string
+	f, ok := im.fields(v, "service", "method")
+	ok = im.optional(f["service"], &service, "a string") && ok
+	ok = im.optional(f["method"], &method, "a string") && ok
+	path := "/" + service + "/" + method
+	switch before, taken := im.named[path]; {
+	case !ok:
+		return ""
+	case service == "" && method != "":
+		im.bad(v, "must name the service of method %s", quote(method))
+		return ""
+	case taken:
+		im.bad(v, "is the same as %s", before)
+		return ""
+	}
+	im.named[path] = v.path
+	switch {
+	case service == "":
+		return "*"
+	case !isService(service):
+		im.warn(f["service"], "is not the full name of a service, and has no effect: %s", quote(service))
+		return ""
+	case method == "":
+		return path + "*"
+	case !isMethod(method):
+		im.warn(f["method"], "is not the name of a method, and has no effect: %s", quote(method))
+		return ""
+	}
+	return path
+}
+
+func isService(s string) bool {
+	_, _, ok := split("/" + s + "/M")
+	return ok && !strings.Contains(s, "*")
+}
+
+func isMethod(s string) bool {
+	service, _, ok := split("/S/" + s)
+	return ok && service == "/S/" && !strings.Contains(s, "*")
+}
+
+func (im *importer) timeout(v value) time.Duration {
+	if !v.given() {
+		return 0
+	}
+	d, ok := im.duration(v)
+	switch {
+	case !ok:
+		return 0
+	case d < 0:
+		im.warn(v, "is below zero, which grpc-go ignores: there is no timeout")
+		return 0
+	case d == 0:
+		im.warn(v, "is zero, with which gRPC fails every call, and is not taken over: there is no timeout")
+		return 0
+	case d > MaxDuration:
+		im.warn(v, "is above %v, and is not taken over: there is no timeout", MaxDuration)
+		return 0
+	}
+	return d
+}
+
+func (im *importer) retryPolicy(v value) Retry {
+	f, ok := im.fields(v, "maxAttempts", "initialBackoff", "maxBackoff", "backoffMultiplier", "retryableStatusCodes")
+	if !ok {
+		return Retry{}
+	}
+	r := Retry{MaxAttempts: im.attempts(f["maxAttempts"])}
+	initial, most := im.backoff(f["initialBackoff"]), im.backoff(f["maxBackoff"])
+	multiplier := im.above(f["backoffMultiplier"], 0)
+	list := f["retryableStatusCodes"]
+	r.Codes = im.codes(list)
+	if !list.given() || list.empty() {
+		im.bad(list, "must have at least one code")
+	}
+	if r.MaxAttempts == 0 || initial == 0 || most == 0 || multiplier == 0 {
+		return Retry{}
+	}
+	if len(r.Codes) == 0 { // there was OK alone, and no codes would mean classify.GRPC
+		return Retry{MaxAttempts: 1}
+	}
+	if r.Backoff, ok = sameWaits(initial, most, multiplier, r.MaxAttempts-1); !ok {
+		im.bad(v, "has waits that no policy can have: they are at most %v, backoffMultiplier at most %d, and if it is below 1 initialBackoff must not exceed maxBackoff", MaxDuration, MaxMultiplier)
+	}
+	return r
+}
+
+// sameWaits returns a backoff whose first n waits are min(initial·multiplier^n, most),
+// as it is given if a policy can have it.
+func sameWaits(initial, most time.Duration, multiplier float64, n int) (Backoff, bool) {
+	for _, m := range []float64{min(multiplier, MaxMultiplier), 1} {
+		b := Backoff{Initial: min(initial, most, MaxDuration), Multiplier: m, Max: min(most, MaxDuration), Jitter: JitterNone}
+		same := true
+		for i := range n {
+			wait := min(float64(initial)*math.Pow(multiplier, float64(i)), float64(most))
+			same = same && wait <= float64(MaxDuration) && b.Delay(i, nil) == time.Duration(wait)
+		}
+		if same {
+			b.Jitter = JitterProportional
+			return b, true
+		}
+	}
+	return Backoff{}, false
+}
+
+func (im *importer) hedgingPolicy(v value, p *Policy) {
+	f, ok := im.fields(v, "maxAttempts", "hedgingDelay", "nonFatalStatusCodes")
+	if !ok {
+		return
+	}
+	p.Idempotency = classify.Idempotent
+	p.Retry = Retry{Off: true, MaxAttempts: im.attempts(f["maxAttempts"]), Codes: im.codes(f["nonFatalStatusCodes"])}
+	if len(p.Retry.Codes) == 0 {
+		p.Classifier = ClassifierNone
+	}
+	p.Hedge.Delay = NoWait
+	if d := f["hedgingDelay"]; d.given() {
+		switch delay, ok := im.duration(d); {
+		case !ok:
+		case delay < 0 || delay > MaxDuration:
+			im.bad(d, "must be between 0 and %v, got %s", MaxDuration, d)
+		case delay > 0:
+			p.Hedge.Delay = delay
+		}
+	}
+}
+
+// throttling defines a budget, and has every policy name it.
+func (im *importer) throttling(v value) {
+	f, ok := im.fields(v, "maxTokens", "tokenRatio")
+	if !ok {
+		return
+	}
+	tokens, ratio := im.above(f["maxTokens"], 0.001), im.above(f["tokenRatio"], 0.001)
+	if tokens > 1000 {
+		im.bad(f["maxTokens"], "must be at most 1000, got %v", tokens)
+	}
+	// More than there can be is as good as all there can be.
+	ratio = min(ratio, 1000)
+	im.set.Budgets = []Budget{{Name: RetryThrottling, Throttle: &budget.ThrottleConfig{MaxTokens: tokens, TokenRatio: ratio}}}
+	for i := range im.set.Rules {
+		im.set.Rules[i].Policy.Budget = RetryThrottling
+	}
+}
+
+func (im *importer) syntax(err error) {
+	at := len(im.document)
+	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
+		at = max(int(syntax.Offset)-1, 0)
+	}
+	im.bad(value{at: at}, "%s", strings.TrimPrefix(err.Error(), "json: "))
+}
