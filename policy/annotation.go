@@ -29,7 +29,6 @@ func FromDescriptor(method string) (p Policy, found bool, err error) {
 		return Policy{}, false, nil
 	}
 	f := &faults{list: new(Faults), policy: m.GetName()}
-	f.unknown(m.ProtoReflect())
 	p = policyFrom(m, f)
 	p.validate(f)
 	return p.withDefaults(), true, f.err()

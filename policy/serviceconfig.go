@@ -36,15 +36,16 @@ const grpcMaxAttempts = 5
 //   - neither: one attempt. So it is for methods that the config does not cover, by the
 //     policy NoRetries for every method, unless the config has a default (name: [{}]).
 //     Policies in proto files have no effect beside it.
-//   - maxAttempts above 5: 5, with a warning.
+//   - maxAttempts above 5: 5, with a warning. So it is if retryPolicy has none, and a
+//     retryPolicy without codes retries nothing: gRPC refuses both, but configs that are
+//     published for client generators have them (AIP-4221).
 //   - timeout and waitForReady: Timeout and WaitForReady.
 //   - retryThrottling: the budget RetryThrottling, which every policy names.
 //
 // What rego does in addition it does here, too: without retryThrottling extra attempts
-// are taken from the target's shared budget, and RESOURCE_EXHAUSTED is retried after a
-// second at least.
+// are taken from the target's shared budget.
 //
-// Keys match whatever their case and null counts as absent, as in grpc-go. What it
+// Keys match whatever their case and null counts as absent, as in grpc-go. What else it
 // refuses is an error. So are a key given twice, retryPolicy and hedgingPolicy in one
 // methodConfig, and what no policy can say: a wait before a retry or a hedge of more
 // than MaxDuration, a backoffMultiplier above MaxMultiplier if it makes a difference, a
@@ -219,18 +220,24 @@ func (im *importer) retryPolicy(v value) Retry {
 	if !ok {
 		return Retry{}
 	}
-	r := Retry{MaxAttempts: im.attempts(f["maxAttempts"])}
+	var r Retry
+	if v := f["maxAttempts"]; v.given() {
+		r.MaxAttempts = im.attempts(v)
+	} else {
+		im.warn(v, "is missing, and counts as %d; gRPC refuses such a config", grpcMaxAttempts)
+		r.MaxAttempts = grpcMaxAttempts
+	}
 	initial, most := im.backoff(f["initialBackoff"]), im.backoff(f["maxBackoff"])
 	multiplier := im.above(f["backoffMultiplier"], 0)
 	list := f["retryableStatusCodes"]
 	r.Codes = im.codes(list)
 	if !list.given() || list.empty() {
-		im.bad(list, "must have at least one code")
+		im.warn(list, "has no code, so nothing is retried; gRPC refuses such a config")
 	}
 	if r.MaxAttempts == 0 || initial == 0 || most == 0 || multiplier == 0 {
 		return Retry{}
 	}
-	if len(r.Codes) == 0 { // there was OK alone, and no codes would mean classify.GRPC
+	if len(r.Codes) == 0 { // which would mean classify.GRPC
 		return Retry{MaxAttempts: 1}
 	}
 	if r.Backoff, ok = sameWaits(initial, most, multiplier, r.MaxAttempts-1); !ok {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/rego-go/rego/budget"
 	"github.com/rego-go/rego/classify"
+	"github.com/rego-go/rego/internal/testpolicy"
 	"github.com/rego-go/rego/policy"
 )
 
@@ -269,7 +270,7 @@ func TestServiceConfigOfAnySet(t *testing.T) {
 	seed := rand.Uint64()
 	r := rand.New(rand.NewPCG(seed, 1))
 	for range 500 {
-		s := random(r)
+		s := testpolicy.Random(r)
 		data, missing, err := s.ServiceConfig()
 		require.NoError(t, err, "seed %d", seed)
 		conn, err := dial(data)

@@ -197,11 +197,10 @@ func TestServiceConfigFaults(t *testing.T) {
 		{entry(`"retryPolicy": {}, "hedgingPolicy": {}`), []string{hedging + `: must not stand beside retryPolicy (gRFC A6)`}},
 		{entry(`"retryPolicy": []`), []string{in + `: must be an object, got an array`}},
 		{entry(`"retryPolicy": {}`), []string{
-			in + `.maxAttempts: ` + required, in + `.initialBackoff: ` + required, in + `.maxBackoff: ` + required,
-			in + `.backoffMultiplier: ` + required, in + `.retryableStatusCodes: must have at least one code`,
+			in + `.initialBackoff: ` + required, in + `.maxBackoff: ` + required,
+			in + `.backoffMultiplier: ` + required,
 		}},
 		{retry(`"maxAttempts": 1`), []string{in + `.maxAttempts: must be at least 2, got 1`}},
-		{retry(`"maxAttempts": null`), []string{in + `.maxAttempts: ` + required}},
 		{retry(`"maxAttempts": "3"`), []string{in + `.maxAttempts: must be a whole number, got "3"`}},
 		{retry(`"maxAttempts": 3.0`), []string{in + `.maxAttempts: must be a whole number, got 3.0`}},
 		{retry(`"initialBackoff": "0s"`), []string{in + `.initialBackoff: must be above 0, got "0s"`}},
@@ -209,7 +208,6 @@ func TestServiceConfigFaults(t *testing.T) {
 		{retry(`"backoffMultiplier": 0`), []string{in + `.backoffMultiplier: must be above 0, got 0`}},
 		{retry(`"backoffMultiplier": "2"`), []string{in + `.backoffMultiplier: must be a number, got "2"`}},
 		{retry(`"backoffMultiplier": 1e400`), []string{in + `.backoffMultiplier: must be a number, got 1e400`}},
-		{retry(`"retryableStatusCodes": []`), []string{in + `.retryableStatusCodes: must have at least one code`}},
 		{retry(`"retryableStatusCodes": "UNAVAILABLE"`), []string{in + `.retryableStatusCodes: must be an array, got "UNAVAILABLE"`}},
 		{retry(`"retryableStatusCodes": ["unavailable", 17, "CANCELED", {}]`), []string{
 			in + `.retryableStatusCodes[0]: ` + code + `"unavailable"`, in + `.retryableStatusCodes[1]: ` + code + `17`,

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -120,7 +121,7 @@ func (s Set) validateBudgets(f *faults) map[string]Budget {
 // clone returns a copy that shares nothing with s. Empty slices become nil.
 func (s Set) clone() Set {
 	rules := s.Rules
-	s.Rules = nil
+	s.Rules = slices.Grow([]Rule(nil), len(rules))
 	for _, r := range rules {
 		r.Methods = append([]string(nil), r.Methods...)
 		r.Policy.Retry.Codes = append([]codes.Code(nil), r.Policy.Retry.Codes...)

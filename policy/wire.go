@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -129,21 +130,25 @@ func FromProto(m *regov1.Set) (Set, error) {
 		f.add("rules", "must be at most %d with as many methods, got %d", MaxRules, n)
 		return Set{}, f.err()
 	}
+	s.Rules = slices.Grow(s.Rules, len(m.GetRules()))
 	for i, r := range m.GetRules() {
-		in := f.below(fmt.Sprintf("rules[%d].policy.", i))
+		at := f.at("rules", i)
+		at.unknown(r.ProtoReflect())
+		in := at.in(".policy")
 		in.policy = r.GetPolicy().GetName()
 		s.Rules = append(s.Rules, Rule{
 			Methods: append([]string(nil), r.GetMethods()...),
 			Policy:  policyFrom(r.GetPolicy(), in),
 		})
 	}
-	for _, b := range m.GetBudgets() {
-		s.Budgets = append(s.Budgets, budgetFrom(b))
+	for i, b := range m.GetBudgets() {
+		s.Budgets = append(s.Budgets, budgetFrom(b, f.below(fmt.Sprintf("budgets[%d].", i))))
 	}
 	return s, f.err()
 }
 
 func policyFrom(m *regov1.Policy, f *faults) Policy {
+	f.unknown(m.ProtoReflect())
 	return Policy{
 		Name:           m.GetName(),
 		Idempotency:    classify.Idempotency(f.enum("idempotency", m.GetIdempotency())),
@@ -158,9 +163,11 @@ func policyFrom(m *regov1.Policy, f *faults) Policy {
 }
 
 func retryFrom(m *regov1.Retry, f *faults) Retry {
+	f.unknown(m.ProtoReflect())
 	r := Retry{Off: m.GetOff(), MaxAttempts: int(m.GetMaxAttempts())}
 	if b := m.GetBackoff(); b != nil {
 		in := f.in("backoff")
+		in.unknown(b.ProtoReflect())
 		r.Backoff = Backoff{
 			Initial:    in.waitFrom("initial", b.GetInitial()),
 			Multiplier: b.GetMultiplier(),
@@ -180,6 +187,7 @@ func retryFrom(m *regov1.Retry, f *faults) Retry {
 }
 
 func hedgeFrom(m *regov1.Hedge, f *faults) Hedge {
+	f.unknown(m.ProtoReflect())
 	return Hedge{
 		Off:          m.GetOff(),
 		MaxExtraLoad: m.GetMaxExtraLoad(),
@@ -190,16 +198,21 @@ func hedgeFrom(m *regov1.Hedge, f *faults) Hedge {
 	}
 }
 
-func budgetFrom(m *regov1.Budget) Budget {
+func budgetFrom(m *regov1.Budget, f *faults) Budget {
+	f.unknown(m.ProtoReflect())
 	b := Budget{Name: m.GetName()}
 	switch k := m.GetKind().(type) {
 	case *regov1.Budget_Ratio:
+		f.in("ratio").unknown(k.Ratio.ProtoReflect())
 		b.Ratio = &budget.RatioConfig{Ratio: k.Ratio.GetRatio(), MinPerSecond: k.Ratio.GetMinPerSecond(), NoRefund: k.Ratio.GetNoRefund()}
 	case *regov1.Budget_TokenBucket:
+		f.in("token_bucket").unknown(k.TokenBucket.ProtoReflect())
 		b.TokenBucket = &budget.TokenBucketConfig{PerSecond: k.TokenBucket.GetPerSecond(), Burst: k.TokenBucket.GetBurst()}
 	case *regov1.Budget_Throttle:
+		f.in("throttle").unknown(k.Throttle.ProtoReflect())
 		b.Throttle = &budget.ThrottleConfig{MaxTokens: k.Throttle.GetMaxTokens(), TokenRatio: k.Throttle.GetTokenRatio()}
 	case *regov1.Budget_Concurrency:
+		f.in("concurrency").unknown(k.Concurrency.ProtoReflect())
 		b.Concurrency = &budget.ConcurrencyConfig{Share: k.Concurrency.GetShare(), Min: int(k.Concurrency.GetMin())}
 	}
 	return b
@@ -207,6 +220,9 @@ func budgetFrom(m *regov1.Budget) Budget {
 
 // durationFrom returns d, and adds a fault if it is one that a policy cannot have.
 func (f *faults) durationFrom(field string, d *durationpb.Duration) time.Duration {
+	if m := d.ProtoReflect(); len(m.GetUnknown()) > 0 {
+		f.in(field).unknown(m)
+	}
 	switch {
 	case d == nil:
 		return 0
@@ -237,8 +253,7 @@ func (f *faults) enum(field string, v protoreflect.Enum) protoreflect.EnumNumber
 	return n
 }
 
-// unknown adds a fault for each field of m, or of a message in it, that this version
-// does not know.
+// unknown adds a fault for each field of m itself that this version does not know.
 func (f *faults) unknown(m protoreflect.Message) {
 	for b := m.GetUnknown(); len(b) > 0; {
 		n, _, size := protowire.ConsumeField(b)
@@ -248,16 +263,4 @@ func (f *faults) unknown(m protoreflect.Message) {
 		f.add("", "field %d of %s is not known to this version", n, m.Descriptor().Name())
 		b = b[size:]
 	}
-	m.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
-		switch {
-		case fd.Message() == nil:
-		case fd.IsList():
-			for i := range v.List().Len() {
-				f.below(fmt.Sprintf("%s[%d].", fd.Name(), i)).unknown(v.List().Get(i).Message())
-			}
-		default:
-			f.in(string(fd.Name())).unknown(v.Message())
-		}
-		return true
-	})
 }

@@ -1,7 +1,6 @@
 package policy_test
 
 import (
-	"fmt"
 	"math"
 	"math/rand/v2"
 	"testing"
@@ -9,84 +8,14 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	"github.com/rego-go/rego/budget"
-	"github.com/rego-go/rego/classify"
+	"github.com/rego-go/rego/internal/testpolicy"
 	"github.com/rego-go/rego/policy"
 	regov1 "github.com/rego-go/rego/proto/rego/v1"
 )
-
-// random returns a set in which every field takes every kind of value that is valid:
-// its zero, its bounds, something between.
-func random(r *rand.Rand) policy.Set {
-	flip := func() bool { return r.IntN(2) == 0 }
-	name := func() string { return []string{"", "a", "users", "ü ☃"}[r.IntN(4)] }
-	span := func(least, most time.Duration) time.Duration {
-		return []time.Duration{0, max(least, 1), least + time.Duration(r.Int64N(int64(most-least)+1)), most}[r.IntN(4)]
-	}
-	s := policy.Set{Version: name(), Revision: r.Uint64() >> r.IntN(65), RetriesOff: flip(), HedgesOff: flip()}
-	for i := range r.IntN(5) {
-		p := policy.Policy{
-			Name: name(), Idempotency: classify.Idempotency(r.IntN(4)), WaitForReady: flip(),
-			Timeout: span(0, policy.MaxDuration), Budget: name(),
-			Retry: policy.Retry{Off: flip(), MaxAttempts: r.IntN(policy.MaxAttempts + 1), Backoff: policy.Backoff{
-				Initial: span(0, policy.MaxDuration), Multiplier: []float64{0, 0.5, 1, math.Pi, policy.MaxMultiplier}[r.IntN(5)],
-				Jitter: policy.Jitter(r.IntN(4)),
-			}},
-			Hedge: policy.Hedge{Off: flip(), MinDelay: span(0, time.Hour), MaxDelay: span(2*time.Hour, 3*time.Hour)},
-		}
-		if p.Timeout == 0 || flip() {
-			p.AttemptTimeout = span(0, max(p.Timeout, 1))
-		}
-		if flip() {
-			p.Retry.Backoff.Max = max(p.Retry.Backoff.Initial, span(0, policy.MaxDuration))
-		}
-		if r.IntN(8) == 0 {
-			p.Retry.Backoff.Initial = policy.NoWait
-		}
-		switch r.IntN(4) {
-		case 0:
-			p.Hedge.MaxExtraLoad = r.Float64()
-		case 1:
-			p.Hedge.Percentile = r.Float64()
-		case 2:
-			p.Hedge.Delay = []time.Duration{policy.NoWait, 1, time.Second, policy.MaxDuration}[r.IntN(4)]
-		}
-		if flip() {
-			p.Classifier = []string{"", "mine", policy.ClassifierNone}[r.IntN(3)]
-		} else {
-			for c := codes.Canceled; c <= codes.Unauthenticated; c++ {
-				if flip() {
-					p.Retry.Codes = append(p.Retry.Codes, c)
-				}
-			}
-		}
-		rule := policy.Rule{Methods: []string{fmt.Sprintf("/a.B/M%d", i)}, Policy: p}
-		if flip() {
-			rule.Methods = append(rule.Methods, fmt.Sprintf("/a.B%d/*", i))
-		}
-		s.Rules = append(s.Rules, rule)
-	}
-	for i := range r.IntN(4) {
-		b := policy.Budget{Name: fmt.Sprint("budget ", i)}
-		switch r.IntN(4) {
-		case 0:
-			b.Ratio = &budget.RatioConfig{Ratio: r.Float64(), MinPerSecond: float64(r.IntN(3)), NoRefund: flip()}
-		case 1:
-			b.TokenBucket = &budget.TokenBucketConfig{PerSecond: 1 + r.Float64(), Burst: float64(r.IntN(9))}
-		case 2:
-			b.Throttle = &budget.ThrottleConfig{MaxTokens: float64(1 + r.IntN(1000)), TokenRatio: 0.001 + r.Float64()}
-		case 3:
-			b.Concurrency = &budget.ConcurrencyConfig{Share: r.Float64(), Min: r.IntN(10)}
-		}
-		s.Budgets = append(s.Budgets, b)
-	}
-	return s
-}
 
 // TestProtoLosesNothing: every valid set comes back from its wire form, and so does
 // every wire form that was made from one.
@@ -95,7 +24,7 @@ func TestProtoLosesNothing(t *testing.T) {
 	seed := rand.Uint64()
 	r := rand.New(rand.NewPCG(seed, 1))
 	for range 2000 {
-		s := random(r)
+		s := testpolicy.Random(r)
 		_, err := s.Compile()
 		require.NoError(t, err, "seed %d: %+v", seed, s)
 		b, err := proto.Marshal(s.Proto())
@@ -167,7 +96,7 @@ func TestFromProtoFaults(t *testing.T) {
 func FuzzFromProto(f *testing.F) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for range 20 {
-		b, err := proto.Marshal(random(r).Proto())
+		b, err := proto.Marshal(testpolicy.Random(r).Proto())
 		require.NoError(f, err)
 		f.Add(b)
 	}

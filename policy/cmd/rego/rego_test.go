@@ -1,0 +1,143 @@
+package main
+
+import (
+	"bytes"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/rego-go/rego/policy"
+	"github.com/rego-go/rego/policy/file"
+)
+
+var update = flag.Bool("update", false, "write what the command prints to testdata")
+
+// call runs the command and returns what it printed.
+func call(stdin string, args ...string) (code int, stdout, stderr string) {
+	var out, err bytes.Buffer
+	code = run(args, strings.NewReader(stdin), &out, &err)
+	return code, out.String(), err.String()
+}
+
+// golden compares a text with a file of testdata.
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		require.NoError(t, os.WriteFile(path, []byte(got), 0o600))
+	}
+	want, err := os.ReadFile(path)
+	require.NoError(t, err)
+	assert.Equal(t, string(want), got, name)
+}
+
+func TestLint(t *testing.T) {
+	t.Parallel()
+	code, out, errs := call("", "lint", "testdata/policies.yaml")
+	assert.Equal(t, 0, code)
+	assert.Empty(t, out+errs)
+
+	code, out, errs = call("", "lint", "testdata/policies.yaml", "testdata/mistakes.yaml", "testdata/mistakes.yaml")
+	assert.Equal(t, 1, code)
+	assert.Empty(t, out)
+	half := len(errs) / 2
+	assert.Equal(t, errs[:half], errs[half:])
+	golden(t, "mistakes.txt", errs[:half])
+
+	code, _, errs = call("", "lint", "-from", "serviceconfig", "testdata/service_config.json")
+	assert.Equal(t, 0, code, "a warning is no fault")
+	golden(t, "warnings.txt", errs)
+	code, _, errs = call(`{"methodConfig": [{"name": [{}], "retryPolicy": {}}]}`, "lint", "-from", "serviceconfig", "-")
+	assert.Equal(t, 1, code)
+	assert.Contains(t, errs, "methodConfig[0].retryPolicy.maxAttempts")
+}
+
+func TestExplain(t *testing.T) {
+	t.Parallel()
+	for name, method := range map[string]string{
+		"basket.txt":   "/shop.v1.Basket/Get",
+		"checkout.txt": "/shop.v1.Basket/Checkout",
+		"search.txt":   "/shop.v1.Search/Query",
+		"suggest.txt":  "/shop.v1.Search/Suggest",
+		"index.txt":    "/shop.v1.Search/Index",
+		"other.txt":    "/shop.v1.Other/Get",
+	} {
+		code, out, errs := call("", "explain", "testdata/policies.yaml", method)
+		assert.Equal(t, 0, code, name)
+		assert.Empty(t, errs, name)
+		golden(t, name, out)
+	}
+	code, out, _ := call("{retries_off: true, hedges_off: true}", "explain", "-from", "yaml", "-", "/a.B/C")
+	assert.Equal(t, 0, code)
+	golden(t, "off.txt", out)
+	code, _, errs := call("", "explain", "testdata/policies.yaml", "a.B/C")
+	assert.Equal(t, 2, code)
+	assert.Contains(t, errs, "is no method")
+	code, _, _ = call("", "explain", "testdata/mistakes.yaml", "/a.B/C")
+	assert.Equal(t, 1, code)
+}
+
+// TestConvert: a file means the same in every format.
+func TestConvert(t *testing.T) {
+	t.Parallel()
+	data, err := os.ReadFile("testdata/policies.yaml")
+	require.NoError(t, err)
+	want, err := file.Parse(data, file.YAML)
+	require.NoError(t, err)
+	for _, f := range []file.Format{file.YAML, file.JSON, file.Binary} {
+		code, out, errs := call("", "convert", "-to", f.String(), "testdata/policies.yaml")
+		assert.Equal(t, 0, code, f)
+		assert.Empty(t, errs, f)
+		got, err := file.Parse([]byte(out), f)
+		require.NoError(t, err, f)
+		assert.Equal(t, want, got, f)
+		code, again, _ := call(out, "convert", "-from", f.String(), "-")
+		assert.Equal(t, 0, code, f)
+		got, err = file.Parse([]byte(again), file.YAML)
+		require.NoError(t, err, f)
+		assert.Equal(t, want, got, f)
+	}
+
+	code, out, errs := call("", "convert", "-from", "serviceconfig", "testdata/service_config.json")
+	assert.Equal(t, 0, code)
+	golden(t, "imported.yaml", out)
+	assert.Contains(t, errs, "not taken over: ")
+	code, out, errs = call(out, "convert", "-from", "yaml", "-to", "serviceconfig", "-")
+	assert.Equal(t, 0, code)
+	assert.Empty(t, errs)
+	golden(t, "exported.json", out)
+	code, _, errs = call("", "convert", "-to", "serviceconfig", "testdata/policies.yaml")
+	assert.Equal(t, 0, code)
+	assert.Contains(t, errs, "cannot be said: ")
+}
+
+func TestCalledWrongly(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{
+		{}, {"x"}, {"lint"}, {"explain", "testdata/policies.yaml"}, {"convert"}, {"convert", "a", "b"},
+		{"lint", "-x", "y"}, {"lint", "-to", "yaml", "testdata/policies.yaml"},
+		{"lint", "testdata/none.yaml"}, {"lint", "testdata/basket.txt"}, {"lint", "-from", "x", "testdata/policies.yaml"},
+		{"convert", "-to", "x", "testdata/policies.yaml"},
+	} {
+		code, out, errs := call("", args...)
+		assert.Equal(t, 2, code, "%v", args)
+		assert.Empty(t, out, "%v", args)
+		assert.NotEmpty(t, errs, "%v", args)
+	}
+	code, _, errs := call("", "lint", "-h")
+	assert.Equal(t, 0, code)
+	assert.Equal(t, usage, errs)
+}
+
+// TestTooLarge: more than a file may have is not read to its end.
+func TestTooLarge(t *testing.T) {
+	t.Parallel()
+	code, _, errs := call(strings.Repeat(" ", policy.MaxSize+1), "lint", "-from", "yaml", "-")
+	assert.Equal(t, 1, code)
+	assert.Contains(t, errs, "must be at most 16777216 bytes")
+}

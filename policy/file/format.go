@@ -1,0 +1,188 @@
+// Package file keeps the policies of a process in a file, and takes every change of
+// it while calls run.
+//
+//	store := new(policy.Store)
+//	w, err := file.Watch("/etc/rego/policies.yaml", store)
+//
+// The rule that surprises people: a file that is missing or bad is no error, not at
+// the start either. What the store has stays in force, and [policy.Store.Status]
+// says why. Somebody should look there, or at the log.
+//
+// The file is a message rego.v1.Set (policy.proto), as YAML, JSON or binary. Begin
+// with [Watch]. [Parse] tells everything that is wrong with a file, for a test
+// beside it.
+package file
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/rego-go/rego/policy"
+	regov1 "github.com/rego-go/rego/proto/rego/v1"
+)
+
+// Format is how a file spells a message rego.v1.Set. The zero Format is none.
+type Format uint8
+
+const (
+	// JSON is proto JSON, as protojson reads it.
+	JSON Format = iota + 1
+	// YAML has the fields and values of JSON. Names are in snake case, as in
+	// policy.proto, or in camel case. Strings need no quotes, and durations may have
+	// any unit of time.ParseDuration: 500ms. Not allowed are fields without a
+	// value, since a file cut short looks like that, and aliases, tags and more than
+	// one document.
+	YAML
+	// Binary is the wire format of proto. Its faults have no place.
+	Binary
+)
+
+var formatNames = [...]string{"none", "json", "yaml", "binary"}
+
+func (f Format) String() string {
+	if int(f) < len(formatNames) {
+		return formatNames[f]
+	}
+	return "invalid"
+}
+
+func (f Format) check() error {
+	if f < JSON || f > Binary {
+		return fmt.Errorf("unknown format %d", f)
+	}
+	return nil
+}
+
+// FormatOf returns the format that the name of a file stands for: .json, .yaml, .yml,
+// .binpb and .pb, in lower or upper case. Of others it is an error.
+func FormatOf(path string) (Format, error) {
+	switch ext := strings.ToLower(filepath.Ext(path)); ext {
+	case ".json":
+		return JSON, nil
+	case ".yaml", ".yml":
+		return YAML, nil
+	case ".binpb", ".pb":
+		return Binary, nil
+	default:
+		return 0, fmt.Errorf("%s: extension %q is none of .json, .yaml, .yml, .binpb, .pb", path, ext)
+	}
+}
+
+// Parse returns the set that data spells, if it is valid. Unknown fields and fields
+// given twice are faults. The error is a [policy.Faults] with all that can be told,
+// in the order of the file, but for those after the first hundred; and one fault if
+// data is no such document at all. Only a format that is unknown is another error.
+//
+// Data without content is refused, since it would switch every rule off: {} is the
+// set without rules. More than [policy.MaxSize] bytes are refused unread.
+func Parse(data []byte, f Format) (policy.Set, error) {
+	if err := f.check(); err != nil {
+		return policy.Set{}, err
+	}
+	s, faults := parse(data, f)
+	if len(faults) > 0 {
+		return policy.Set{}, faults
+	}
+	return s, nil
+}
+
+// parse returns as much of the set as it understood, faults or not.
+func parse(data []byte, f Format) (policy.Set, policy.Faults) {
+	switch {
+	case len(data) > policy.MaxSize:
+		return policy.Set{}, fault("must be at most %d bytes, got %d", policy.MaxSize, len(data))
+	case len(bytes.TrimSpace(data)) == 0:
+		return policy.Set{}, fault(isEmpty)
+	case f == JSON:
+		return parseJSON(data)
+	case f == YAML:
+		return parseYAML(data)
+	}
+	m := new(regov1.Set)
+	if err := proto.Unmarshal(data, m); err != nil {
+		return policy.Set{}, fault("is not a binary rego.v1.Set: %v", err)
+	}
+	s, faults := check(m)
+	return s, inOrder(faults)
+}
+
+const isEmpty = "is empty, a set without rules is {}"
+
+func fault(format string, args ...any) policy.Faults {
+	return policy.Faults{{Text: fmt.Sprintf(format, args...)}}
+}
+
+// parseJSON leaves valid files to protojson, which is fast. The others are read again
+// as YAML, which JSON is and which knows where things stand.
+func parseJSON(data []byte) (policy.Set, policy.Faults) {
+	m := new(regov1.Set)
+	err := protojson.Unmarshal(data, m)
+	if err == nil {
+		s, faults := check(m)
+		if len(faults) > 0 {
+			if d, bad := parseTree(data); bad == nil {
+				faults = d.place(faults)
+			}
+		}
+		return s, inOrder(faults)
+	}
+	if at := syntaxFault(data); at != nil {
+		return policy.Set{}, at
+	}
+	d, bad := parseTree(data)
+	if bad == nil {
+		d.json = true
+		if s, faults := d.parse(); len(faults) > 0 {
+			return s, faults
+		}
+	}
+	return policy.Set{}, protojsonFault(err)
+}
+
+func parseYAML(data []byte) (policy.Set, policy.Faults) {
+	d, bad := parseTree(data)
+	if bad != nil {
+		return policy.Set{}, bad
+	}
+	return d.parse()
+}
+
+// Marshal returns s in a format, the same bytes for the same set. [Parse] returns s
+// again. The error is a [policy.Faults] if s is not valid.
+func Marshal(s policy.Set, f Format) ([]byte, error) {
+	if err := f.check(); err != nil {
+		return nil, err
+	}
+	if _, err := s.Compile(); err != nil {
+		return nil, err
+	}
+	m := s.Proto()
+	switch f {
+	case JSON:
+		b, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(m)
+		if err != nil {
+			return nil, err
+		}
+		var out bytes.Buffer // since protojson changes its spaces on purpose
+		if err := json.Indent(&out, b, "", "  "); err != nil {
+			return nil, err
+		}
+		out.WriteByte('\n')
+		return out.Bytes(), nil
+	case YAML:
+		return encode(m.ProtoReflect())
+	default:
+		b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+		if len(b) == 0 && err == nil { // retries_off: false, so that it is not an empty file
+			b = protowire.AppendVarint(protowire.AppendTag(nil, 5, protowire.VarintType), 0)
+		}
+		return b, err
+	}
+}
