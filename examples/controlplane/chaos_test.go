@@ -244,14 +244,14 @@ func TestChaos(t *testing.T) {
 	p := newProxy(t)
 	p.to(s.control)
 	// All clients anew, through the proxy.
-	real := s.control
+	control := s.control
 	for i, c := range s.clients {
 		s.count(c)
 		c.kill()
 		s.control = p.listener.Addr().String()
 		require.NoError(t, s.startClient(i))
 	}
-	s.control = real
+	s.control = control
 
 	n := 0
 	good := func(what string) { // the control plane is good: clients follow it
@@ -273,7 +273,7 @@ func TestChaos(t *testing.T) {
 	s.server.kill()
 	calls()
 	holds("killed")
-	require.NoError(t, s.startServer(real))
+	require.NoError(t, s.startServer(control))
 	good("killed and restarted")
 
 	require.NoError(t, s.server.cmd.Process.Signal(syscall.SIGSTOP))
@@ -286,7 +286,7 @@ func TestChaos(t *testing.T) {
 	calls()
 	holds("partitioned")
 	p.partition(false)
-	p.to(real) // the connections did not survive
+	p.to(control) // the connections did not survive
 	good("partitioned")
 
 	for _, lie := range lies() {
@@ -298,7 +298,7 @@ func TestChaos(t *testing.T) {
 		calls()
 		holds(lie.name)
 	}
-	p.to(real)
+	p.to(control)
 	good("all lies")
 
 	s.server.kill()
@@ -314,7 +314,7 @@ func TestChaos(t *testing.T) {
 		assert.Equal(t, "stale", c.last().State)
 		assert.Equal(t, "snapshot", c.last().Source)
 	}
-	require.NoError(t, s.startServer(real))
+	require.NoError(t, s.startServer(control))
 	good("restarted without a control plane")
 	require.NoError(t, s.sum())
 }

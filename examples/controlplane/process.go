@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -62,9 +63,9 @@ func (p *process) kill() {
 func (p *process) find(text string) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for i := len(p.lines) - 1; i >= 0; i-- {
-		if strings.Contains(p.lines[i], text) {
-			return p.lines[i]
+	for _, line := range slices.Backward(p.lines) {
+		if strings.Contains(line, text) {
+			return line
 		}
 	}
 	return ""
