@@ -3,7 +3,6 @@ package file
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -13,9 +12,17 @@ import (
 	"github.com/rego-go/rego/policy"
 )
 
-// poll is how often a watched file is looked at. That costs a stat, works on every file
-// system, and follows renames and symlinks by itself.
-const poll = 100 * time.Millisecond
+const (
+	// poll is how often a watched file is looked at. That costs a stat, works on every
+	// file system, and follows renames and symlinks by itself.
+	poll = 100 * time.Millisecond
+	// patience is how many looks in a row may find another file, until what is there is
+	// taken nevertheless: who writes all the time must not keep every change away.
+	patience = 10
+	// rereadEvery is how many looks pass between two that read a file which seems to be
+	// as it was: clocks of file systems are coarse, and some tell no changes.
+	rereadEvery = 50
+)
 
 // Option configures [Watch].
 type Option interface{ apply(*Watcher) }
@@ -40,28 +47,32 @@ type Watcher struct {
 	format Format
 	source *policy.Source
 	log    *slog.Logger
-	stop   chan struct{}
+	stop   context.CancelFunc
 	done   chan struct{}
 
-	seen  os.FileInfo // when it was read last; nil if it could not be
-	read  string      // what was read then
-	taken string      // what the store was told last
-	said  string      // what was logged last, so that it is said once
+	looks    int
+	restless int         // looks in a row that found another file than the one before
+	seen     os.FileInfo // when it was read last; nil if it could not be
+	read     string      // what was read then
+	told     bool        // the store has been told of a content, which is
+	taken    string
+	said     string // what was logged last, so that it is said once
 }
 
 // Watch keeps st at what the file at path says, until the Watcher is closed. The file is
 // read at once, and then looked at ten times a second: it may be rewritten, replaced by
 // renaming, swapped as a symlink, which is how Kubernetes mounts a ConfigMap, removed and
-// put back. Its content counts once two looks have found the same, so a file that is still
-// being written is not taken; but only who writes aside and renames can be sure that no
-// half of it is. While it is gone, or has a fault, the store keeps what it has, and
+// put back. A new content counts once two looks have found it, or after a second in which it
+// was another one each time. So a file that is being written is not taken; but only who
+// writes aside and renames can be sure that no half of it is. At the start it is taken as it
+// stands. While it is gone, or has a fault, the store keeps what it has, and
 // [policy.Store.Status] says why.
 //
 // The error is for a path whose extension does not say the format, without [WithFormat].
 func Watch(path string, st *policy.Store, opts ...Option) (*Watcher, error) {
 	w := &Watcher{
 		path: path, source: st.Source("file " + path), log: slog.Default(),
-		stop: make(chan struct{}), done: make(chan struct{}),
+		done: make(chan struct{}),
 	}
 	for _, o := range opts {
 		o.apply(w)
@@ -75,20 +86,22 @@ func Watch(path string, st *policy.Store, opts ...Option) (*Watcher, error) {
 	if err := w.format.check(); err != nil {
 		return nil, fmt.Errorf("file: %w", err)
 	}
+	ctx, stop := context.WithCancel(context.Background())
+	w.stop = stop
+	w.restless = patience
 	w.look()
-	w.look() // what was there before is not being written
-	go w.run()
+	go w.run(ctx)
 	return w, nil
 }
 
 // Close ends the watch and returns when it has ended. The store keeps what it has.
 func (w *Watcher) Close() error {
-	close(w.stop)
+	w.stop()
 	<-w.done
 	return nil
 }
 
-func (w *Watcher) run() {
+func (w *Watcher) run(ctx context.Context) {
 	defer close(w.done)
 	tick := time.NewTicker(poll)
 	defer tick.Stop()
@@ -96,26 +109,30 @@ func (w *Watcher) run() {
 		select {
 		case <-tick.C:
 			w.look()
-		case <-w.stop:
+		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// look reads the file if it has changed, and takes what it found twice.
+// look reads the file, unless it is known, and takes what has come to rest.
 func (w *Watcher) look() {
+	w.looks++
 	info, err := os.Stat(w.path)
-	if err == nil && !info.Mode().IsRegular() {
-		err = errors.New("is not a file: " + w.path)
-	}
-	if err != nil {
+	switch {
+	case err != nil:
 		w.lose(err)
 		return
+	case !info.Mode().IsRegular():
+		w.lose(fmt.Errorf("%s is not a file", w.path))
+		return
+	case info.Size() > policy.MaxSize:
+		w.forget()
+		w.refuse("", fault("must be at most %d bytes", policy.MaxSize))
+		return
 	}
-	if !w.changed(info) {
-		if w.read != w.taken {
-			w.take()
-		}
+	same := w.isSeen(info)
+	if same && w.told && w.read == w.taken && w.looks%rereadEvery != 0 {
 		return
 	}
 	data, err := readFile(w.path)
@@ -123,11 +140,22 @@ func (w *Watcher) look() {
 		w.lose(err)
 		return
 	}
+	same = same && data == w.read
 	w.seen, w.read = info, data
+	switch {
+	case w.told && data == w.taken:
+		w.restless = 0
+	case same, w.restless >= patience:
+		w.restless = 0
+		w.take()
+	default:
+		w.restless++
+	}
 }
 
-func (w *Watcher) changed(info os.FileInfo) bool {
-	return w.seen == nil || !os.SameFile(w.seen, info) || !w.seen.ModTime().Equal(info.ModTime()) || w.seen.Size() != info.Size()
+// isSeen reports whether a file looks like the one that was read last.
+func (w *Watcher) isSeen(info os.FileInfo) bool {
+	return w.seen != nil && os.SameFile(w.seen, info) && w.seen.ModTime().Equal(info.ModTime()) && w.seen.Size() == info.Size()
 }
 
 // readFile reads no more than is too much.
@@ -141,27 +169,38 @@ func readFile(path string) (string, error) {
 	return string(data), err
 }
 
+// forget has what comes next told anew, whatever it is.
+func (w *Watcher) forget() { w.seen, w.told = nil, false }
+
 func (w *Watcher) lose(err error) {
-	w.seen, w.read, w.taken = nil, "", "" // what comes back is told anew
+	w.forget()
+	w.restless = 0
 	w.source.Lost(err)
 	w.say(slog.LevelWarn, "rego: the file of policies cannot be read, policies stay as they are", "error", err)
 }
 
 func (w *Watcher) take() {
-	w.taken = w.read
+	w.told, w.taken = true, w.read
 	set, faults := parse([]byte(w.read), w.format)
-	var err error
 	if len(faults) > 0 {
-		err = faults
-		w.source.Refuse(set.Version, err)
-	} else {
-		err = w.source.Update(set)
+		w.refuse(set.Version, faults)
+		return
 	}
-	if err != nil {
-		w.say(slog.LevelError, "rego: the file of policies is refused", "path", w.path, "version", set.Version, "error", err)
+	if err := w.source.Update(set); err != nil {
+		w.tellRefused(set.Version, err)
 		return
 	}
 	w.say(slog.LevelInfo, "rego: the file of policies is in force", "path", w.path, "version", set.Version)
+}
+
+// refuse reports what could not be read as a set.
+func (w *Watcher) refuse(version string, err error) {
+	w.source.Refuse(version, err)
+	w.tellRefused(version, err)
+}
+
+func (w *Watcher) tellRefused(version string, err error) {
+	w.say(slog.LevelError, "rego: the file of policies is refused", "path", w.path, "version", version, "error", err)
 }
 
 // say logs what has not been said just before.
