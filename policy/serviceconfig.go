@@ -43,7 +43,8 @@ const grpcMaxAttempts = 5
 //   - retryThrottling: the budget RetryThrottling, which every policy names.
 //
 // What rego does in addition it does here, too: without retryThrottling extra attempts
-// are taken from the target's shared budget.
+// are taken from the target's shared budget, and the waits after RESOURCE_EXHAUSTED begin
+// with a second, where A6 has initialBackoff.
 //
 // Keys match whatever their case and null counts as absent, as in grpc-go. What else it
 // refuses is an error. So are a key given twice, retryPolicy and hedgingPolicy in one

@@ -52,7 +52,7 @@ func TestFaults(t *testing.T) {
 		{file.YAML, "[]", []string{"1:1: must have fields, got a list"}},
 		{file.YAML, "null", []string{"1:1: " + noValue}},
 		{file.YAML, "version:\n", []string{"1:9: version: " + noValue}}, // a file cut short looks like that
-		{file.YAML, "versoin: a\nrevision: x\n", []string{"1:1: versoin: " + unknownInSet, "2:11: revision: must be a whole number, got \"x\""}},
+		{file.YAML, "release: a\nrevision: x\n", []string{"1:1: release: " + unknownInSet, "2:11: revision: must be a whole number, got \"x\""}},
 		{file.YAML, "version: a\nversion: b\n", []string{"2:10: version: is given twice"}},
 		{file.YAML, "retriesOff: true\nretries_off: true\n", []string{"2:14: retries_off: is given twice"}}, // two spellings of one
 		{file.YAML, "version: &a x\nrules: *a\n", []string{"2:8: rules: aliases are not supported: write out what \"*a\" stands for"}},
@@ -78,7 +78,7 @@ func TestFaults(t *testing.T) {
 		{file.JSON, `{"version": "a"`, []string{"1:16: unexpected end of JSON input"}},
 		{file.JSON, "{\n\"version\": }", []string{"2:12: invalid character '}' looking for beginning of value"}},
 		{file.JSON, "version: a", []string{"1:1: invalid character 'v' looking for beginning of value"}}, // YAML is none
-		{file.JSON, `{"versoin": "a", "revision": []}`, []string{"1:2: versoin: " + unknownInSet, "1:30: revision: must be a whole number, got a list"}},
+		{file.JSON, `{"release": "a", "revision": []}`, []string{"1:2: release: " + unknownInSet, "1:30: revision: must be a whole number, got a list"}},
 		{file.JSON, `{"version": 7}`, []string{"1:13: version: must be a string, got 7"}},
 		{file.JSON, `{"rules": [{"methods": ["*"], "policy": {"timeout": "500ms"}}]}`, []string{"1:53: rules[0].policy.timeout: must be a duration such as 1.5s, got \"500ms\""}},
 		{file.JSON, `{"rules": [{"methods": ["*"], "policy": {"timeout": "-1s"}}]}`, []string{"1:53: rules[0].policy.timeout: must be between 0 and 24h0m0s, got -1s"}},

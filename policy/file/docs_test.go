@@ -1,0 +1,119 @@
+package file_test
+
+import (
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/rego-go/rego/budget"
+	"github.com/rego-go/rego/classify"
+	"github.com/rego-go/rego/policy"
+	"github.com/rego-go/rego/policy/file"
+	regov1 "github.com/rego-go/rego/proto/rego/v1"
+)
+
+// documented is what the examples of docs/policies.md spell.
+var documented = policy.Set{
+	Version:  "2026-11-25.1",
+	Revision: 42,
+	Budgets: []policy.Budget{
+		{Name: "careful", Ratio: &budget.RatioConfig{Ratio: 0.05, MinPerSecond: 5}},
+		{Name: "steady", TokenBucket: &budget.TokenBucketConfig{PerSecond: 20, Burst: 40}},
+		{Name: "as-grpc", Throttle: &budget.ThrottleConfig{MaxTokens: 10, TokenRatio: 0.1}},
+		{Name: "few", Concurrency: &budget.ConcurrencyConfig{Share: 0.2, Min: 3}},
+	},
+	Rules: []policy.Rule{
+		{
+			Methods: []string{"/shop.v1.Basket/Get", "/shop.v1.Basket/List"},
+			Policy: policy.Policy{
+				Name:           "basket reads",
+				Idempotency:    classify.NoSideEffects,
+				Timeout:        2 * time.Second,
+				AttemptTimeout: 500 * time.Millisecond,
+				WaitForReady:   true,
+				Retry: policy.Retry{
+					MaxAttempts: 4,
+					Backoff: policy.Backoff{
+						Initial:    20 * time.Millisecond,
+						Multiplier: 1.6,
+						Max:        time.Second,
+						Jitter:     policy.JitterEqual,
+					},
+				},
+				Hedge:  policy.Hedge{MaxExtraLoad: 0.02, MinDelay: 5 * time.Millisecond, MaxDelay: time.Second},
+				Budget: "careful",
+			},
+		},
+		{
+			Methods: []string{"/shop.v1.Search/*"},
+			Policy: policy.Policy{
+				Name:        "search",
+				Idempotency: classify.Idempotent,
+				Retry:       policy.Retry{Codes: []codes.Code{codes.Unavailable, codes.Aborted}},
+				Hedge:       policy.Hedge{Percentile: 0.95},
+			},
+		},
+		{
+			Methods: []string{"*"},
+			Policy:  policy.Policy{Classifier: policy.ClassifierNone, Hedge: policy.Hedge{Delay: 300 * time.Millisecond}},
+		},
+	},
+}
+
+// block returns the first code block of a page in a language.
+func block(t *testing.T, page, language string) string {
+	t.Helper()
+	_, rest, ok := strings.Cut(page, "```"+language+"\n")
+	require.True(t, ok, language)
+	text, _, ok := strings.Cut(rest, "```")
+	require.True(t, ok, language)
+	return text
+}
+
+// TestDocumentation: docs/policies.md spells one set in three ways, which has every field
+// of the proto files, and has a row for each of them.
+func TestDocumentation(t *testing.T) {
+	t.Parallel()
+	b, err := os.ReadFile("../../docs/policies.md")
+	require.NoError(t, err)
+	page := string(b)
+	_, err = documented.Compile()
+	require.NoError(t, err)
+	for language, format := range map[string]file.Format{"yaml": file.YAML, "json": file.JSON} {
+		s, err := file.Parse([]byte(block(t, page, language)), format)
+		require.NoError(t, err, language)
+		assert.Equal(t, documented, s, language)
+	}
+	here, err := os.ReadFile("docs_test.go")
+	require.NoError(t, err)
+	_, inGo, ok := strings.Cut(string(here), "var documented = ")
+	require.True(t, ok)
+	assert.True(t, strings.HasPrefix(inGo, block(t, page, "go")), "the Go of the page is not that of this test")
+
+	yaml := block(t, page, "yaml")
+	var walk func(prefix string, md protoreflect.MessageDescriptor)
+	walk = func(prefix string, md protoreflect.MessageDescriptor) {
+		for i := range md.Fields().Len() {
+			fd := md.Fields().Get(i)
+			name := prefix + string(fd.Name())
+			assert.Contains(t, yaml, string(fd.Name())+":", "%s is in no example", name)
+			switch {
+			case fd.Message() == nil || fd.Message().FullName() == "google.protobuf.Duration":
+				assert.Contains(t, page, "| `"+name+"` |", "no row")
+			case fd.Name() == "rules":
+				walk("rules[].", fd.Message())
+			case fd.Name() == "policy", fd.Name() == "budgets": // tables of their own
+				walk("", fd.Message())
+			default:
+				walk(name+".", fd.Message())
+			}
+		}
+	}
+	walk("", new(regov1.Set).ProtoReflect().Descriptor())
+}
