@@ -16,8 +16,9 @@ const (
 	// poll is how often a watched file is looked at. That costs a stat, works on every
 	// file system, and follows renames and symlinks by itself.
 	poll = 100 * time.Millisecond
-	// patience is how many looks in a row may find another file, until what is there is
-	// taken nevertheless: who writes all the time must not keep every change away.
+	// patience is how many looks may find another file in the place of the one before,
+	// until what is there is taken nevertheless: who replaces it all the time must not
+	// keep every change away.
 	patience = 10
 	// rereadEvery is how many looks pass between two that read a file which seems to be
 	// as it was: clocks of file systems are coarse, and some tell no changes.
@@ -51,7 +52,7 @@ type Watcher struct {
 	done   chan struct{}
 
 	looks    int
-	restless int         // looks in a row that found another file than the one before
+	restless int         // looks that found another file in the place of the one before
 	seen     os.FileInfo // when it was read last; nil if it could not be
 	read     string      // what was read then
 	told     bool        // the store has been told of a content, which is
@@ -62,11 +63,11 @@ type Watcher struct {
 // Watch keeps st at what the file at path says, until the Watcher is closed. The file is
 // read at once, and then looked at ten times a second: it may be rewritten, replaced by
 // renaming, swapped as a symlink, which is how Kubernetes mounts a ConfigMap, removed and
-// put back. A new content counts once two looks have found it, or after a second in which it
-// was another one each time. So a file that is being written is not taken; but only who
-// writes aside and renames can be sure that no half of it is. At the start it is taken as it
-// stands. While it is gone, or has a fault, the store keeps what it has, and
-// [policy.Store.Status] says why.
+// put back. A new content counts once two looks have found it, or after a second or more in
+// which the file was replaced all the time. So a file that is being written is not taken, but
+// for one whose writer pauses in the middle: only who writes aside and renames can be sure. At
+// the start it is taken as it stands. While it is gone, or has a fault, the store keeps what
+// it has, and [policy.Store.Status] says why.
 //
 // The error is for a path whose extension does not say the format, without [WithFormat].
 func Watch(path string, st *policy.Store, opts ...Option) (*Watcher, error) {
@@ -141,6 +142,7 @@ func (w *Watcher) look() {
 		return
 	}
 	same = same && data == w.read
+	replaced := w.seen != nil && !os.SameFile(w.seen, info)
 	w.seen, w.read = info, data
 	switch {
 	case w.told && data == w.taken:
@@ -148,7 +150,7 @@ func (w *Watcher) look() {
 	case same, w.restless >= patience:
 		w.restless = 0
 		w.take()
-	default:
+	case replaced:
 		w.restless++
 	}
 }
