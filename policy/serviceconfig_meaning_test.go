@@ -542,7 +542,7 @@ func FuzzFromServiceConfig(f *testing.F) {
 		conn, refused := dial(config)
 		if refused != nil {
 			// It may be for what is not looked at.
-			require.Regexp(t, "gRPC's own|applies to no method", policy.Faults(warnings).Error(), refused)
+			require.Regexp(t, "gRPC's own|applies to no method|"+refusedByGRPC, policy.Faults(warnings).Error(), refused)
 			return
 		}
 		defer conn.Close()
@@ -563,6 +563,7 @@ func FuzzFromServiceConfig(f *testing.F) {
 
 // seeds are service configs, some of which are wrong.
 var seeds = []string{
+	`{"methodConfig": [{"name": [{"service": "a.B"}], "retryPolicy": {"initialBackoff": "10s", "maxBackoff": "1s", "backoffMultiplier": 0.9}}]}`,
 	``, `{}`, `null`, `[]`, `{"methodConfig":[{}]}`, `{"methodConfig":[{"name":[]}]}`,
 	`{"methodConfig":[{"name":[{}]}]}`,
 	`{"methodConfig":[{"name":[null],"timeout":null,"retryPolicy":null,"waitForReady":true}]}`,
