@@ -68,7 +68,7 @@ const (
 	// ReasonPushbackStop: the server forbade retries with negative or unparsable
 	// pushback, or asked for a delay above [MaxHint].
 	ReasonPushbackStop
-	// ReasonQuotaExceeded: the status carries a QuotaFailure.
+	// ReasonQuotaExceeded: the status carries a QuotaFailure and no RetryInfo.
 	ReasonQuotaExceeded
 	// ReasonFatalCode: the code is not one that retries help with.
 	ReasonFatalCode
@@ -77,12 +77,15 @@ const (
 	// ReasonCallDecided: another attempt decided the call, and this one was
 	// cancelled or came too late.
 	ReasonCallDecided
+	// ReasonLocalError: this side refused to send the request or to take the reply, and
+	// would again.
+	ReasonLocalError
 )
 
 var reasonNames = [...]string{
 	"", "not-sent", "server-asked", "unavailable", "attempt-timeout", "listed-code", "soft-failure",
 	"not-idempotent", "overloaded", "pushback-stop", "quota-exceeded", "fatal-code", "caller-done",
-	"call-decided",
+	"call-decided", "local-error",
 }
 
 func (r Reason) String() string { return name(reasonNames[:], int(r)) }
@@ -97,7 +100,8 @@ const (
 	// DeliveryUnknown: the attempt may have been executed, or still be under
 	// way. It is the zero value, because it is the assumption that is safe.
 	DeliveryUnknown Delivery = iota
-	// DeliveryNotSent: the attempt never got a transport. No server saw it.
+	// DeliveryNotSent: no server looked at it. The attempt never got a transport, or
+	// the server said that it did not process it (REFUSED_STREAM, or GOAWAY below it).
 	DeliveryNotSent
 	// DeliveryAnswered: the status is the server's own.
 	DeliveryAnswered
@@ -133,6 +137,9 @@ type Attempt struct {
 	TimedOut bool
 	// CallerDone says that the call's context had ended when the attempt did.
 	CallerDone bool
+	// Local says that this side refused the request or the reply: it is too large, or
+	// a codec or compressor fails.
+	Local bool
 	// Hint is the server's word on retries, from Trailer and Status.
 	Hint Hint
 }

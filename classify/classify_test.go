@@ -121,9 +121,9 @@ func TestWords(t *testing.T) {
 		classify.ReasonAttemptTimeout, classify.ReasonListedCode, classify.ReasonSoftFailure,
 		classify.ReasonNotIdempotent, classify.ReasonOverloaded, classify.ReasonPushbackStop,
 		classify.ReasonQuotaExceeded, classify.ReasonFatalCode, classify.ReasonCallerDone,
-		classify.ReasonCallDecided,
+		classify.ReasonCallDecided, classify.ReasonLocalError,
 	}, "", "not-sent", "server-asked", "unavailable", "attempt-timeout", "listed-code", "soft-failure",
-		"not-idempotent", "overloaded", "pushback-stop", "quota-exceeded", "fatal-code", "caller-done", "call-decided")
+		"not-idempotent", "overloaded", "pushback-stop", "quota-exceeded", "fatal-code", "caller-done", "call-decided", "local-error")
 	words(t, []classify.Delivery{
 		classify.DeliveryUnknown, classify.DeliveryNotSent, classify.DeliveryAnswered,
 	}, "unknown", "not-sent", "answered")

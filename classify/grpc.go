@@ -7,8 +7,10 @@ import "google.golang.org/grpc/codes"
 //	the attempt                                      method not known idempotent   idempotent
 //	OK                                               success                       success
 //	caller cancelled, or its deadline passed         abort                         abort
+//	refused by this side: a message that is too
+//	  large, a codec that fails                      stop                          stop
 //	pushback negative or unparsable, a delay above
-//	  MaxHint, QuotaFailure                          stop                          stop
+//	  MaxHint, QuotaFailure without RetryInfo        stop                          stop
 //	not sent, and UNAVAILABLE or attempt timeout     retry                         retry
 //	server asks (pushback ≥ 0, RetryInfo) on
 //	  UNAVAILABLE, RESOURCE_EXHAUSTED                retry                         retry
@@ -54,7 +56,8 @@ func classifyGRPC(a *Attempt) Outcome {
 // that failed with one of codes is retryable, whatever the idempotency of the
 // method, since listing a code states that repeating is safe. Other failures end
 // the call. As in A6 the attempt's own timeout is no exception: it is retryable
-// if DEADLINE_EXCEEDED is listed.
+// if DEADLINE_EXCEEDED is listed. And as in grpc what this side has refused is
+// never sent again, whatever its code.
 func Codes(list ...codes.Code) Classifier {
 	var set uint32
 	for _, c := range list {
@@ -80,6 +83,8 @@ func common(a *Attempt) Outcome {
 		return Outcome{Kind: Success}
 	case a.CallerDone:
 		return Outcome{Abort, ReasonCallerDone}
+	case a.Local:
+		return Outcome{NonRetryable, ReasonLocalError}
 	case a.Hint.Kind == HintStop:
 		return Outcome{NonRetryable, ReasonPushbackStop}
 	case a.Hint.Kind == HintQuota:

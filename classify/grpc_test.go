@@ -137,8 +137,8 @@ func TestGRPC(t *testing.T) {
 }
 
 func describe(a *classify.Attempt) string {
-	return fmt.Sprintf("%v, %v, hint %q, %v, timed out %t, caller done %t",
-		a.Code(), a.Delivery, a.Hint.Kind, a.Idempotency, a.TimedOut, a.CallerDone)
+	return fmt.Sprintf("%v, %v, hint %q, %v, timed out %t, caller done %t, local %t",
+		a.Code(), a.Delivery, a.Hint.Kind, a.Idempotency, a.TimedOut, a.CallerDone, a.Local)
 }
 
 // everyAttempt calls f with every combination of what the built-in classifiers
@@ -156,8 +156,8 @@ func everyAttempt(f func(a *classify.Attempt)) {
 					a.Hint.After = time.Second
 				}
 				for i := classify.IdempotencyUnknown; i <= classify.NoSideEffects; i++ {
-					for bits := range 4 {
-						a.Idempotency, a.TimedOut, a.CallerDone = i, bits&1 != 0, bits&2 != 0
+					for bits := range 8 {
+						a.Idempotency, a.TimedOut, a.CallerDone, a.Local = i, bits&1 != 0, bits&2 != 0, bits&4 != 0
 						f(&a)
 					}
 				}
@@ -188,18 +188,18 @@ func TestGRPCNeverUnsafe(t *testing.T) {
 			return
 		}
 		retryable++
-		require.False(t, a.CallerDone, describe(a))
+		require.False(t, a.CallerDone || a.Local, describe(a))
 		require.False(t, a.Hint.Stops(), describe(a))
 		if a.Delivery != classify.DeliveryNotSent && !a.Hint.Asks() {
 			require.True(t, a.Idempotency.AllowsRetry(), "may run twice: %s", describe(a))
 		}
 	})
-	require.Equal(t, 18*3*5*4*4, seen)
+	require.Equal(t, 18*3*5*4*8, seen)
 	require.NotZero(t, retryable)
 }
 
-// TestCodes: the list decides, and nothing but a caller that is gone or a server
-// that says no is stronger.
+// TestCodes: the list decides, and nothing but a caller that is gone, this side or a
+// server that says no is stronger.
 func TestCodes(t *testing.T) {
 	t.Parallel()
 	lists := [][]codes.Code{
@@ -224,6 +224,8 @@ func TestCodes(t *testing.T) {
 				want = classify.Outcome{Kind: classify.Success}
 			case a.CallerDone:
 				want = classify.Outcome{Kind: classify.Abort, Reason: classify.ReasonCallerDone}
+			case a.Local:
+				want.Reason = classify.ReasonLocalError
 			case a.Hint.Kind == classify.HintStop:
 				want.Reason = classify.ReasonPushbackStop
 			case a.Hint.Kind == classify.HintQuota:

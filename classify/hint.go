@@ -30,7 +30,8 @@ const (
 	// HintStop: do not retry. Pushback is negative, unparsable or given more
 	// than once (gRFC A6), or the delay is above [MaxHint].
 	HintStop
-	// HintQuota: do not retry, a quota is used up (google.rpc.QuotaFailure).
+	// HintQuota: a quota is used up (google.rpc.QuotaFailure), and nothing is said
+	// of when there is more.
 	HintQuota
 )
 
@@ -52,12 +53,13 @@ type Hint struct {
 func (h Hint) Asks() bool { return h.Kind == HintPushback || h.Kind == HintRetryInfo }
 
 // Stops reports whether the server forbade a retry.
-func (h Hint) Stops() bool { return h.Kind == HintStop || h.Kind == HintQuota }
+func (h Hint) Stops() bool { return h.Kind == HintStop }
 
 // HintOf reads the hint of a failed attempt. Pushback in the trailer is stronger
-// than what the status carries, and QuotaFailure stronger than RetryInfo. A nil
-// trailer and a nil status hold no hint, and neither do details that are broken
-// or of other types.
+// than what the status carries, and RetryInfo stronger than QuotaFailure: servers
+// send both for a quota per minute, and then say when the next minute begins
+// (google.rpc.QuotaFailure). A nil trailer and a nil status hold no hint, and neither
+// do details that are broken or of other types.
 func HintOf(trailer metadata.MD, st *status.Status) Hint {
 	if vs := trailer[PushbackKey]; len(vs) > 0 {
 		return parsePushback(vs)
@@ -66,9 +68,13 @@ func HintOf(trailer metadata.MD, st *status.Status) Hint {
 	for _, d := range st.Details() {
 		switch d := d.(type) {
 		case *errdetails.QuotaFailure:
-			return Hint{Kind: HintQuota}
+			if h.Kind == NoHint {
+				h.Kind = HintQuota
+			}
 		case *errdetails.RetryInfo:
-			h = parseRetryInfo(d)
+			if info := parseRetryInfo(d); info.Kind != NoHint {
+				h = info
+			}
 		}
 	}
 	return h

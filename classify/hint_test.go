@@ -118,8 +118,11 @@ func TestStatusDetails(t *testing.T) {
 		{"most seconds", []*anypb.Any{after(&durationpb.Duration{Seconds: math.MaxInt64})}, stop},
 		{"fewest seconds", []*anypb.Any{after(&durationpb.Duration{Seconds: math.MinInt64})}, none},
 		{"quota", []*anypb.Any{noQuota}, quota},
-		{"quota after retry info", []*anypb.Any{second, noQuota}, quota},
-		{"quota before retry info", []*anypb.Any{noQuota, second}, quota},
+		{"quota after retry info", []*anypb.Any{second, noQuota}, retryInfo(time.Second)},
+		{"quota before retry info", []*anypb.Any{noQuota, second}, retryInfo(time.Second)},
+		{"quota and a delay that is too long", []*anypb.Any{noQuota, after(durationpb.New(classify.MaxHint + 1))}, stop},
+		{"quota and a delay that says nothing", []*anypb.Any{after(durationpb.New(-1)), noQuota}, quota},
+		{"quota before a delay that says nothing", []*anypb.Any{noQuota, after(durationpb.New(-1))}, quota},
 		{"another type beside it", []*anypb.Any{packed(t, &errdetails.ErrorInfo{Reason: "BUSY"}), second}, retryInfo(time.Second)},
 		{"another type alone", []*anypb.Any{packed(t, &errdetails.ErrorInfo{Reason: "BUSY"})}, none},
 		{"a type nobody knows", []*anypb.Any{{TypeUrl: "type.googleapis.com/no.such.Type", Value: []byte{1}}, second}, retryInfo(time.Second)},
@@ -147,7 +150,7 @@ func TestHintAsksOrStops(t *testing.T) {
 		{classify.HintPushback, true, false},
 		{classify.HintRetryInfo, true, false},
 		{classify.HintStop, false, true},
-		{classify.HintQuota, false, true},
+		{classify.HintQuota, false, false},
 	}
 	for _, r := range rows {
 		assert.Equal(t, r.asks, classify.Hint{Kind: r.kind}.Asks(), r.kind.String())
@@ -211,8 +214,8 @@ func FuzzStatusDetails(f *testing.F) {
 		require.Equal(t, wantQuota, classify.HintOf(nil, carrying(asQuota)), "%x", value)
 
 		want := got
-		if wantQuota == quota {
-			want = quota
+		if got == none {
+			want = wantQuota
 		}
 		require.Equal(t, want, classify.HintOf(nil, carrying(asRetryInfo, asQuota)), "%x", value)
 		require.Equal(t, want, classify.HintOf(nil, carrying(asQuota, asRetryInfo)), "%x", value)
