@@ -74,12 +74,24 @@ type Budget interface {
 	Release(Kind, Result)
 }
 
+// A Pauser is a Budget that counts what runs. A retry is granted before its wait, so
+// that nobody waits for one that is denied then; but while it waits it must not hold
+// the place of another.
+type Pauser interface {
+	Budget
+	// Pause takes back an attempt that was granted, for as long as it waits.
+	Pause(Kind)
+	// Resume grants it anew. If it returns false there is nothing to release.
+	Resume(Kind) bool
+}
+
 // A Lease is one attempt that a budget has granted. It is released once; the
 // zero Lease holds nothing. A Lease belongs to one attempt and is not for use
 // by several goroutines at a time; copies of a Lease must not all be released.
 type Lease struct {
 	budget Budget
 	kind   Kind
+	paused bool
 }
 
 // Take asks b for one attempt of kind k and reports whether it is granted. A
@@ -91,7 +103,7 @@ func Take(b Budget, k Kind) (Lease, bool) {
 	if !b.Acquire(k) {
 		return Lease{}, false
 	}
-	return Lease{b, k}, true
+	return Lease{budget: b, kind: k}, true
 }
 
 // Release tells the budget how the attempt ended. Only the first call counts.
@@ -101,7 +113,54 @@ func (l *Lease) Release(r Result) {
 	}
 	b := l.budget
 	l.budget = nil
-	b.Release(l.kind, r)
+	if l.paused {
+		b = running(b)
+	}
+	if b != nil {
+		b.Release(l.kind, r)
+	}
+}
+
+// Pause is for an attempt that has to wait before it is sent: see [Pauser].
+func (l *Lease) Pause() {
+	if l.budget == nil || l.paused {
+		return
+	}
+	if p, ok := l.budget.(Pauser); ok {
+		l.paused = true
+		p.Pause(l.kind)
+	}
+}
+
+// Resume is for when it has waited. If it returns false the attempt is denied after
+// all, and the Lease holds nothing.
+func (l *Lease) Resume() bool {
+	if l.budget == nil || !l.paused {
+		return true
+	}
+	l.paused = false
+	if l.budget.(Pauser).Resume(l.kind) {
+		return true
+	}
+	l.budget = nil
+	return false
+}
+
+// running returns what of a budget holds an attempt while it waits.
+func running(b Budget) Budget {
+	switch b := b.(type) {
+	case all:
+		var rest all
+		for _, b := range b {
+			if b = running(b); b != nil {
+				rest = append(rest, b)
+			}
+		}
+		return rest
+	case Pauser:
+		return nil
+	}
+	return b
 }
 
 // All returns a budget that grants an attempt when all of the given ones do.
@@ -135,6 +194,25 @@ func (a all) Release(k Kind, r Result) {
 	for _, b := range a {
 		b.Release(k, r)
 	}
+}
+
+func (a all) Pause(k Kind) {
+	for _, b := range a {
+		if p, ok := b.(Pauser); ok {
+			p.Pause(k)
+		}
+	}
+}
+
+func (a all) Resume(k Kind) bool {
+	for i, b := range a {
+		if p, ok := b.(Pauser); ok && !p.Resume(k) {
+			a[:i].Release(k, Unsent)
+			running(a[i+1:]).Release(k, Unsent)
+			return false
+		}
+	}
+	return true
 }
 
 // checkRange is written so that NaN, for which every comparison is false, is

@@ -149,3 +149,74 @@ func TestConfigErrors(t *testing.T) {
 		assert.EqualError(t, err, tt.want, "%+v", tt.config)
 	}
 }
+
+// pauser is a budget that counts what runs, as notes tell.
+type pauser struct{ notes }
+
+func (p pauser) Pause(k budget.Kind) { *p.log = append(*p.log, fmt.Sprintf("%s: %s waits", p.name, k)) }
+func (p pauser) Resume(k budget.Kind) bool {
+	*p.log = append(*p.log, fmt.Sprintf("%s: %s resumes", p.name, k))
+	return !p.denies
+}
+
+// granting is a pauser that denies, if it does, only what resumes.
+type granting struct{ pauser }
+
+func (g granting) Acquire(k budget.Kind) bool { g.notes.Acquire(k); return true }
+
+// TestPause: while an attempt waits, it holds nothing of budgets that count what runs,
+// and everything of the others.
+func TestPause(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		budgets string // p counts what runs, P does and denies after the wait, n does not count
+		resume  bool
+		granted bool
+		log     []string
+	}{
+		{"n", true, true, []string{"n? retry", "n: retry failure"}},
+		{"n", false, true, []string{"n? retry", "n: retry unsent"}},
+		{"p", true, true, []string{"p? retry", "p: retry waits", "p: retry resumes", "p: retry failure"}},
+		{"p", false, true, []string{"p? retry", "p: retry waits"}},
+		{"P", true, false, []string{"P? retry", "P: retry waits", "P: retry resumes"}},
+		{"np", true, true, []string{"n? retry", "p? retry", "p: retry waits", "p: retry resumes", "n: retry failure", "p: retry failure"}},
+		{"np", false, true, []string{"n? retry", "p? retry", "p: retry waits", "n: retry unsent"}},
+		{"pPpn", true, false, []string{
+			"p? retry", "P? retry", "p? retry", "n? retry", "p: retry waits", "P: retry waits", "p: retry waits",
+			"p: retry resumes", "P: retry resumes", "n: retry unsent", "p: retry unsent",
+		}},
+	}
+	for _, tt := range tests {
+		var log []string
+		var budgets []budget.Budget
+		for _, c := range tt.budgets {
+			n := notes{string(c), c == 'P', &log}
+			if c == 'n' {
+				budgets = append(budgets, n)
+			} else {
+				budgets = append(budgets, granting{pauser{n}})
+			}
+		}
+		b := budgets[0]
+		if len(budgets) > 1 {
+			b = budget.All(budget.All(budgets[:1]...), budget.All(budgets[1:]...))
+		}
+		l, ok := budget.Take(b, budget.Retry)
+		require.True(t, ok, tt.budgets)
+		l.Pause()
+		l.Pause() // a second time changes nothing
+		if tt.resume {
+			assert.Equal(t, tt.granted, l.Resume(), tt.budgets)
+			l.Release(budget.Failure)
+		}
+		l.Release(budget.Unsent)
+		assert.Equal(t, tt.log, log, tt.budgets)
+	}
+}
+
+func TestPauseOfNothing(t *testing.T) {
+	t.Parallel()
+	var l budget.Lease
+	l.Pause()
+	assert.True(t, l.Resume())
+}

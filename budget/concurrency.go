@@ -22,8 +22,9 @@ type ConcurrencyConfig struct {
 //	max(Min, Share × attempts in flight)
 //
 // in whole attempts, originals and extra ones counted alike. An attempt holds
-// its place from Acquire to Release, however it ends. When attempts end, and
-// the share shrinks with them, extra attempts already granted keep their place.
+// its place from Acquire to Release, however it ends, but for the time that a retry
+// waits before it is sent ([Pauser]). When attempts end, and the share shrinks with
+// them, extra attempts already granted keep their place.
 //
 // Because it counts what is in flight, it allows more extra attempts per second
 // the faster they end: of a server that fails at once, it bounds the
@@ -77,6 +78,12 @@ func (c *Concurrency) Release(k Kind, _ Result) {
 	}
 	c.extra.Add(-1)
 }
+
+// Pause implements [Pauser].
+func (c *Concurrency) Pause(Kind) { c.extra.Add(-1) }
+
+// Resume implements [Pauser].
+func (c *Concurrency) Resume(k Kind) bool { return c.Acquire(k) }
 
 // withinShare reports whether one more fits. The sum over cells is exact when
 // no original begins or ends meanwhile, and else off by those at most.

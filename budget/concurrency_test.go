@@ -97,3 +97,20 @@ func TestConcurrencyLimitHoldsAmongGoroutines(t *testing.T) {
 	}
 	require.False(t, b.Acquire(budget.Retry))
 }
+
+func TestConcurrencyHoldsNoPlaceForWhatWaits(t *testing.T) {
+	t.Parallel()
+	b, err := budget.NewConcurrency(budget.ConcurrencyConfig{Min: 1})
+	require.NoError(t, err)
+	waiting, ok := budget.Take(b, budget.Retry)
+	require.True(t, ok)
+	waiting.Pause()
+	running, ok := budget.Take(b, budget.Retry)
+	require.True(t, ok, "the place of the one that waits")
+	require.False(t, waiting.Resume())
+	running.Release(budget.Success)
+	waiting.Release(budget.Success) // holds nothing
+	_, ok = budget.Take(b, budget.Retry)
+	require.True(t, ok)
+	require.False(t, b.Acquire(budget.Retry))
+}
