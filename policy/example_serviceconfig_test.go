@@ -91,6 +91,7 @@ func ExampleSet_ServiceConfig() {
 	//   ]
 	// }
 	// missing: rules[0].policy.retry.backoff.jitter: a service config has none but the proportional, got full
+	// missing: rules[0].policy.as_grpc: is what a service config always means
 	// missing: rules[0].policy.attempt_timeout: a service config has none
 	// missing: rules: none is for every method: rego makes up to 3 attempts of a method without a rule, and gRPC one
 }

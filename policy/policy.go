@@ -47,10 +47,12 @@ type Policy struct {
 	// message. The caller's deadline holds too: the earlier wins. Zero means the
 	// caller's deadline alone.
 	Timeout time.Duration
-	// AttemptTimeout bounds one attempt. The last attempt gets all the time
-	// that is left of a call that has a deadline. Zero means no such bound. An
-	// attempt of a stream is bounded until its first message, and only while the
-	// application waits for it.
+	// AttemptTimeout is when an attempt that has not ended makes place for another
+	// one. An attempt that no other can follow goes on: the last of MaxAttempts, one
+	// of a method that is not known to be idempotent, one whose retry no budget pays
+	// for. Only in a call that has no deadline at all is it ended then, so that no
+	// call hangs for ever. Zero means no such time. Of a stream it counts until the
+	// first message, and only while the application waits for that.
 	AttemptTimeout time.Duration
 	// WaitForReady has calls wait for a connection instead of failing while there
 	// is none, as grpc.WaitForReady does, unless the call gives that option itself.
@@ -65,6 +67,11 @@ type Policy struct {
 	// ClassifierNone. Empty means Retry.Codes if there are any, and else
 	// classify.GRPC.
 	Classifier string
+	// AsGRPC keeps to gRFC A6 where rego's own rules differ from it. A response header
+	// commits the call: what fails after one is not retried, since the server has
+	// begun to answer. And every status of a hedge that is not among Retry.Codes ends
+	// the call at once. FromServiceConfig sets it.
+	AsGRPC bool
 }
 
 // ClassifierNone is the name of the classifier to which every failure is final. It

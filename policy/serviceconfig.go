@@ -40,6 +40,7 @@ const grpcMaxAttempts = 5
 //     retryPolicy without codes retries nothing: gRPC refuses both, but configs that are
 //     published for client generators have them (AIP-4221).
 //   - timeout and waitForReady: Timeout and WaitForReady.
+//   - AsGRPC is set where there is more than one attempt.
 //   - retryThrottling: the budget RetryThrottling, which every policy names.
 //
 // What rego does in addition it does here, too: without retryThrottling extra attempts
@@ -131,6 +132,7 @@ func (im *importer) methodConfig(v value) {
 	default:
 		p.Retry.MaxAttempts = 1
 	}
+	p.AsGRPC = p.Retry.MaxAttempts > 1
 	switch {
 	case names.empty():
 		im.warn(v, "has no names, and applies to no method")

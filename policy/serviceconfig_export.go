@@ -151,6 +151,9 @@ func (ex *exporter) methodConfig(r Rule, f *faults) methodConfig {
 	p := r.Policy
 	m := methodConfig{Timeout: jsonDuration(p.Timeout), WaitForReady: p.WaitForReady}
 	ex.attempts(p, &m, f)
+	if !p.AsGRPC && (m.RetryPolicy != nil || m.HedgingPolicy != nil) {
+		f.add("as_grpc", "is what a service config always means")
+	}
 	if p.Name != "" && !importedName.MatchString(p.Name) {
 		f.add("name", none)
 	}

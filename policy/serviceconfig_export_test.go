@@ -77,7 +77,7 @@ func TestServiceConfig(t *testing.T) {
 			{
 				Methods: []string{"/a.B/C", "/a.D/*"},
 				Policy: policy.Policy{
-					Timeout: 1500 * time.Millisecond, WaitForReady: true, Budget: policy.RetryThrottling,
+					Timeout: 1500 * time.Millisecond, WaitForReady: true, Budget: policy.RetryThrottling, AsGRPC: true,
 					Retry: policy.Retry{MaxAttempts: 4, Backoff: backoff, Codes: []codes.Code{codes.Unavailable, codes.Canceled}},
 				},
 			},
@@ -85,7 +85,7 @@ func TestServiceConfig(t *testing.T) {
 				Methods: []string{"/a.B/*"},
 				Policy: policy.Policy{
 					Idempotency: classify.Idempotent, Budget: policy.RetryThrottling, Classifier: policy.ClassifierNone,
-					Hedge: policy.Hedge{Delay: policy.NoWait}, Retry: policy.Retry{Off: true},
+					Hedge: policy.Hedge{Delay: policy.NoWait}, Retry: policy.Retry{Off: true}, AsGRPC: true,
 				},
 			},
 			{Methods: []string{"*"}, Policy: policy.Policy{Timeout: time.Hour, Budget: policy.RetryThrottling, Retry: policy.Retry{MaxAttempts: 1}}},
@@ -118,13 +118,14 @@ func TestServiceConfigMissing(t *testing.T) {
 		all     = `a service config has none but a retryThrottling of all methods`
 		both    = `a service config has retries or hedging`
 		unsafe  = `a service config would hedge methods that are not idempotent, too`
+		always  = `is what a service config always means`
 		noCodes = `lists none: classify.GRPC, which decides, is more than a list of codes`
 
 		retries = `"retryPolicy":{"maxAttempts":3,"initialBackoff":"0.05s","maxBackoff":"5s","backoffMultiplier":2,"retryableStatusCodes":["ABORTED"]}`
 		hedging = `"hedgingPolicy":{"maxAttempts":3,"hedgingDelay":"1s","nonFatalStatusCodes":["ABORTED"]}`
 	)
 	p := func(change func(p *policy.Policy)) policy.Policy {
-		p := policy.Policy{Retry: policy.Retry{Codes: []codes.Code{codes.Aborted}, Backoff: policy.Backoff{Jitter: policy.JitterProportional}}}
+		p := policy.Policy{AsGRPC: true, Retry: policy.Retry{Codes: []codes.Code{codes.Aborted}, Backoff: policy.Backoff{Jitter: policy.JitterProportional}}}
 		change(&p)
 		return p
 	}
@@ -150,6 +151,7 @@ func TestServiceConfigMissing(t *testing.T) {
 		{p(func(p *policy.Policy) { p.AttemptTimeout = 1 }), []string{`attempt_timeout: ` + none}, retries},
 		{p(func(p *policy.Policy) { p.Idempotency = classify.NotIdempotent }), []string{`idempotency: ` + none}, retries},
 		{p(func(p *policy.Policy) { p.Idempotency = classify.Idempotent }), []string{`idempotency: ` + none}, retries},
+		{p(func(p *policy.Policy) { p.AsGRPC = false }), []string{`as_grpc: ` + always}, retries},
 		{p(func(p *policy.Policy) { p.Budget = "code's" }), []string{`budget: ` + all}, retries},
 		{p(func(p *policy.Policy) { p.Retry.Codes = nil }), []string{`retry.codes: ` + noCodes}, ``},
 		{p(func(p *policy.Policy) { p.Retry.Codes, p.Classifier = nil, "mine" }), []string{`classifier: ` + none}, ``},
@@ -169,6 +171,7 @@ func TestServiceConfigMissing(t *testing.T) {
 		{hedged(func(p *policy.Policy) { p.Retry = policy.Retry{}; p.Classifier = policy.ClassifierNone }), nil, strings.Replace(hedging, `,"nonFatalStatusCodes":["ABORTED"]`, ``, 1)}, // nothing is retried either
 		{hedged(func(p *policy.Policy) { p.Retry.Codes = nil }), []string{`retry.codes: ` + noCodes, `idempotency: ` + none}, ``},
 		{hedged(func(p *policy.Policy) { p.Retry.Codes, p.Classifier = nil, "mine" }), []string{`idempotency: ` + none, `classifier: ` + none}, ``},
+		{hedged(func(p *policy.Policy) { p.AsGRPC = false }), []string{`as_grpc: ` + always}, hedging},
 		{hedged(func(p *policy.Policy) { p.Retry.MaxAttempts = 100 }), []string{`retry.max_attempts: gRPC makes at most 5, got 100`}, strings.Replace(hedging, `:3`, `:5`, 1)},
 		{hedged(func(p *policy.Policy) { p.Retry.MaxAttempts = 1 }), []string{`idempotency: ` + none}, ``},
 		{hedged(func(p *policy.Policy) { p.Hedge.Off = true }), []string{`idempotency: ` + none}, ``},
@@ -201,9 +204,9 @@ func TestServiceConfigMissing(t *testing.T) {
 func TestServiceConfigSwitches(t *testing.T) {
 	t.Parallel()
 	listed := policy.Retry{Codes: []codes.Code{codes.Aborted}, Backoff: policy.Backoff{Jitter: policy.JitterProportional}}
-	hedged := policy.Policy{Idempotency: classify.Idempotent, Retry: listed, Hedge: policy.Hedge{Delay: 1}}
+	hedged := policy.Policy{Idempotency: classify.Idempotent, Retry: listed, Hedge: policy.Hedge{Delay: 1}, AsGRPC: true}
 	hedged.Retry.Off = true
-	s := rules(policy.Rule{Methods: []string{"/a.B/C"}, Policy: policy.Policy{Retry: listed}}, policy.Rule{Methods: []string{"/a.B/D"}, Policy: hedged})
+	s := rules(policy.Rule{Methods: []string{"/a.B/C"}, Policy: policy.Policy{Retry: listed, AsGRPC: true}}, policy.Rule{Methods: []string{"/a.B/D"}, Policy: hedged})
 	uncovered := `rules: none is for every method: rego makes up to 3 attempts of a method without a rule, and gRPC one`
 	for _, r := range []struct {
 		retriesOff, hedgesOff bool

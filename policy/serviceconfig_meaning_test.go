@@ -409,6 +409,7 @@ func sayableSet(r *rand.Rand) policy.Set {
 				p.Classifier, p.Retry.Codes = "", list()
 			}
 		}
+		p.AsGRPC = p.Retry.MaxAttempts > 1
 		rule := policy.Rule{Policy: p, Methods: []string{fmt.Sprintf("/a.B/M%d", i), fmt.Sprintf("/a.B%d/*", i)}[r.IntN(2):]}
 		if i == 0 {
 			rule.Methods = append(rule.Methods, "*")

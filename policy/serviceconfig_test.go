@@ -52,13 +52,14 @@ func TestFromServiceConfig(t *testing.T) {
 	t.Parallel()
 	once := policy.Policy{Name: "methodConfig[0]", Retry: policy.Retry{MaxAttempts: 1}}
 	thrice := once
+	thrice.AsGRPC = true
 	thrice.Retry = policy.Retry{
 		MaxAttempts: 3, Codes: []codes.Code{codes.Unavailable},
 		Backoff: policy.Backoff{Initial: 100 * time.Millisecond, Multiplier: 2, Max: time.Second, Jitter: policy.JitterProportional},
 	}
 	hedged := policy.Policy{
 		Name: "methodConfig[0]", Idempotency: classify.Idempotent, Classifier: policy.ClassifierNone,
-		Retry: policy.Retry{Off: true, MaxAttempts: 3}, Hedge: policy.Hedge{Delay: policy.NoWait},
+		Retry: policy.Retry{Off: true, MaxAttempts: 3}, Hedge: policy.Hedge{Delay: policy.NoWait}, AsGRPC: true,
 	}
 	for _, r := range []struct {
 		config string

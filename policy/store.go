@@ -37,7 +37,9 @@ func NewStore(s Set, opts ...StoreOption) (*Store, error) {
 	describe(&st.status, t)
 	st.current.Store(t)
 	for _, o := range opts {
-		o.open(st)
+		if o != nil {
+			o.open(st)
+		}
 	}
 	return st, nil
 }

@@ -42,6 +42,7 @@ func (p Policy) proto() *regov1.Policy {
 		Hedge:          p.Hedge.proto(),
 		Budget:         p.Budget,
 		Classifier:     p.Classifier,
+		AsGrpc:         p.AsGRPC,
 	}
 }
 
@@ -159,6 +160,7 @@ func policyFrom(m *regov1.Policy, f *faults) Policy {
 		Hedge:          hedgeFrom(m.GetHedge(), f.in("hedge")),
 		Budget:         m.GetBudget(),
 		Classifier:     m.GetClassifier(),
+		AsGRPC:         m.GetAsGrpc(),
 	}
 }
 

@@ -101,7 +101,9 @@ func Watch(target string, node Node, st *policy.Store, opts ...Option) (*Watcher
 		},
 	}
 	for _, o := range opts {
-		o.apply(w)
+		if o != nil {
+			o.apply(w)
+		}
 	}
 	if node.Service == "" {
 		return nil, errors.New("controlplane: node: service must not be empty")

@@ -57,6 +57,7 @@ var documented = policy.Set{
 				Idempotency: classify.Idempotent,
 				Retry:       policy.Retry{Codes: []codes.Code{codes.Unavailable, codes.Aborted}},
 				Hedge:       policy.Hedge{Percentile: 0.95},
+				AsGRPC:      true,
 			},
 		},
 		{

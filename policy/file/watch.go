@@ -76,7 +76,9 @@ func Watch(path string, st *policy.Store, opts ...Option) (*Watcher, error) {
 		done: make(chan struct{}),
 	}
 	for _, o := range opts {
-		o.apply(w)
+		if o != nil {
+			o.apply(w)
+		}
 	}
 	if w.format == 0 {
 		var err error

@@ -114,6 +114,7 @@ func (e *explanation) fields() []string {
 	row("hedge.max_delay", p.Hedge.MaxDelay, w.Hedge.MaxDelay != 0, "none")
 	row("budget", p.Budget, w.Budget != "", "the target's own")
 	row("classifier", p.Classifier, w.Classifier != "", "that of retry.codes")
+	row("as_grpc", p.AsGRPC, w.AsGRPC, "")
 	if e.set.RetriesOff {
 		rows = append(rows, "retries_off\ttrue\tthe set, for every call")
 	}
@@ -223,7 +224,7 @@ func (e *explanation) worst() []string {
 			_, most := jittered(p.Retry.Backoff, n-1)
 			sum += most + p.AttemptTimeout
 		}
-		time = fmt.Sprintf("%v (all attempts and waits), without pushback and deadline", sum)
+		time = fmt.Sprintf("%v (all attempts and waits, without pushback) of a call that has no deadline, and else until its deadline", sum)
 	}
 	return []string{
 		"worst case",

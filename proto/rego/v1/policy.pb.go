@@ -423,8 +423,9 @@ type Policy struct {
 	// from 0 to 24h. 0, the default, leaves it to the caller's deadline; if both are
 	// there, the earlier wins.
 	Timeout *durationpb.Duration `protobuf:"bytes,3,opt,name=timeout,proto3" json:"timeout,omitempty"`
-	// AttemptTimeout bounds one attempt, of a stream until its first message: from 0
-	// to 24h, and not above timeout. 0, the default, means no such bound.
+	// AttemptTimeout is when an attempt that has not ended makes place for another one,
+	// if another one can follow: from 0 to 24h, and not above timeout. Of a stream it
+	// counts until the first message. 0, the default, means no such time.
 	AttemptTimeout *durationpb.Duration `protobuf:"bytes,4,opt,name=attempt_timeout,json=attemptTimeout,proto3" json:"attempt_timeout,omitempty"`
 	// WaitForReady has calls wait for a connection instead of failing while there is
 	// none, unless a call says otherwise itself.
@@ -440,7 +441,11 @@ type Policy struct {
 	// Classifier names a classifier that the client has in code, or is "none", to
 	// which every failure is final. Empty, the default, means retry.codes if there
 	// are any, and else gRPC's own table.
-	Classifier    string `protobuf:"bytes,9,opt,name=classifier,proto3" json:"classifier,omitempty"`
+	Classifier string `protobuf:"bytes,9,opt,name=classifier,proto3" json:"classifier,omitempty"`
+	// AsGRPC keeps to gRFC A6 where rego's own rules differ from it: a response header
+	// commits the call, and every status of a hedge that is not among retry.codes ends
+	// the call at once. Imported service configs have it.
+	AsGrpc        bool `protobuf:"varint,10,opt,name=as_grpc,json=asGrpc,proto3" json:"as_grpc,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -536,6 +541,13 @@ func (x *Policy) GetClassifier() string {
 		return x.Classifier
 	}
 	return ""
+}
+
+func (x *Policy) GetAsGrpc() bool {
+	if x != nil {
+		return x.AsGrpc
+	}
+	return false
 }
 
 // Retry says how failed attempts are repeated.
@@ -1175,7 +1187,7 @@ const file_rego_v1_policy_proto_rawDesc = "" +
 	"hedges_off\x18\x06 \x01(\bR\thedgesOff\"I\n" +
 	"\x04Rule\x12\x18\n" +
 	"\amethods\x18\x01 \x03(\tR\amethods\x12'\n" +
-	"\x06policy\x18\x02 \x01(\v2\x0f.rego.v1.PolicyR\x06policy\"\xf7\x02\n" +
+	"\x06policy\x18\x02 \x01(\v2\x0f.rego.v1.PolicyR\x06policy\"\x90\x03\n" +
 	"\x06Policy\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x126\n" +
 	"\vidempotency\x18\x02 \x01(\x0e2\x14.rego.v1.IdempotencyR\vidempotency\x123\n" +
@@ -1187,7 +1199,9 @@ const file_rego_v1_policy_proto_rawDesc = "" +
 	"\x06budget\x18\b \x01(\tR\x06budget\x12\x1e\n" +
 	"\n" +
 	"classifier\x18\t \x01(\tR\n" +
-	"classifier\"\x8d\x01\n" +
+	"classifier\x12\x17\n" +
+	"\aas_grpc\x18\n" +
+	" \x01(\bR\x06asGrpc\"\x8d\x01\n" +
 	"\x05Retry\x12\x10\n" +
 	"\x03off\x18\x01 \x01(\bR\x03off\x12!\n" +
 	"\fmax_attempts\x18\x02 \x01(\x05R\vmaxAttempts\x12*\n" +
