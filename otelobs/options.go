@@ -22,7 +22,9 @@ type config struct {
 func newConfig(opts []Option) config {
 	var c config
 	for _, o := range opts {
-		o.apply(&c)
+		if o != nil {
+			o.apply(&c)
+		}
 	}
 	if c.provider == nil {
 		c.provider = otel.GetTracerProvider()
@@ -46,12 +48,14 @@ func WithPropagator(p propagation.TextMapPropagator) Option {
 	return optionFunc(func(c *config) { c.propagator = p })
 }
 
-// WithOtelgrpcBelow says that the connections have otelgrpc's client stats
-// handler. It makes a CLIENT span below each attempt's and writes that one's
+// WithTracingBelow says that the connections trace by themselves: they have otelgrpc's
+// client stats handler, or grpc's own plugin (google.golang.org/grpc/stats/opentelemetry)
+// with a propagator. That makes a CLIENT span below each attempt's and writes that one's
 // context into the metadata; attempts become INTERNAL, and the observer writes
-// nothing. Default: there is no otelgrpc on the client's side. With otelgrpc and
-// without this option server spans are in the right place too, but an attempt
-// has two CLIENT spans.
-func WithOtelgrpcBelow() Option {
+// nothing. Default: there is no tracing below. With otelgrpc and without this option
+// server spans are in the right place too, but an attempt has two CLIENT spans. With the
+// plugin and without this option an attempt has two traceparent headers, and which
+// of them counts is up to the server.
+func WithTracingBelow() Option {
 	return optionFunc(func(c *config) { c.otelgrpc = true })
 }

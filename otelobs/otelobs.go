@@ -6,7 +6,7 @@
 // What surprises people: OpenTelemetry's default propagator writes nothing, so
 // server spans start traces of their own until otel.SetTextMapPropagator is
 // called or [WithPropagator] given. And with otelgrpc's stats handler on the same
-// connection, [WithOtelgrpcBelow] keeps the two from doing the same work.
+// connection, [WithTracingBelow] keeps the two from doing the same work.
 //
 // Start with [New]. The names of spans, attributes and events are part of the
 // compatibility promise and listed in docs/telemetry.md. None of them ever holds

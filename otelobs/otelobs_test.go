@@ -373,8 +373,8 @@ otelobs internal T/Get 0s..25ms
       rego.attempt.result=won
     otelgrpc server T/Get 20ms..25ms
 `},
-		{"the last one is fatal", testsrv.Fail(codes.NotFound, "secret"), `
-otelobs internal T/Get 0s..25ms Error: NOT_FOUND
+		{"the last one is fatal", testsrv.Fail(codes.InvalidArgument, "secret"), `
+otelobs internal T/Get 0s..25ms Error: INVALID_ARGUMENT
     rego.end.reason=non-retryable
     rego.attempt.count=3
   otelobs client Attempt.T/Get 0s..25ms
@@ -390,7 +390,7 @@ otelobs internal T/Get 0s..25ms Error: NOT_FOUND
       rego.outcome.reason=call-decided
       @25ms rego.cancel 
     otelgrpc server T/Get 10ms..25ms
-  otelobs client Attempt.T/Get 20ms..25ms Error: NOT_FOUND beside 0s beside 10ms
+  otelobs client Attempt.T/Get 20ms..25ms Error: INVALID_ARGUMENT beside 0s beside 10ms
       rego.attempt.kind=hedge
       rego.wait.reason=hedge-delay
       rego.attempt.result=failed

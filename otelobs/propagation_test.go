@@ -19,7 +19,9 @@ import (
 	"go.opentelemetry.io/otel/trace/noop"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	grpctrace "google.golang.org/grpc/experimental/opentelemetry"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/stats/opentelemetry"
 
 	"github.com/rego-go/rego/interceptor"
 	"github.com/rego-go/rego/internal/testsrv"
@@ -143,7 +145,7 @@ func TestOtelgrpcBelow(t *testing.T) {
 		opts []otelobs.Option
 		kind string
 	}{
-		{"told", []otelobs.Option{otelobs.WithOtelgrpcBelow()}, "internal"},
+		{"told", []otelobs.Option{otelobs.WithTracingBelow()}, "internal"},
 		{"untold", nil, "client"}, // two clients, and still the right tree
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -173,12 +175,39 @@ otelobs internal T/Get 0s..50ms
 	}
 }
 
-// With otelgrpc below the observer leaves the metadata alone.
-func TestOtelgrpcBelowInjects(t *testing.T) {
+// grpc's own plugin adds to the metadata what is there already. Told of it, the observer
+// leaves that to the plugin; else servers are told of two parents.
+func TestPluginBelow(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		opts         []otelobs.Option
+		traceparents int
+	}{
+		{[]otelobs.Option{otelobs.WithTracingBelow()}, 1},
+		{nil, 2},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t)
+			r.Script(testsrv.Get, testsrv.Fail(codes.Unavailable, "secret"), testsrv.OK())
+			plugin := opentelemetry.DialOption(opentelemetry.Options{TraceOptions: grpctrace.TraceOptions{
+				TracerProvider: r.provider, TextMapPropagator: propagation.TraceContext{},
+			}})
+			cl := r.client(t, []grpc.DialOption{plugin}, interceptor.WithPolicy(steady), interceptor.WithObserver(r.observer(c.opts...)))
+			require.NoError(t, get(t.Context(), cl))
+			require.Len(t, r.Arrivals(testsrv.Get), 2)
+			for _, a := range r.Arrivals(testsrv.Get) {
+				assert.Len(t, a.Metadata.Get("traceparent"), c.traceparents)
+			}
+		})
+	}
+}
+
+// With tracing below the observer leaves the metadata alone.
+func TestTracingBelowInjects(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
-		cl := r.client(t, nil, interceptor.WithObserver(r.observer(otelobs.WithOtelgrpcBelow())))
+		cl := r.client(t, nil, interceptor.WithObserver(r.observer(otelobs.WithTracingBelow())))
 		require.NoError(t, get(t.Context(), cl))
 		assert.Empty(t, r.Arrivals(testsrv.Get)[0].Metadata.Get("traceparent"))
 	})
