@@ -4,10 +4,14 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
@@ -19,18 +23,28 @@ import (
 // call is the state of one call, unary or streaming: its policy, its attempts and
 // its timeline.
 type call struct {
-	interceptor *Interceptor
-	method      string
-	reply       any // what the caller wants filled; of a stream, its first message
-	conn        *grpc.ClientConn
-	maker       maker
-	streaming   bool
-	beforeExtra func(*grpc.ClientConn, string) // before each retry and hedge; nil if nothing is to be said
+	*door
+	method    string
+	reply     any // what the caller wants filled; of a stream, its first message
+	conn      *grpc.ClientConn
+	maker     maker
+	streaming bool
+	ctx       context.Context    // of the call, with the timeout of the policy
+	cancel    context.CancelFunc // of that; nil without one
 
-	said        settings
-	observers   []*guarded
-	callerOpts  []grpc.CallOption
-	wantsOutput bool // callerOpts hold an output or OnFinish
+	said           settings
+	observers      []*guarded
+	callerOpts     []grpc.CallOption
+	shared         []grpc.CallOption // for every attempt
+	wantsOutput    bool              // callerOpts hold an output
+	wantsFinish    bool              // callerOpts hold an OnFinish
+	outputsWritten bool              // by the original
+	endsInTime     bool              // what the invoker calls has ended when it returns
+	endsLater      bool              // grpc has not ended the deciding attempt, and its end will be told then
+	merges         bool              // the codec may add to what is in the reply already
+	dirty          bool              // and there is something
+
+	until atomic.Pointer[time.Time] // when the service config ends the call; nil while that is not known
 
 	plan        *plan
 	idempotency classify.Idempotency
@@ -40,16 +54,18 @@ type call struct {
 
 	original attempt
 	lead     *attempt     // the original, or the retry that took its place
+	mine     *attempt     // that the goroutine of the lead makes now
 	pending  budget.Lease // of the attempt that is waited for
 	backoffs int          // waits since the last pushback
 	rounds
 
 	watched  bool            // somebody will look at the timeline
-	outside  context.Context // of the call, if it is watched
-	timeline *Timeline       // of an unwatched stream nil until an attempt has failed
+	telling  sync.Mutex      // held while observers are told, and the record is written
+	outside  context.Context // of the call, while observers wait for its end
+	timeline *Timeline       // of a call that is watched
 	event    Event           // what observers are told last
+	failures []AttemptError  // attempts that have ended without success
 
-	count   uint // unary calls this state has served, for sampling
 	resumed bool // attempts are of a leg that continues a stream
 }
 
@@ -74,33 +90,40 @@ type settings struct {
 	resume        func(last, request any) (next any, ok bool)
 }
 
-// configure sorts the caller's options: those for rego are applied, outputs and
-// OnFinish are kept for the end of the call, the rest goes to every attempt. The
-// caller's slice is only read.
+// configure sorts the caller's options: those for rego are applied, outputs are for the
+// original, OnFinish is kept for the end of the call, the rest goes to every attempt.
+// The caller's slice is only read.
 func (c *call) configure(opts []grpc.CallOption) error {
 	c.observers = c.interceptor.observers
 	c.callerOpts = opts
+	c.merges = !c.streaming && !protoResets()
 	var err error
 	saysReady := false
 	for _, o := range opts {
 		switch o := o.(type) {
-		case grpc.HeaderCallOption, grpc.TrailerCallOption, grpc.PeerCallOption, grpc.OnFinishCallOption:
+		case grpc.HeaderCallOption, grpc.TrailerCallOption, grpc.PeerCallOption:
 			c.wantsOutput = true
+			continue
+		case grpc.OnFinishCallOption:
+			c.wantsFinish = true
+			continue
 		case CallOption:
-			err = errors.Join(err, o.call(c))
+			err = errors.Join(err, o.set(c))
+			continue
 		case DualOption:
-			err = errors.Join(err, o.call(c))
+			err = errors.Join(err, o.CallOption.set(c))
+			continue
 		case grpc.FailFastCallOption:
 			saysReady = true
-			c.original.opts = append(c.original.opts, o)
-		default:
-			c.original.opts = append(c.original.opts, o)
+		case grpc.ForceCodecCallOption, grpc.ForceCodecV2CallOption, grpc.CustomCodecCallOption, grpc.ContentSubtypeCallOption:
+			c.merges = !c.streaming
 		}
+		c.original.opts = append(c.original.opts, o)
 	}
 	if err != nil {
 		return status.Errorf(codes.Internal, "rego: %v", err)
 	}
-	t := c.interceptor.target(c.conn)
+	t := c.target(c.conn)
 	if c.said.policy == nil {
 		c.plan = t.plan(c.method)
 	} else {
@@ -109,8 +132,16 @@ func (c *call) configure(opts []grpc.CallOption) error {
 		}
 		c.plan = t.ownPlan(c.said.policy, c.method)
 	}
+	if c.plan.open && c.plan.method.annotated != nil && c.conn != nil {
+		c.takePolicyOf(c.conn.GetMethodConfig(c.method))
+	}
 	if c.plan.policy.WaitForReady && !saysReady {
 		c.original.opts = append(c.original.opts, waitForReady)
+	}
+	if c.streaming {
+		c.shared = c.original.opts[privateStreamOutputs:]
+	} else if c.shared = c.original.opts[privateOutputs:]; c.wantsOutput {
+		c.appendOutputs()
 	}
 	if c.idempotency = c.said.idempotency; c.idempotency == classify.IdempotencyUnknown {
 		c.idempotency = c.plan.idempotency
@@ -119,13 +150,13 @@ func (c *call) configure(opts []grpc.CallOption) error {
 		c.idempotency = classify.Idempotent
 	}
 	c.looksAtOK = c.plan.looksAtOK
+	c.dirty = c.merges && c.plan.maxAttempts > 1 && !c.plan.method.kindOf(c.reply).isEmpty(c.reply)
 	if c.watched = c.said.timelineTo != nil || len(c.observers) > 0; c.watched {
 		c.timeline = newTimeline()
 		c.timeline.Method, c.timeline.Target = c.method, t.name
 		c.timeline.Policy, c.timeline.PolicyVersion = c.plan.policy.Name, c.plan.version
 		c.timeline.Idempotency = c.idempotency
 	}
-	c.hedged, c.samples = false, false
 	if c.plan.asksHedging {
 		c.hedgeDenied = c.hedge()
 		c.hedged = c.hedgeDenied == DeniedNothing
@@ -135,31 +166,39 @@ func (c *call) configure(opts []grpc.CallOption) error {
 
 var waitForReady = grpc.WaitForReady(true)
 
+// appendOutputs hands the caller's own outputs to the original: so they are written as
+// those of a bare call, by whoever writes them.
+func (c *call) appendOutputs() {
+	for _, o := range c.callerOpts {
+		switch o.(type) {
+		case grpc.HeaderCallOption, grpc.TrailerCallOption, grpc.PeerCallOption:
+			c.original.opts = append(c.original.opts, o)
+		}
+	}
+}
+
+// protoResets reports whether the codec of protobuf is grpc's own, which empties a
+// message before it reads one.
+var protoResets = sync.OnceValue(func() bool { return isGRPCs(proto.Name) })
+
 // sampleEvery is how many calls pass between two whose latency is measured, when
 // neither an observer nor hedging needs it: reading the clock is a fair part of
 // what a call costs here.
-const sampleEvery uint = 64
+const sampleEvery = 64
 
 // timed reports whether the call's latency is measured.
 func (c *call) timed() bool {
-	if c.watched || c.samples || c.plan.method.usual.duration() == 0 {
-		return true
-	}
-	if c.streaming {
-		return rand.N(sampleEvery) == 0
-	}
-	c.count++
-	return c.count%sampleEvery == 0
+	return c.watched || c.samples || c.plan.method.clocked.Load() || rand.N(uint32(sampleEvery)) == 0
 }
 
-// begin makes the call ready for its first attempt, and returns the context of
-// the call. If cancel is not nil, it is to be called when the call has ended.
-func (c *call) begin(ctx context.Context) (_ context.Context, cancel context.CancelFunc) {
+// begin makes the call ready for its first attempt.
+func (c *call) begin(ctx context.Context) {
+	c.ctx = ctx
 	if d := c.plan.policy.Timeout; d > 0 {
-		ctx, cancel = context.WithTimeout(ctx, d)
+		c.ctx, c.cancel = context.WithTimeout(ctx, d)
 	}
 	if c.said.sendKey {
-		ctx = withIdempotencyKey(ctx, c.said.idempotencyKey)
+		c.ctx = withIdempotencyKey(c.ctx, c.said.idempotencyKey)
 	}
 	c.made = 1
 	c.lead = &c.original
@@ -167,28 +206,38 @@ func (c *call) begin(ctx context.Context) (_ context.Context, cancel context.Can
 	if c.lead.timed = c.timed(); c.lead.timed {
 		c.lead.Start = time.Now()
 	}
+	if c.hedged || c.plan.policy.AttemptTimeout > 0 { // there may be another attempt before one has failed
+		c.askChannel()
+		c.wasReady = c.hedged && c.canSend()
+	}
 	if c.watched {
-		ctx = c.open(ctx)
+		c.open()
 	}
 	c.lead.lease, _ = budget.Take(c.plan.hedges, budget.Original)
-	return ctx, cancel
+}
+
+// endContext releases what the call's context holds.
+func (c *call) endContext() {
+	if c.cancel != nil {
+		c.cancel()
+	}
 }
 
 // decide makes attempts until the call is decided, and returns why there are no
 // more and since when. After each failed attempt, or when all that ran side by
 // side have failed, the rules are asked in order; the first that says no gives
 // the end reason.
-func (c *call) decide(ctx context.Context) (EndReason, time.Time) {
+func (c *call) decide() (EndReason, time.Time) {
 	for {
 		if c.hedged {
-			c.runRound(ctx)
+			c.runRound()
 		} else {
-			c.runAlone(ctx)
+			c.runAlone()
 		}
 		if c.decided.Outcome.Kind == classify.Success {
 			return EndSucceeded, c.decided.End
 		}
-		if reason, now := c.again(ctx); reason != EndUnfinished {
+		if reason, now := c.again(); reason != EndUnfinished {
 			return reason, now
 		}
 	}
@@ -196,12 +245,12 @@ func (c *call) decide(ctx context.Context) (EndReason, time.Time) {
 
 // again asks for another attempt after the one that has decided, and waits until
 // it is due.
-func (c *call) again(ctx context.Context) (EndReason, time.Time) {
-	next, reason := c.next(ctx, c.decided)
+func (c *call) again() (EndReason, time.Time) {
+	next, reason := c.next(c.decided)
 	if reason != EndUnfinished {
 		return reason, c.decided.End
 	}
-	if reason = c.wait(ctx, &next); reason != EndUnfinished {
+	if reason = c.wait(&next); reason != EndUnfinished {
 		return reason, time.Now()
 	}
 	c.made++
@@ -211,35 +260,54 @@ func (c *call) again(ctx context.Context) (EndReason, time.Time) {
 	return EndUnfinished, time.Time{}
 }
 
-// successor returns the attempt that takes the place of one that has ended. That
-// of a stream is a new one, since grpc may still be writing to the one before it.
+// successor returns the attempt that takes the place of one that has ended. It is a new
+// one where grpc may still be writing to what the one before it had.
 func (c *call) successor(a *attempt, next Attempt, lease budget.Lease) *attempt {
-	if a.seen.Err == nil {
-		resetReply(a.reply) // a soft failure has written it
+	if a.seen.Err == nil || c.merges && mayHaveReply(a) {
+		c.plan.method.kindOf(a.reply).empty(a.reply)
 	}
 	if c.streaming {
 		return c.newAttempt(next, lease)
 	}
-	a.become(next, lease)
+	if a.Number == 1 && a.got.peer.Addr != nil { // of all attempts only this one writes it
+		c.outputsWritten = true
+	}
+	if !c.endsInTime || !a.done {
+		n := c.newAttempt(next, lease)
+		n.reply, n.ownReply = a.reply, a.ownReply
+		return n
+	}
+	*a.outputs = outputs{}
+	*a = attempt{
+		Attempt: next, lease: lease, timed: true, reply: a.reply, ownReply: a.ownReply, outputs: a.outputs,
+		opts: a.opts[:privateOutputs+len(c.shared)], // without the caller's outputs
+	}
 	return a
 }
 
 // newAttempt returns an attempt that shares nothing with the others.
 func (c *call) newAttempt(next Attempt, lease budget.Lease) *attempt {
 	next.Resumed = c.resumed
-	a := &attempt{Attempt: next, lease: lease, timed: true, owner: c.original.owner}
+	n := new(struct {
+		attempt
+		outputs outputs
+		room    [privateOutputs + 3]grpc.CallOption
+	})
+	a := &n.attempt
+	*a = attempt{Attempt: next, lease: lease, timed: true, owner: c.original.owner, outputs: &n.outputs}
 	if c.streaming {
 		a.leg = new(leg)
 	}
-	a.setOptions(nil, c.original.sharedOptions()...)
+	n.outputs.apart = !c.endsInTime
+	a.setOptions(n.room[:], c.shared...)
 	return a
 }
 
 // runAlone makes the lead's attempt without any beside it.
-func (c *call) runAlone(ctx context.Context) {
+func (c *call) runAlone() {
 	a := c.lead
-	c.decided = a
-	c.try(ctx, a)
+	c.decided, c.mine = a, a
+	c.try(a)
 	a.Result = resultOf(a)
 	if !a.goesOn {
 		c.record(a)
@@ -247,23 +315,24 @@ func (c *call) runAlone(ctx context.Context) {
 }
 
 // open tells observers that the call begins.
-func (c *call) open(ctx context.Context) context.Context {
+func (c *call) open() {
 	c.timeline.Start = c.lead.Start
-	ctx = c.start(ctx, Event{Kind: CallStart, Time: c.timeline.Start, Timeline: c.timeline})
-	c.outside = ctx
+	c.ctx = c.start(c.ctx, Event{Kind: CallStart, Time: c.timeline.Start, Timeline: c.timeline})
+	c.outside = c.ctx
 	if c.plan.asksHedging && !c.hedged {
-		c.deny(ctx, Attempt{Kind: budget.Hedge}, c.timeline.Start, c.hedgeDenied)
+		c.deny(Attempt{Kind: budget.Hedge}, c.timeline.Start, c.hedgeDenied)
 	}
-	return ctx
 }
 
 // finish ends the call with the deciding attempt, and returns what the caller gets.
-func (c *call) finish(ctx context.Context, reason EndReason, now time.Time) error {
+func (c *call) finish(reason EndReason, now time.Time) error {
 	err := c.decided.seen.Err
 	if err != nil {
-		err = c.newError(ctx, reason)
+		err = c.newError(reason)
 	}
 	if c.watched {
+		c.telling.Lock()
+		defer c.telling.Unlock()
 		c.timeline.Reason = reason
 		c.timeline.Code = status.Code(err)
 		c.timeline.sort()
@@ -273,7 +342,7 @@ func (c *call) finish(ctx context.Context, reason EndReason, now time.Time) erro
 				c.timeline.End = a.End
 			}
 		}
-		c.observe(ctx, Event{Kind: CallEnd, Time: c.timeline.End, Timeline: c.timeline, Err: err})
+		c.endObserved(err)
 		if c.said.timelineTo != nil {
 			*c.said.timelineTo = *c.timeline
 		}
@@ -281,41 +350,100 @@ func (c *call) finish(ctx context.Context, reason EndReason, now time.Time) erro
 	return err
 }
 
-// newError explains the deciding attempt's error. A caller that left while the
-// call was waiting for a retry gets its own status, as from a bare call.
-func (c *call) newError(ctx context.Context, reason EndReason) error {
-	err := c.decided.seen.Err
-	if !c.decided.seen.CallerDone && (reason == EndCallerCancelled || reason == EndDeadline) {
-		err = status.FromContextError(ctx.Err()).Err()
-	}
-	c.timeline.sort()
-	return &Error{Reason: reason, Attempts: append([]Attempt(nil), c.timeline.Attempts...), err: err}
+// endObserved tells observers that the call is over, once.
+func (c *call) endObserved(err error) {
+	outside := c.outside
+	c.outside = nil
+	c.observe(outside, Event{Kind: CallEnd, Time: c.timeline.End, Timeline: c.timeline, Err: err})
 }
 
-// output fills the caller's output options from the deciding attempt and calls
-// OnFinish, in the order grpc does: outputs first, and only if the attempt got a
-// transport.
-func (c *call) output(err error) {
-	if d := c.decided; d != nil && d.peer.Addr != nil {
-		if err == nil && d.stream != nil {
-			d.header, d.trailer = d.headerNow(), d.stream.Trailer()
+// newError explains the deciding attempt's error.
+func (c *call) newError(reason EndReason) error {
+	err := c.decided.seen.Err
+	if c.left(reason) {
+		err = status.FromContextError(c.ctx.Err()).Err()
+	}
+	slices.SortFunc(c.failures, func(a, b AttemptError) int { return a.Number - b.Number })
+	return &Error{Reason: reason, Attempts: slices.Clone(c.failures), err: err}
+}
+
+// left reports whether the caller left while the call was waiting for a retry. It gets
+// its own status, as from a bare call.
+func (c *call) left(reason EndReason) bool {
+	return !c.decided.seen.CallerDone && (reason == EndCallerCancelled || reason == EndDeadline)
+}
+
+// giveOutputs fills the caller's outputs, unless the deciding attempt is the original,
+// which has written them itself, and calls the caller's OnFinish. As bare, neither
+// happens before grpc has ended the attempt.
+func (c *call) giveOutputs(reason EndReason, err error) {
+	d := c.decided
+	fill := c.wantsOutput && d.Number > 1
+	switch {
+	case !fill && !c.wantsFinish:
+	case c.left(reason):
+		c.fillOutputs(d.got)
+		c.callOnFinish(err)
+	case d.done:
+		if fill {
+			c.fillOutputs(d.got)
 		}
-		for _, o := range c.callerOpts {
-			switch o := o.(type) {
-			case grpc.HeaderCallOption:
-				*o.HeaderAddr = copyOf(d.header)
-			case grpc.TrailerCallOption:
-				*o.TrailerAddr = copyOf(d.trailer)
-			case grpc.PeerCallOption:
-				*o.PeerAddr = d.peer
+		c.callOnFinish(d.got.err)
+	default:
+		if fill && d.seen.Err == nil { // an interceptor answers by itself
+			c.fillOutputs(&d.outputs.written)
+		} else if fill {
+			c.fillOutputs(d.got)
+		}
+		c.endsLater = true
+		d.outputs.whenDone(func(err error) {
+			if fill {
+				w, _ := d.outputs.read()
+				c.fillOutputs(w)
 			}
+			c.callOnFinish(err)
+		})
+	}
+}
+
+// fillOutputs does what grpc does, which writes nothing of an attempt without a
+// transport.
+func (c *call) fillOutputs(w *written) {
+	before := c.outputsWritten || c.original.Number == 1 && c.original.got.peer.Addr != nil
+	if w.peer.Addr == nil && w.header == nil && w.trailer == nil && !before {
+		return
+	}
+	for _, o := range c.callerOpts {
+		switch o := o.(type) {
+		case grpc.HeaderCallOption:
+			*o.HeaderAddr = copyOf(w.header)
+		case grpc.TrailerCallOption:
+			*o.TrailerAddr = copyOf(w.trailer)
+		case grpc.PeerCallOption:
+			*o.PeerAddr = w.peer
 		}
 	}
+}
+
+func (c *call) callOnFinish(err error) {
 	for _, o := range c.callerOpts {
 		if o, ok := o.(grpc.OnFinishCallOption); ok {
 			o.OnFinish(err)
 		}
 	}
+}
+
+// output fills the caller's outputs at the end of a stream from the deciding attempt and
+// calls OnFinish, in the order grpc does: outputs first, and only if the attempt got a
+// transport.
+func (c *call) output(err error) {
+	if d := c.decided; d != nil && d.got != nil && d.isKnown() && d.got.peer.Addr != nil {
+		if err == nil && d.stream != nil {
+			d.got.header, d.got.trailer = d.headerNow(), d.stream.Trailer()
+		}
+		c.fillOutputs(d.got)
+	}
+	c.callOnFinish(err)
 }
 
 // copyOf copies metadata; none stays none.
@@ -333,7 +461,8 @@ func (c *call) abort() {
 		c.abandon()
 	}
 	c.pending.Release(budget.Neutral)
-	for _, a := range append(c.running, c.lead) {
+	c.replacement.giveBack()
+	for _, a := range []*attempt{c.lead, c.mine} {
 		if a != nil {
 			c.tearDown(a)
 		}
@@ -341,7 +470,7 @@ func (c *call) abort() {
 	if c.outside != nil {
 		c.timeline.End = time.Now()
 		c.timeline.Code = codes.Unknown
-		c.observe(c.outside, Event{Kind: CallEnd, Time: c.timeline.End, Timeline: c.timeline, Err: errAbandoned})
+		c.endObserved(errAbandoned)
 	}
 }
 
@@ -352,12 +481,15 @@ func (c *call) tearDown(a *attempt) {
 	if a.cancel != nil {
 		a.cancel()
 	}
+	c.telling.Lock()
+	defer c.telling.Unlock()
 	if a.inside == nil {
 		return
 	}
-	a.End, a.Code = time.Now(), codes.Unknown
-	c.observe(a.inside, Event{Kind: AttemptEnd, Time: a.End, Timeline: c.timeline, Attempt: &a.Attempt, Err: errAbandoned})
+	inside := a.inside
 	a.inside = nil
+	a.End, a.Code = time.Now(), codes.Unknown
+	c.observe(inside, Event{Kind: AttemptEnd, Time: a.End, Timeline: c.timeline, Attempt: &a.Attempt, Err: errAbandoned})
 }
 
 var errAbandoned = errors.New("rego: the call was torn down by a panic")

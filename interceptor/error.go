@@ -3,6 +3,9 @@ package interceptor
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
+	"strings"
 
 	"google.golang.org/grpc/status"
 )
@@ -12,7 +15,9 @@ import (
 //
 //	if e, ok := errors.AsType[*interceptor.Error](err); ok && e.Reason == interceptor.EndBudgetDenied { … }
 //
-// status.FromError, status.Code and logs see no difference to a bare call.
+// status.FromError, status.Code and logs see no difference to a bare call. To see all of
+// it print it with %+v: the text, the reason, and a line for each attempt with its own
+// error.
 type Error struct {
 	// Reason is why no further attempt was made.
 	Reason EndReason
@@ -20,20 +25,56 @@ type Error struct {
 	// the last, unless attempts ran side by side: then it is the one that was
 	// fatal, or the last to fail. The start of the first is known only if the call
 	// was hedged, observed or had a timeline.
-	Attempts []Attempt
+	Attempts []AttemptError
 
 	err error
+}
+
+// AttemptError is an attempt of a failed call, and how it failed.
+type AttemptError struct {
+	Attempt
+	// Err is the attempt's error as grpc returned it. Unlike the attempt itself it may
+	// hold what a server says, so it is in no timeline, span or log. It is nil for an
+	// attempt that a classifier took for a failure although it had a reply.
+	Err error
 }
 
 // Error returns the text of the deciding attempt's error.
 func (e *Error) Error() string { return e.err.Error() }
 
-// GRPCStatus returns the status of the deciding attempt. A context error that
-// reached rego raw has the status that status.FromContextError gives it.
-func (e *Error) GRPCStatus() *status.Status { return statusOf(e.err) }
+// GRPCStatus returns the status of the deciding attempt, nil for an error that has none
+// bare: status.FromError then says of both that they have none.
+func (e *Error) GRPCStatus() *status.Status {
+	if st, ok := status.FromError(e.err); ok {
+		return st
+	}
+	return nil
+}
 
 // Unwrap returns the deciding attempt's error as grpc returned it.
 func (e *Error) Unwrap() error { return e.err }
+
+// Format prints the text, and with %+v how it came to that.
+func (e *Error) Format(f fmt.State, verb rune) {
+	if verb == 'v' && f.Flag('+') {
+		_, _ = io.WriteString(f, e.story())
+		return
+	}
+	_, _ = fmt.Fprintf(f, fmt.FormatString(f, verb), e.Error())
+}
+
+func (e *Error) story() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s\nstopped after %s: %s", e.Error(), plural(len(e.Attempts), "attempt"), e.Reason)
+	for i := range e.Attempts {
+		a := &e.Attempts[i]
+		fmt.Fprintf(&b, "\n  %s: %s", a.label(), a.explain())
+		if a.Err != nil {
+			fmt.Fprintf(&b, ": %v", a.Err)
+		}
+	}
+	return b.String()
+}
 
 // statusOf returns the status of err, nil for nil.
 func statusOf(err error) *status.Status {

@@ -16,6 +16,7 @@ import (
 // takes no time.
 func newHedged(tb testing.TB) func(context.Context) error {
 	tb.Helper()
+	takeForGRPC(answeringOK)
 	p := idempotentNow
 	p.Hedge = policy.Hedge{MaxExtraLoad: 0.02, MinDelay: time.Second}
 	it, err := New(WithPolicy(p))
@@ -28,7 +29,7 @@ func newHedged(tb testing.TB) func(context.Context) error {
 	unary := it.Unary()
 	reply := new(testv1.GetResponse)
 	return func(ctx context.Context) error {
-		return unary(ctx, benchMethod, nil, reply, nil, fakeOK)
+		return unary(ctx, benchMethod, nil, reply, nil, answeringOK)
 	}
 }
 

@@ -67,6 +67,9 @@ func (c *call) hedge() DenialReason {
 	c.samples = true
 	var ok bool
 	if !c.streaming { // what a stream receives into is known only later
+		if c.dirty {
+			return DeniedReplyType
+		}
 		if c.replies, ok = m.repliesLike(c.reply); !ok {
 			return DeniedReplyType
 		}

@@ -33,8 +33,8 @@ func after100(change ...func(*policy.Policy)) policy.Policy {
 	}}, change...)...)
 }
 
-// likeA6 has no retries besides hedging, as a hedgingPolicy of gRFC A6.
-func likeA6(p *policy.Policy) { p.Retry.Off = true }
+// likeA6 has no retries besides hedging, and gRPC's rules, as a hedgingPolicy of gRFC A6.
+func likeA6(p *policy.Policy) { p.Retry.Off, p.AsGRPC = true, true }
 
 func after(d time.Duration, then testsrv.Step) testsrv.Step {
 	return testsrv.Do(testsrv.Delay(d), then)
@@ -121,9 +121,29 @@ func TestHedgingRules(t *testing.T) {
 			attempts: []string{"original 0s..170ms lost at 170ms", "hedge 100ms..120ms failed", "hedge 120ms..170ms won"},
 		},
 		{
-			name: "a fatal status of a hedge ends the call", policy: after100(),
+			name: "a fatal status of a hedge ends the call, as gRFC A6 has it", policy: after100(likeA6),
 			steps: script(hang, hang, after(20*ms, fatal)), code: codes.NotFound, reason: interceptor.EndNonRetryable,
 			attempts: []string{"original 0s..220ms cancelled at 220ms", "hedge 100ms..220ms cancelled at 220ms", "hedge 200ms..220ms failed"},
+		},
+		{
+			name: "what every attempt would be told ends the call", policy: after100(),
+			steps: script(hang, hang, after(20*ms, testsrv.Fail(codes.InvalidArgument, ""))), code: codes.InvalidArgument, reason: interceptor.EndNonRetryable,
+			attempts: []string{"original 0s..220ms cancelled at 220ms", "hedge 100ms..220ms cancelled at 220ms", "hedge 200ms..220ms failed"},
+		},
+		{
+			name: "what a hedge alone is told does not, and there are no more hedges", policy: after100(),
+			steps: script(after(500*ms, ok), testsrv.Fail(codes.ResourceExhausted, "")), reason: interceptor.EndSucceeded,
+			attempts: []string{"original 0s..500ms won", "hedge 100ms..100ms failed"},
+		},
+		{
+			name: "of a hedge that is refused and an original that fails, the original decides", policy: after100(),
+			steps: script(after(150*ms, down), testsrv.Fail(codes.Unauthenticated, ""), ok), reason: interceptor.EndSucceeded,
+			attempts: []string{"original 0s..150ms failed", "hedge 100ms..100ms failed", "retry 200ms..200ms won"},
+		},
+		{
+			name: "of an original that fails and a hedge that is refused, the hedge decides", policy: after100(),
+			steps: script(after(120*ms, down), after(50*ms, fatal), after(10*ms, fatal)), code: codes.NotFound, reason: interceptor.EndNonRetryable,
+			attempts: []string{"original 0s..120ms failed", "hedge 100ms..150ms failed", "hedge 120ms..130ms failed"},
 		},
 		{
 			name: "a fatal status of the original ends the call", policy: after100(),
@@ -178,7 +198,7 @@ func TestHedgingRules(t *testing.T) {
 			attempts: []string{"original 0s..0s failed"},
 		},
 		{
-			name: "pushback with a fatal status", policy: after100(),
+			name: "pushback with a fatal status", policy: after100(likeA6),
 			steps: script(hang, testsrv.Do(testsrv.Pushback("-1"), fatal)), code: codes.NotFound, reason: interceptor.EndPushback,
 			attempts: []string{"original 0s..100ms cancelled at 100ms", "hedge 100ms..100ms failed"},
 		},
@@ -219,9 +239,9 @@ func TestHedgingRules(t *testing.T) {
 			attempts: []string{"original 0s..150ms failed", "hedge 100ms..250ms failed", "hedge 150ms..300ms failed", "hedge 250ms..400ms failed"},
 		},
 		{
-			name: "the last attempt has what is left of the deadline", policy: after100(func(p *policy.Policy) { p.AttemptTimeout = 150 * ms; p.Retry.MaxAttempts = 2 }),
+			name: "when no attempt is left, those that run have what is left of the deadline", policy: after100(func(p *policy.Policy) { p.AttemptTimeout = 150 * ms; p.Retry.MaxAttempts = 2 }),
 			steps: script(hang, after(600*ms, ok)), deadline: time.Second, reason: interceptor.EndSucceeded,
-			attempts: []string{"original 0s..150ms failed", "hedge 100ms..700ms won"},
+			attempts: []string{"original 0s..700ms lost at 700ms", "hedge 100ms..700ms won"},
 		},
 		{
 			name: "the policy's timeout", policy: after100(func(p *policy.Policy) { p.Timeout = 120 * ms }),
@@ -229,7 +249,7 @@ func TestHedgingRules(t *testing.T) {
 			attempts: []string{"original 0s..120ms cancelled", "hedge 100ms..120ms cancelled"},
 		},
 		{
-			name: "listed codes are those that are not fatal", policy: after100(func(p *policy.Policy) { p.Retry.Codes = []codes.Code{codes.Internal} }),
+			name: "listed codes are those that are not fatal", policy: after100(func(p *policy.Policy) { p.Retry.Codes, p.AsGRPC = []codes.Code{codes.Internal}, true }),
 			steps: script(hang, testsrv.Fail(codes.Internal, ""), down), code: codes.Unavailable, reason: interceptor.EndNonRetryable,
 			attempts: []string{"original 0s..100ms cancelled at 100ms", "hedge 100ms..100ms failed", "hedge 100ms..100ms failed"},
 		},
@@ -320,7 +340,8 @@ func TestLeasesOfHedges(t *testing.T) {
 		{"hedge wins", []testsrv.Step{testsrv.Hang(), testsrv.OK()}, []string{"hedge success", "original neutral"}},
 		{"original wins", []testsrv.Step{after(150*ms, testsrv.OK()), testsrv.Hang()}, []string{"original success", "hedge neutral"}},
 		{"hedge fails", []testsrv.Step{after(150*ms, testsrv.OK()), down}, []string{"hedge failure", "original success"}},
-		{"hedge is fatal", []testsrv.Step{testsrv.Hang(), testsrv.Fail(codes.Internal, "")}, []string{"hedge neutral", "original neutral"}},
+		{"hedge is fatal", []testsrv.Step{testsrv.Hang(), testsrv.Fail(codes.InvalidArgument, "")}, []string{"hedge neutral", "original neutral"}},
+		{"hedge is refused", []testsrv.Step{after(150*ms, testsrv.OK()), testsrv.Fail(codes.ResourceExhausted, "")}, []string{"hedge neutral", "original success"}},
 		{"hedge is pushed back", []testsrv.Step{after(150*ms, testsrv.OK()), pushback("-1")}, []string{"hedge failure", "original success"}},
 	} {
 		bubble(t, func(t *testing.T, srv *testsrv.Server) {
@@ -432,14 +453,17 @@ func TestHedgeTooLate(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, srv *testsrv.Server) {
 		c := newClient(t, srv, interceptor.WithPolicy(after100())).ready()
-		srv.Script(testsrv.Get, after(20*ms, testsrv.OK()), testsrv.Hang())
-		_, err := c.call(t.Context(), testsrv.Get)
-		require.NoError(t, err)
-		ctx, cancel := context.WithTimeout(t.Context(), 120*ms)
+		srv.Script(testsrv.Get, after(20*ms, testsrv.OK()))
+		for range 20 {
+			_, err := c.call(t.Context(), testsrv.Get)
+			require.NoError(t, err)
+		}
+		srv.Script(testsrv.Get, testsrv.Hang())
+		ctx, cancel := context.WithTimeout(t.Context(), 115*ms)
 		defer cancel()
 		tl, err := c.call(ctx, testsrv.Get)
 		assert.Equal(t, codes.DeadlineExceeded, status.Code(err))
-		assert.Equal(t, []string{"original 0s..120ms cancelled", "no hedge 100ms deadline-too-close"}, raced(tl))
+		assert.Equal(t, []string{"original 0s..115ms cancelled", "no hedge 100ms deadline-too-close"}, raced(tl))
 	})
 }
 

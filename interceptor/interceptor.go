@@ -17,8 +17,11 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"sync"
 	"sync/atomic"
+	"unsafe"
+	"weak"
 
 	"google.golang.org/grpc"
 
@@ -32,11 +35,12 @@ type Interceptor struct {
 	config
 
 	retryPolicyTold atomic.Bool
+	insideTold      atomic.Bool
 	replay          sharedReplay
 
-	recent  atomic.Pointer[target]
-	mu      sync.Mutex
+	mu      sync.Mutex // nothing foreign is called while it is held
 	targets map[string]*target
+	conns   map[weak.Pointer[grpc.ClientConn]]*target
 }
 
 // New returns an Interceptor. Without options every method has policy.Default,
@@ -53,7 +57,9 @@ func New(opts ...Option) (*Interceptor, error) {
 		replayLimit:     DefaultReplayLimit,
 	}
 	for _, o := range opts {
-		o.apply(&c)
+		if o != nil {
+			o.apply(&c)
+		}
 	}
 	if c.maxAttempts < 1 {
 		return nil, fmt.Errorf("rego: max attempts must be at least 1, got %d", c.maxAttempts)
@@ -74,17 +80,22 @@ func New(opts ...Option) (*Interceptor, error) {
 	for _, o := range c.observers {
 		o.log = c.log
 	}
-	return &Interceptor{config: c, targets: make(map[string]*target), replay: sharedReplay{limit: c.replayLimit}}, nil
+	return &Interceptor{
+		config:  c,
+		replay:  sharedReplay{limit: c.replayLimit},
+		targets: make(map[string]*target),
+		conns:   make(map[weak.Pointer[grpc.ClientConn]]*target),
+	}, nil
 }
 
 // Unary returns the interceptor of unary calls, for
 // grpc.WithChainUnaryInterceptor. Interceptors that come before it in the chain
-// see one call, those that come after see every attempt; these must not return
-// before their own attempts have, since what grpc writes to is used again for
-// other calls. Prefer [Interceptor.DialOptions], which also turns off grpc's own
-// retries.
+// see one call, those that come after see every attempt. One of these that returns
+// before what it has called does must not let it run on into the reply: the attempt
+// after it writes there, too. Prefer [Interceptor.DialOptions], which also turns off
+// grpc's own retries.
 func (it *Interceptor) Unary() grpc.UnaryClientInterceptor {
-	return it.unaryWith(it.tellOfRetryPolicy)
+	return it.door(false).unary
 }
 
 // Stream returns the interceptor of streaming calls, for
@@ -94,59 +105,86 @@ func (it *Interceptor) Unary() grpc.UnaryClientInterceptor {
 // [WithCallReplayLimit]. Interceptors that come after it in the chain see every
 // attempt, and must hand its call options on. Prefer [Interceptor.DialOptions].
 func (it *Interceptor) Stream() grpc.StreamClientInterceptor {
-	return it.streamWith(it.tellOfRetryPolicy)
+	return it.door(false).stream
 }
 
 // DialOptions returns what a connection needs: the interceptors for unary and
 // for streaming calls, and grpc.WithDisableRetry, since a retryPolicy in the
-// service config underneath would multiply the attempts. The transparent retries
+// service config underneath would multiply the attempts. It does not get lost: it is the
+// policy of methods that no rule covers ([ChannelPolicy]). The transparent retries
 // of grpc, of requests that no server has looked at, stay on.
+//
+// Given twice, or beside another interceptor of rego, the first in the chain makes the
+// attempts. The others let its calls pass, and say so once.
 func (it *Interceptor) DialOptions() []grpc.DialOption {
+	d := it.door(true)
 	return []grpc.DialOption{
 		grpc.WithDisableRetry(),
-		grpc.WithChainUnaryInterceptor(it.unaryWith(nil)),
-		grpc.WithChainStreamInterceptor(it.streamWith(nil)),
+		grpc.WithChainUnaryInterceptor(d.unary),
+		grpc.WithChainStreamInterceptor(d.stream),
 	}
 }
 
-// unaryWith returns the unary interceptor. beforeExtra, if not nil, is told of
-// every retry and hedge.
-func (it *Interceptor) unaryWith(beforeExtra func(*grpc.ClientConn, string)) grpc.UnaryClientInterceptor {
-	return func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-		u := unaries.Get().(*unary)
-		defer u.close()
-		u.interceptor, u.method, u.req, u.reply, u.conn, u.invoker = it, method, req, reply, cc, invoker
-		u.beforeExtra, u.timeline = beforeExtra, &u.own
-		err := u.configure(opts)
-		if err == nil {
-			err = u.run(ctx)
-		}
-		if u.wantsOutput {
-			u.output(err)
-		}
-		u.ended = true
-		return err
-	}
+// door is where calls come in: one pair of interceptors.
+type door struct {
+	interceptor   *Interceptor
+	insteadOfGRPC bool // grpc's own retries are off
+
+	recent atomic.Pointer[visit]
 }
 
-// streamWith returns the interceptor of streams.
-func (it *Interceptor) streamWith(beforeExtra func(*grpc.ClientConn, string)) grpc.StreamClientInterceptor {
-	return func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-		s := newStream(it, desc, cc, method, streamer)
-		s.beforeExtra = beforeExtra
-		if err := s.configure(opts); err != nil {
-			s.err = err
-			s.giveOutputs()
-			return nil, err
-		}
-		return s.start(ctx)
-	}
+// visit is the last connection that calls came from. Its address alone is kept, so that a
+// connection which nobody uses any more is not.
+type visit struct {
+	conn   uintptr
+	target *target
 }
 
-// tellOfRetryPolicy logs once that attempts may multiply, since grpc cannot tell
-// an interceptor whether its own retries are disabled.
-func (it *Interceptor) tellOfRetryPolicy(cc *grpc.ClientConn, method string) {
-	if cc == nil || it.retryPolicyTold.Load() {
+// door returns one for an interceptor that [New] has made. Through any other, and through
+// nil, calls pass as they are.
+func (it *Interceptor) door(insteadOfGRPC bool) *door {
+	if it == nil || it.targets == nil {
+		return new(door)
+	}
+	return &door{interceptor: it, insteadOfGRPC: insteadOfGRPC}
+}
+
+// stream makes a streaming call.
+func (d *door) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	if d.passes(method, cc, opts) {
+		return streamer(ctx, desc, cc, method, opts...)
+	}
+	s := newStream(d, desc, cc, method, streamer)
+	if err := s.configure(opts); err != nil {
+		s.callOnFinish(err)
+		return nil, err
+	}
+	return s.start(ctx)
+}
+
+// passes reports whether a call is none of rego's business: there is nothing that could
+// see to it, or another interceptor does already.
+func (d *door) passes(method string, cc *grpc.ClientConn, opts []grpc.CallOption) bool {
+	if d.interceptor == nil {
+		return true
+	}
+	for _, o := range opts {
+		if _, ok := o.(insideOption); ok {
+			if it := d.interceptor; !it.insideTold.Swap(true) {
+				it.log.Warn("rego: the connection has two of rego's interceptors: the first makes the attempts, this one lets them pass",
+					"method", method, "target", targetName(cc))
+			}
+			return true
+		}
+	}
+	return false
+}
+
+// tellOfRetryPolicy logs once, before an attempt that grpc does not know of, that attempts
+// may multiply. grpc cannot tell an interceptor whether its own retries are on.
+func (d *door) tellOfRetryPolicy(cc *grpc.ClientConn, method string) {
+	it := d.interceptor
+	if d.insteadOfGRPC || cc == nil || it.retryPolicyTold.Load() {
 		return
 	}
 	if cc.GetMethodConfig(method).RetryPolicy == nil || it.retryPolicyTold.Swap(true) {
@@ -157,21 +195,79 @@ func (it *Interceptor) tellOfRetryPolicy(cc *grpc.ClientConn, method string) {
 }
 
 // target returns what is shared by the calls to one target.
-func (it *Interceptor) target(cc *grpc.ClientConn) *target {
-	name := ""
-	if cc != nil {
-		name = cc.Target()
+func (d *door) target(cc *grpc.ClientConn) *target {
+	conn := uintptr(unsafe.Pointer(cc))
+	if v := d.recent.Load(); v != nil && v.conn == conn && v.target.name == targetName(cc) {
+		return v.target
 	}
-	if t := it.recent.Load(); t != nil && t.name == name {
+	t := d.interceptor.target(cc)
+	d.recent.Store(&visit{conn, t})
+	return t
+}
+
+func targetName(cc *grpc.ClientConn) string {
+	if cc == nil {
+		return ""
+	}
+	return cc.Target()
+}
+
+// target returns what calls share that go where a connection goes, until the last of
+// those connections is gone.
+func (it *Interceptor) target(cc *grpc.ClientConn) *target {
+	t, isNew := it.meet(cc)
+	if !isNew {
 		return t
 	}
+	made := false
+	defer func() {
+		if !made { // the maker has panicked, and is asked again by the next call
+			it.mu.Lock()
+			defer it.mu.Unlock()
+			delete(it.targets, t.name)
+			delete(it.conns, weak.Make(cc))
+		}
+	}()
+	b := it.newBudget(t.name)
+	made = true
+	t.setBudget(b)
+	return t
+}
+
+func (it *Interceptor) meet(cc *grpc.ClientConn) (t *target, isNew bool) {
+	who, name := weak.Make(cc), targetName(cc)
 	it.mu.Lock()
 	defer it.mu.Unlock()
+	if t, ok := it.conns[who]; ok {
+		return t, false
+	}
 	t, ok := it.targets[name]
 	if !ok {
 		t = newTarget(it, name)
 		it.targets[name] = t
 	}
-	it.recent.Store(t)
-	return t
+	it.conns[who] = t
+	t.conns++
+	if cc != nil {
+		runtime.AddCleanup(cc, it.leave, who)
+	}
+	return t, !ok
 }
+
+// leave forgets a connection that nobody uses any more.
+func (it *Interceptor) leave(who weak.Pointer[grpc.ClientConn]) {
+	it.mu.Lock()
+	defer it.mu.Unlock()
+	t, ok := it.conns[who]
+	if !ok {
+		return
+	}
+	delete(it.conns, who)
+	if t.conns--; t.conns == 0 && it.targets[t.name] == t {
+		delete(it.targets, t.name)
+	}
+}
+
+// insideOption is among the options of every attempt, and tells another interceptor of
+// rego that this one makes them.
+type insideOption struct{ grpc.EmptyCallOption }

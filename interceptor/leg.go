@@ -28,8 +28,8 @@ type leg struct {
 
 	headed  bool // its header has arrived
 	head    metadata.MD
-	done    bool // grpc has ended it
-	doneErr error
+	over    bool // grpc has ended it
+	overErr error
 
 	impatience *time.Timer // of the attempt timeout; nil until it is needed
 	due        time.Time   // when it fires; zero while the application does not wait
@@ -68,7 +68,7 @@ func (s *stream) make(ctx context.Context, a *attempt) error {
 // that nothing was received of. A server that ends a stream has sent a content-type,
 // in the header or, without one, in the trailer.
 func (a *attempt) endedUnanswered() bool {
-	return a.peer.Addr != nil && len(a.stream.Trailer()) == 0 && len(a.headerNow()) == 0
+	return a.outputs.peer.Addr != nil && len(a.stream.Trailer()) == 0 && len(a.headerNow()) == 0
 }
 
 var errUnanswered = status.Error(codes.Unavailable, "rego: the stream ended without an answer from the server")
@@ -81,7 +81,7 @@ func (a *attempt) endedBy(err error) error {
 		return nil
 	case errors.Is(err, errDropped):
 		return status.FromContextError(context.Canceled).Err()
-	case !a.timeout.IsZero() && status.Code(err) == codes.Canceled:
+	case a.timedOut && status.Code(err) == codes.Canceled:
 		return status.FromContextError(context.DeadlineExceeded).Err()
 	}
 	return err
@@ -143,10 +143,10 @@ func (s *stream) watchesHeader(a *attempt) bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for s.reply == nil && !s.headerAsked && !a.done && a.broken == nil {
+	for s.reply == nil && !s.headerAsked && !a.over && a.broken == nil {
 		s.changed.Wait()
 	}
-	return s.reply == nil && !a.done
+	return s.reply == nil && !a.over
 }
 
 func (s *stream) setHead(a *attempt, head metadata.MD) {
@@ -162,12 +162,12 @@ func (s *stream) setHead(a *attempt, head metadata.MD) {
 func (s *stream) awaitReceiver(a *attempt) (any, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for s.reply == nil && !a.done && !a.dropped {
+	for s.reply == nil && !a.over && !a.dropped {
 		s.changed.Wait()
 	}
 	switch {
-	case a.done && a.doneErr != nil:
-		return nil, a.doneErr
+	case a.over && a.overErr != nil:
+		return nil, a.overErr
 	case a.dropped:
 		return nil, errDropped
 	case s.lastHedge && s.besideLocked(a):
@@ -202,7 +202,7 @@ func (s *stream) retireLocked(a *attempt) {
 // its first message ends the call.
 func (s *stream) onDone(a *attempt, err error) {
 	s.mu.Lock()
-	a.reached, a.done, a.doneErr = true, true, err
+	a.over, a.overErr = true, err
 	ends := s.recvFrom.Load() == a && !s.receiving
 	s.ending = s.ending || ends
 	s.startEngineLocked()
@@ -222,7 +222,7 @@ func (a *attempt) headerNow() metadata.MD {
 // address returns what the attempt was sent to.
 func (a *attempt) address() net.Addr {
 	if a.stream == nil || a.settled {
-		return a.peer.Addr
+		return a.got.peer.Addr
 	}
 	if p, ok := peer.FromContext(a.stream.Context()); ok {
 		return p.Addr

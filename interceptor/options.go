@@ -27,13 +27,25 @@ type CallOption struct {
 	call func(*call) error
 }
 
+// set applies the option; the zero one does nothing.
+func (o CallOption) set(c *call) error {
+	if o.call == nil {
+		return nil
+	}
+	return o.call(c)
+}
+
 // DualOption is both an [Option], for every call, and a grpc.CallOption, for one.
 type DualOption struct {
 	CallOption
 	all func(*config)
 }
 
-func (o DualOption) apply(c *config) { o.all(c) }
+func (o DualOption) apply(c *config) {
+	if o.all != nil {
+		o.all(c)
+	}
+}
 
 type optionFunc func(*config)
 
@@ -135,7 +147,7 @@ func WithTimeline(t *Timeline) CallOption {
 // given more than once; nil is ignored. Default: no observer.
 func WithObserver(o Observer) DualOption {
 	if o == nil {
-		return DualOption{CallOption{call: func(*call) error { return nil }}, func(*config) {}}
+		return DualOption{}
 	}
 	return DualOption{
 		CallOption: CallOption{call: func(c *call) error {
@@ -231,6 +243,9 @@ func WithMessagesCloned() DualOption {
 // change a message before it has the next one. Streams of other kinds, of other
 // message types, and unary calls ignore the option.
 func WithResume[Res, Req any](resume func(last *Res, request *Req) (next *Req, ok bool)) CallOption {
+	if resume == nil {
+		return CallOption{}
+	}
 	return CallOption{call: func(c *call) error {
 		c.said.resume = func(last, request any) (any, bool) {
 			l, isRes := last.(*Res)

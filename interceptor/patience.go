@@ -24,7 +24,7 @@ func (s *stream) waitLocked(until func() bool) {
 
 // expectLocked starts the attempt timeout, if there is one.
 func (s *stream) expectLocked(a *attempt) {
-	d := s.attemptTimeout(s.context, a)
+	d := s.attemptTimeout(a)
 	if d == 0 {
 		return
 	}
@@ -65,7 +65,7 @@ func (s *stream) timeOut(a *attempt) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if now := time.Now(); !a.due.IsZero() && !now.Before(a.due) {
-		a.timeout = a.due
+		a.timedOut = true
 		a.cancel()
 	}
 }

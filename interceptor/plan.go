@@ -5,7 +5,6 @@ import (
 	"maps"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/rego-go/rego/budget"
 	"github.com/rego-go/rego/classify"
@@ -17,6 +16,7 @@ import (
 type plan struct {
 	policy      *policy.Policy
 	version     string
+	open        bool // no rule says it: the channel's service config may know better
 	maxAttempts int
 	retriesOff  bool
 	classifier  classify.Classifier
@@ -94,19 +94,21 @@ type named struct {
 
 // target is what the calls to one target share: a budget, and the plans of its
 // methods, made when a method is first called and again when the store has
-// another table.
+// another table. It lives as long as a connection to it does.
 type target struct {
 	interceptor *Interceptor
 	name        string
-	budget      budget.Budget
+	conns       int // that use it. Guarded by the interceptor's mu
 
 	ready atomic.Pointer[plans] // what calls read
 
-	mu       sync.Mutex // guards making plans
-	pending  plans      // ready and what was made since
-	detours  int        // lookups that ready could not answer since it was stored
+	mu       sync.Mutex    // guards making plans; nothing foreign is called while it is held
+	budget   budget.Budget // until the one that was asked for is made, the default
+	pending  plans         // ready and what was made since
+	detours  int           // lookups that ready could not answer since it was stored
 	learned  map[string]*method
 	named    map[string]named // budgets of the set, once a method is called whose policy names them
+	channels map[any]*plan    // by the retryPolicy of a service config
 	fallback policy.Policy
 }
 
@@ -121,7 +123,8 @@ type method struct {
 	name        string
 	idempotency classify.Idempotency
 	annotated   *policy.Policy // in the proto file; nil if there is none
-	usual       typical
+	pace        pace
+	clocked     atomic.Bool // its calls are timed, since a service config may bound them
 
 	// Guarded by the target's mu; nil until a policy asks for hedging.
 	latency  *hedge.Tracker
@@ -131,8 +134,12 @@ type method struct {
 	notHedgedTold atomic.Bool
 }
 
-// maxMethods bounds what is kept of methods, for clients that make up names.
+// maxMethods bounds what is kept of methods, for clients that make up names. Those
+// beyond it share what is known of them.
 const maxMethods = 16384
+
+// otherMethods is the name that they share; no method has it.
+const otherMethods = ""
 
 func newTarget(it *Interceptor, name string) *target {
 	t := &target{
@@ -141,10 +148,19 @@ func newTarget(it *Interceptor, name string) *target {
 		learned:     make(map[string]*method),
 		named:       make(map[string]named),
 		fallback:    policy.Default(),
-		budget:      it.newBudget(name),
+		budget:      budget.Default(),
 	}
 	t.ready.Store(&plans{})
 	return t
+}
+
+// setBudget gives the target the budget that its maker has made. Plans are made anew.
+func (t *target) setBudget(b budget.Budget) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.budget = b
+	t.pending, t.channels = plans{}, nil
+	t.ready.Store(&plans{})
 }
 
 // plan returns the plan of a method under the table in force.
@@ -158,10 +174,15 @@ func (t *target) plan(method string) *plan {
 	return t.makePlan(table, method)
 }
 
-func (t *target) makePlan(table *policy.Table, method string) *plan {
+func (t *target) makePlan(table *policy.Table, name string) *plan {
+	from, rule := t.interceptor.code, t.interceptor.code.Lookup(name)
+	if rule == nil {
+		from, rule = table, table.Lookup(name)
+	}
+	m := t.method(name)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.pending.table != table {
+	if t.pending.table != table || t.pending.byMethod == nil {
 		t.pending = plans{table, make(map[string]*plan)}
 		t.detours = 0
 		maps.DeleteFunc(t.named, func(name string, _ named) bool {
@@ -169,45 +190,53 @@ func (t *target) makePlan(table *policy.Table, method string) *plan {
 			return !ok
 		})
 	}
-	p, ok := t.pending.byMethod[method]
-	if !ok {
-		from := t.interceptor.code
-		rule := from.Lookup(method)
-		if rule == nil {
-			from = table
-			rule = from.Lookup(method)
-		}
-		m, kept := t.methodLocked(method)
-		if rule == nil {
+	p, ok := t.pending.byMethod[m.name]
+	if !ok || m.name == otherMethods && p.policy != rule {
+		open := rule == nil
+		if open {
 			rule = cmp.Or(m.annotated, &t.fallback)
 		}
 		p = t.newPlanLocked(rule, from.Version(), table, m)
-		if !kept {
-			return p
-		}
-		t.pending.byMethod[method] = p
+		p.open = open
+		t.pending.byMethod[m.name] = p
 	}
 	// Copying is worth it once as many lookups took the detour as there are
 	// plans to copy.
-	if t.detours++; t.detours >= len(t.pending.byMethod) {
+	if t.detours++; t.detours >= len(t.pending.byMethod) && m.name != otherMethods {
 		t.ready.Store(&plans{table, maps.Clone(t.pending.byMethod)})
 		t.detours = 0
 	}
 	return p
 }
 
-func (t *target) methodLocked(name string) (m *method, kept bool) {
-	if m, ok := t.learned[name]; ok {
-		return m, true
+// method returns what is known of a method.
+func (t *target) method(name string) *method {
+	t.mu.Lock()
+	m, ok := t.learned[name]
+	if !ok && len(t.learned) >= maxMethods {
+		m, ok = t.learned[otherMethods]
+		name = otherMethods
 	}
-	m = &method{name: name}
-	m.idempotency, _ = classify.FromDescriptor(name)
-	m.annotated = t.interceptor.annotated(name)
-	if len(t.learned) >= maxMethods {
-		return m, false
+	t.mu.Unlock()
+	if ok {
+		return m
+	}
+	m = t.interceptor.newMethod(name)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if have, ok := t.learned[name]; ok {
+		return have
 	}
 	t.learned[name] = m
-	return m, true
+	return m
+}
+
+func (it *Interceptor) newMethod(name string) *method {
+	m := &method{name: name}
+	m.clocked.Store(true)
+	m.idempotency, _ = classify.FromDescriptor(name)
+	m.annotated = it.annotated(name)
+	return m
 }
 
 // annotated returns the policy in the method's proto file. One that is not valid, or
@@ -231,29 +260,34 @@ var noTable = new(policy.Store).Current()
 
 // ownPlan returns a plan for one call that brings its own policy.
 func (t *target) ownPlan(p *policy.Policy, method string) *plan {
+	m := t.method(method)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	m, _ := t.methodLocked(method)
 	return t.newPlanLocked(p, "", t.interceptor.store.Current(), m)
 }
 
-// typical estimates the median of the time a method's successful attempts take,
-// by stepping towards each sample (frugal streaming, Ma et al. 2014), so that a
-// few slow ones do not move it. Concurrent samples may overwrite each other's
-// step, which an estimate can bear.
-type typical struct{ ns atomic.Int64 }
+// maxChannels bounds what is kept of the policies of channels, which are made anew with
+// every service config.
+const maxChannels = 1024
 
-func (t *typical) add(d time.Duration) {
-	v := t.ns.Load()
-	switch {
-	case v == 0:
-		v = max(int64(d), 1)
-	case int64(d) > v:
-		v += max(v/16, 1)
-	case int64(d) < v:
-		v -= v / 16
+// channelPlan returns the plan of a method whose policy is the channel's retryPolicy.
+func (t *target) channelPlan(m *method, mc methodConfig) *plan {
+	type key struct {
+		method      *method
+		table       *policy.Table
+		retryPolicy any
 	}
-	t.ns.Store(v)
+	table := t.interceptor.store.Current()
+	k := key{m, table, mc.RetryPolicy}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if p, ok := t.channels[k]; ok {
+		return p
+	}
+	p := channelPolicy(mc)
+	if t.channels == nil || len(t.channels) >= maxChannels {
+		t.channels = make(map[any]*plan)
+	}
+	t.channels[k] = t.newPlanLocked(&p, "", table, m)
+	return t.channels[k]
 }
-
-func (t *typical) duration() time.Duration { return time.Duration(t.ns.Load()) }

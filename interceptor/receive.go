@@ -28,7 +28,7 @@ func (s *stream) RecvMsg(m any) error {
 	}
 	s.wantLocked(m)
 	if s.idle {
-		s.beEngineLocked(func() (EndReason, time.Time) { return s.decide(s.context) })
+		s.beEngineLocked(s.decide)
 	} else {
 		s.waitLocked(func() bool { return s.answered })
 	}
@@ -57,7 +57,7 @@ func (s *stream) wantLocked(m any) {
 		var ok bool
 		if s.replies, ok = s.plan.method.repliesLike(m); !ok && !s.lastHedge {
 			s.lastHedge = true
-			s.denyLocked(s.context, Attempt{Kind: budget.Hedge}, time.Now(), DeniedReplyType)
+			s.deny(Attempt{Kind: budget.Hedge}, time.Now(), DeniedReplyType)
 		}
 	}
 	s.changed.Broadcast()
@@ -139,7 +139,7 @@ func (s *stream) Trailer() metadata.MD {
 func (s *stream) Context() context.Context {
 	a := s.decidedBy()
 	if a == nil || a.stream == nil {
-		return s.context
+		return s.ctx
 	}
 	return a.stream.Context()
 }

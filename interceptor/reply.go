@@ -3,6 +3,7 @@ package interceptor
 import (
 	"reflect"
 
+	"google.golang.org/grpc/encoding"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
@@ -28,22 +29,26 @@ func (r replies) make() any {
 // Of a type that is no proto message there can if it is a pointer to a zero
 // value: a codec may add to what is there, so a zero one would not do for another.
 func (m *method) repliesLike(reply any) (replies, bool) {
+	switch k := m.kindOf(reply); {
+	case k.message:
+		return replies{message: reply.(proto.Message).ProtoReflect().Type()}, true
+	case k.pointer:
+		return replies{other: k.of.Elem()}, !reflect.ValueOf(reply).IsNil() && k.isEmpty(reply)
+	}
+	return replies{}, false
+}
+
+// kindOf looks up what has been found out about the type of a reply.
+func (m *method) kindOf(reply any) *replyKind {
 	k := m.replies.Load()
 	if t := reflect.TypeOf(reply); k == nil || k.of != t {
 		k = newReplyKind(t)
 		m.replies.Store(k)
 	}
-	switch {
-	case k.message:
-		return replies{message: reply.(proto.Message).ProtoReflect().Type()}, true
-	case k.pointer:
-		v := reflect.ValueOf(reply)
-		return replies{other: k.of.Elem()}, !v.IsNil() && v.Elem().IsZero()
-	}
-	return replies{}, false
+	return k
 }
 
-// replyKind is what a type tells of how to make another reply.
+// replyKind is what a type tells of how to make another reply, and to empty one.
 type replyKind struct {
 	of               reflect.Type
 	message, pointer bool
@@ -67,24 +72,53 @@ func newReplyKind(t reflect.Type) *replyKind {
 	return k
 }
 
-// moveReply makes to what from is. From must not be used afterwards: of types
+// isEmpty reports whether a reply is as if it had just been made.
+func (k *replyKind) isEmpty(reply any) bool {
+	switch {
+	case k.message:
+		return proto.Size(reply.(proto.Message)) == 0
+	case k.pointer:
+		v := reflect.ValueOf(reply)
+		return v.IsNil() || v.Elem().IsZero()
+	}
+	return reply == nil
+}
+
+// empty makes a reply what it was when it had just been made.
+func (k *replyKind) empty(reply any) {
+	switch {
+	case k.message:
+		proto.Reset(reply.(proto.Message))
+	case k.pointer:
+		if v := reflect.ValueOf(reply); !v.IsNil() {
+			v.Elem().SetZero()
+		}
+	}
+}
+
+// move makes to what from is. From must not be used afterwards: of types
 // that are no proto messages the copy is shallow.
-func moveReply(to, from any) {
-	if m, ok := from.(proto.Message); ok {
+func (k *replyKind) move(to, from any) {
+	if k.message {
 		proto.Reset(to.(proto.Message))
-		proto.Merge(to.(proto.Message), m)
+		proto.Merge(to.(proto.Message), from.(proto.Message))
 		return
 	}
 	reflect.ValueOf(to).Elem().Set(reflect.ValueOf(from).Elem())
 }
 
-// resetReply empties a reply before another attempt writes it.
-func resetReply(reply any) {
-	if m, ok := reply.(proto.Message); ok {
-		proto.Reset(m)
-		return
+// mayHaveReply reports whether an attempt that has ended may have written its reply: not
+// if its server has sent a status and nothing else. What grpc has written tells that only
+// if nobody between has called it more than once.
+func mayHaveReply(a *attempt) bool {
+	return a.seen.Err == nil || !a.done || a.outputs.apart || a.got.header != nil
+}
+
+// isGRPCs reports whether the codec that is registered by a name is grpc's own.
+func isGRPCs(name string) bool {
+	t := reflect.TypeOf(encoding.GetCodecV2(name))
+	if t != nil && t.Kind() == reflect.Pointer {
+		t = t.Elem()
 	}
-	if v := reflect.ValueOf(reply); v.Kind() == reflect.Pointer && !v.IsNil() {
-		v.Elem().SetZero()
-	}
+	return t != nil && t.PkgPath() == "google.golang.org/grpc/encoding/proto"
 }

@@ -36,7 +36,7 @@ func (s *stream) recvResumable(a *attempt, m any) error {
 	s.concludeAttempt(a, err)
 	if !s.nextLeg(a, m) {
 		s.endWith(func() (EndReason, time.Time) {
-			_, reason := s.next(s.context, a)
+			_, reason := s.next(a)
 			return reason, a.End
 		})
 		returned = true
@@ -86,8 +86,8 @@ func (s *stream) nextLeg(broken *attempt, m any) bool {
 
 // decideAgain makes attempts after the one that has broken.
 func (s *stream) decideAgain() (EndReason, time.Time) {
-	if reason, now := s.again(s.context); reason != EndUnfinished {
+	if reason, now := s.again(); reason != EndUnfinished {
 		return reason, now
 	}
-	return s.decide(s.context)
+	return s.decide()
 }

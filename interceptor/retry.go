@@ -12,12 +12,12 @@ import (
 )
 
 // next decides on the attempt after a failed one, when none is running any more,
-// in the order of the design: caller, outcome, pushback, attempts left, deadline,
-// budget. It holds the lease of what it returns in c.pending.
-func (c *call) next(ctx context.Context, failed *attempt) (Attempt, EndReason) {
+// in the order of the design: caller, outcome, pushback, attempts left, commit,
+// deadline, budget. It holds the lease of what it returns in c.pending.
+func (c *call) next(failed *attempt) (Attempt, EndReason) {
 	switch {
 	case failed.seen.CallerDone:
-		return Attempt{}, callerReason(ctx)
+		return Attempt{}, c.callerReason()
 	case failed.Outcome.Reason == classify.ReasonNotIdempotent:
 		return Attempt{}, EndNotIdempotent
 	case failed.seen.Hint.Stops(), c.pushedBack && failed.Outcome.Kind == classify.Retryable:
@@ -28,6 +28,8 @@ func (c *call) next(ctx context.Context, failed *attempt) (Attempt, EndReason) {
 		return Attempt{}, EndAttemptsExhausted
 	case c.kept != nil:
 		return Attempt{}, c.keptFor.endReason()
+	case c.plan.policy.AsGRPC && failed.seen.Header != nil:
+		return Attempt{}, EndCommitted // gRFC A6
 	}
 	next := Attempt{Number: c.made + 1, Kind: budget.Retry}
 	from := c.plan.budget
@@ -37,27 +39,56 @@ func (c *call) next(ctx context.Context, failed *attempt) (Attempt, EndReason) {
 		}
 		next.Kind, from = budget.Hedge, c.plan.hedges // gRFC A6: pushback delays the next hedge
 	}
-	next.Wait, next.WaitedOn = c.backoff(failed)
-	if c.tooClose(ctx, failed.End, next.Wait) {
-		c.deny(ctx, next, failed.End, DeniedByDeadline)
+	if c.dirty && mayHaveReply(failed) {
+		c.deny(next, failed.End, DeniedReplyType)
+		return Attempt{}, EndCommitted
+	}
+	if r := c.replacement; r != nil && failed.timedOut {
+		next.Wait, next.WaitedOn = r.next.Wait, r.next.WaitedOn
+		c.backoffs++
+	} else {
+		next.Wait, next.WaitedOn = c.backoff(failed)
+	}
+	if c.tooClose(failed.End, next.Wait) {
+		c.deny(next, failed.End, DeniedByDeadline)
 		return Attempt{}, EndDeadlineTooClose
 	}
-	var granted bool
-	if c.pending, granted = budget.Take(from, next.Kind); !granted {
-		c.deny(ctx, next, failed.End, DeniedByBudget)
+	if !c.takeRetry(next, failed, from) {
+		c.deny(next, failed.End, DeniedByBudget)
 		return Attempt{}, EndBudgetDenied
 	}
-	if c.beforeExtra != nil {
-		c.beforeExtra(c.conn, c.method)
-	}
+	c.tellOfRetryPolicy(c.conn, c.method)
 	return next, EndUnfinished
 }
 
-// tooClose reports whether the wait, and what the method usually takes, do not
-// fit into the time left.
-func (c *call) tooClose(ctx context.Context, now time.Time, wait time.Duration) bool {
-	deadline, bounded := ctx.Deadline()
-	return bounded && deadline.Sub(now) <= wait+c.plan.method.usual.duration()
+// takeRetry takes the lease of a retry: the one that was taken when the attempt before it
+// timed out, or a new one.
+func (c *call) takeRetry(next Attempt, failed *attempt, from budget.Budget) (granted bool) {
+	if r := c.replacement; r != nil {
+		c.replacement = nil
+		c.asking--
+		if failed.timedOut && r.next.Kind == next.Kind {
+			c.pending = r.lease
+			return true
+		}
+		r.giveBack()
+	}
+	c.pending, granted = budget.Take(from, next.Kind)
+	return granted
+}
+
+// tooClose reports whether the wait, and what even a fast attempt of the method takes, do
+// not fit into the time left. Opening a stream takes no time that counts, and what its
+// first message waits for is no matter of the attempt.
+func (c *call) tooClose(now time.Time, wait time.Duration) bool {
+	deadline, bounded := c.deadline()
+	if !bounded {
+		return false
+	}
+	if !c.streaming {
+		wait += c.plan.method.pace.fast(now)
+	}
+	return deadline.Sub(now) <= wait
 }
 
 // overloadBackoff is where the backoff starts after an answer that says the
@@ -97,47 +128,49 @@ func hinted(h classify.Hint) (time.Duration, WaitReason) {
 }
 
 // wait sleeps before an attempt whose lease is held.
-func (c *call) wait(ctx context.Context, next *Attempt) EndReason {
+func (c *call) wait(next *Attempt) EndReason {
 	if c.watched {
-		c.mu.Lock()
-		c.observe(ctx, Event{
+		c.telling.Lock()
+		c.observe(c.ctx, Event{
 			Kind: RetryWait, Time: time.Now(), Timeline: c.timeline,
 			Wait: next.Wait, WaitReason: next.WaitedOn,
 		})
-		c.mu.Unlock()
+		c.telling.Unlock()
 	}
 	if next.Wait > 0 {
+		c.pending.Pause()
 		timer := time.NewTimer(next.Wait)
 		defer timer.Stop()
 		select {
 		case <-timer.C:
-		case <-ctx.Done():
+		case <-c.ctx.Done():
 		}
 	}
-	if ctx.Err() != nil {
+	if c.ctx.Err() != nil {
 		c.pending.Release(budget.Unsent)
-		return callerReason(ctx)
+		return c.callerReason()
+	}
+	if !c.pending.Resume() {
+		c.deny(*next, time.Now(), DeniedByBudget)
+		return EndBudgetDenied
 	}
 	return EndUnfinished
 }
 
 // deny notes an attempt that will not be made.
-func (c *call) deny(ctx context.Context, a Attempt, now time.Time, reason DenialReason) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.denyLocked(ctx, a, now, reason)
-}
-
-func (c *call) denyLocked(ctx context.Context, a Attempt, now time.Time, reason DenialReason) {
-	if c.watched {
-		c.timeline.Denials = append(c.timeline.Denials, Denial{Time: now, Kind: a.Kind, Reason: reason, Wait: a.Wait})
-		c.observe(ctx, Event{Kind: AttemptDenied, Time: now, Timeline: c.timeline})
+func (c *call) deny(a Attempt, now time.Time, reason DenialReason) {
+	if !c.watched {
+		return
 	}
+	c.telling.Lock()
+	defer c.telling.Unlock()
+	c.timeline.Denials = append(c.timeline.Denials, Denial{Time: now, Kind: a.Kind, Reason: reason, Wait: a.Wait})
+	c.observe(c.ctx, Event{Kind: AttemptDenied, Time: now, Timeline: c.timeline})
 }
 
 // callerReason says which way the caller left.
-func callerReason(ctx context.Context) EndReason {
-	if ctx.Err() == context.Canceled {
+func (c *call) callerReason() EndReason {
+	if c.ctx.Err() == context.Canceled {
 		return EndCallerCancelled
 	}
 	return EndDeadline

@@ -1,13 +1,10 @@
 package interceptor
 
 import (
-	"context"
 	"runtime"
 	"runtime/debug"
 	"sync"
 	"time"
-
-	"google.golang.org/grpc/connectivity"
 
 	"github.com/rego-go/rego/budget"
 	"github.com/rego-go/rego/classify"
@@ -17,7 +14,7 @@ import (
 // which the first success or fatal status decides.
 //
 // The original, or a retry, runs on the caller's goroutine and into the caller's
-// reply. A timer starts hedges beside it, each on the goroutine of the timer and
+// reply: the lead. A timer starts hedges beside it, each on the goroutine of the timer and
 // into a reply of its own. A goroutine whose attempt fails in a way that the
 // others survive makes the next hedge itself, at once (gRFC A6). When a round is
 // decided all attempts that still run are cancelled, and the caller's goroutine
@@ -28,27 +25,31 @@ import (
 // message is the reply.
 type rounds struct {
 	hedged   bool
-	delay    time.Duration   // between the starts of two attempts
-	replies  replies         // of hedges
-	ctx      context.Context // of the call
-	fireFunc func()          // fire, made once
+	delay    time.Duration // between the starts of two attempts
+	replies  replies       // of hedges
+	wasReady bool          // the channel, when the call began
+	fireFunc func()        // fire, made once
 
-	mu      sync.Mutex // guards what follows, the timeline and what observers are told
+	mu      sync.Mutex // guards what follows; nothing foreign is called while it is held
 	changed sync.Cond  // something that somebody waits for
 
 	joined  bool     // the caller's goroutine is in a round
 	kept    *attempt // of a stream: the one that it is committed to
 	keptFor CommitReason
 
-	decided    *attempt   // by now; who fails last decides if nobody does better
-	over       bool       // nothing will be started any more
-	made       int        // attempts of the call
-	places     int        // of the schedule, taken by attempts and by hedges that were denied
-	running    []*attempt // that have started in this round, with nil for those that have ended
-	workers    int        // goroutines that make attempts, the caller's included
-	pushedBack bool       // the server forbade further attempts
-	lastHedge  bool       // no more hedges: another reply could not be made
-	torn       *tear
+	decided     *attempt   // by now; who fails last decides if nobody does better
+	over        bool       // nothing will be started any more
+	made        int        // attempts of the call
+	asking      int        // more of them, which a budget is being asked for
+	places      int        // of the schedule, taken by attempts and by hedges that were denied
+	running     []*attempt // that have started in this round, with nil for those that have ended
+	firstTwo    [2]*attempt
+	workers     int  // goroutines that make attempts, the caller's included
+	pushedBack  bool // the server forbade further attempts
+	lastHedge   bool // no more hedges: another reply could not be made
+	refused     bool // no more hedges: one was refused
+	replacement *replacement
+	torn        *tear
 
 	timer     *time.Timer
 	armed     bool      // the timer is on, or its goroutine has not looked yet
@@ -59,26 +60,26 @@ type rounds struct {
 
 // runRound makes a round of attempts, the lead on this goroutine, and returns when
 // all of them have. What became of it is in c.decided.
-func (c *call) runRound(ctx context.Context) {
-	c.enter(ctx)
-	for a := c.lead; a != nil; a = c.settle(a) {
-		c.try(ctx, a)
+func (c *call) runRound() {
+	c.enter()
+	for next := c.lead; next != nil; next = c.settle(next) {
+		c.mine = next
+		c.try(next)
 	}
 	c.join()
 }
 
-func (c *call) enter(ctx context.Context) {
+func (c *call) enter() {
+	if c.lead.cancel == nil { // the original of a stream has one
+		c.leash(c.lead)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.ctx = ctx
-	if c.lead.cancel == nil { // the original of a stream has one
-		c.lead.leash(ctx)
-	}
 	c.joined = true
 	c.over = c.kept != nil
 	c.workers = 1
 	c.places = c.made
-	c.running = append(c.running[:0], c.lead)
+	c.running = append(c.firstTwo[:0], c.lead)
 	if !c.over {
 		c.armNextLocked(c.lead.Start)
 	}
@@ -86,7 +87,23 @@ func (c *call) enter(ctx context.Context) {
 
 // settle takes in that an attempt has ended, and returns the one that its
 // goroutine is to make next, or nil if it has left the round.
-func (c *call) settle(a *attempt) (next *attempt) {
+func (c *call) settle(a *attempt) *attempt {
+	goesOn := c.conclude(a)
+	if !a.goesOn {
+		c.record(a)
+	}
+	if goesOn {
+		if next := c.replace(a); next != nil {
+			return next
+		}
+	}
+	c.leave()
+	return nil
+}
+
+// conclude says what became of an attempt that has ended, and reports whether the round
+// goes on.
+func (c *call) conclude(a *attempt) (goesOn bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for i, r := range c.running {
@@ -101,7 +118,7 @@ func (c *call) settle(a *attempt) (next *attempt) {
 	case !c.over:
 		c.decided = a
 		a.Result = resultOf(a)
-		if a.Result != AttemptFailed || !c.survivable(a) {
+		if c.decidesLocked(a) {
 			c.decideLocked(a)
 		}
 	case c.kept != nil, c.decided != nil && c.decided.Result == AttemptWon:
@@ -109,16 +126,31 @@ func (c *call) settle(a *attempt) (next *attempt) {
 	default:
 		a.Result, a.goesOn = AttemptCancelled, false
 	}
-	if !a.goesOn {
-		c.recordLocked(a)
+	return !c.over
+}
+
+// decidesLocked reports whether an attempt decides against those that run. A success
+// does, and so does the end of the call. A retryable failure does not (gRFC A6's
+// non-fatal codes). Any other failure of the lead does, as it would without hedging. That
+// of a hedge does in policies that are gRPC's; in others only if every attempt would be
+// told the same, since without rego the lead would go on.
+func (c *call) decidesLocked(a *attempt) bool {
+	switch {
+	case a.Result != AttemptFailed:
+		return true
+	case a.survivable:
+		return false
 	}
-	if !c.over {
-		next = c.replaceLocked(a)
+	return a.Kind != budget.Hedge || c.plan.policy.AsGRPC || a.isSure() || !c.anyRunningLocked()
+}
+
+func (c *call) anyRunningLocked() bool {
+	for _, r := range c.running {
+		if r != nil {
+			return true
+		}
 	}
-	if next == nil {
-		c.leaveLocked()
-	}
-	return next
+	return false
 }
 
 // survivable reports whether an attempt failed in a way that leaves a chance to
@@ -133,58 +165,108 @@ func (c *call) survivable(a *attempt) bool {
 	return c.classify(&seen).Kind == classify.Retryable
 }
 
-// replaceLocked returns the hedge that takes the place of a failed attempt, on
-// the same goroutine.
-func (c *call) replaceLocked(a *attempt) *attempt {
-	hint := a.seen.Hint
-	if hint.Stops() {
-		c.pushedBack = true
-		return nil
+// replace returns the hedge that takes the place of a failed attempt, on the same
+// goroutine. There is none after a refusal of the server or, since it would be refused
+// as well, of the hedge itself.
+func (c *call) replace(a *attempt) *attempt {
+	wait, why := hinted(a.seen.Hint)
+	c.mu.Lock()
+	r := c.replacement
+	if a.timedOut {
+		c.replacement = nil
 	}
-	if wait, why := hinted(hint); wait > 0 {
+	switch {
+	case a.seen.Hint.Stops():
+		c.pushedBack = true
+	case !a.survivable || c.plan.policy.AsGRPC && a.seen.Header != nil: // gRFC A6: a header commits
+		c.refused = true
+	case wait > 0:
 		// If nobody is left to wait beside, the round ends here, and what comes
 		// next waits as long.
 		c.armLocked(a.End, wait, why)
-		return nil
+	default:
+		takes := a.timedOut && r != nil
+		if takes {
+			c.places++
+			c.armNextLocked(a.End)
+		}
+		c.mu.Unlock()
+		if takes {
+			return c.startGranted(a.End, r.next, r.lease, a)
+		}
+		return c.startHedge(a.End, 0, WaitNone, a)
 	}
-	next, lease, ok := c.hedgeLocked(a.End, 0, WaitNone)
-	if !ok {
-		return nil
-	}
-	a = c.successor(a, next, lease)
-	a.leash(c.ctx)
-	c.running = append(c.running, a)
-	return a
+	c.mu.Unlock()
+	return nil
 }
 
-// hedgeLocked asks for leave to start a hedge now, after a wait, and sets the
-// timer for the one after it.
-func (c *call) hedgeLocked(now time.Time, wait time.Duration, why WaitReason) (Attempt, budget.Lease, bool) {
-	if c.pushedBack || c.lastHedge || c.made >= c.plan.maxAttempts {
-		return Attempt{}, budget.Lease{}, false
+// startHedge asks for leave to start a hedge now, after a wait, and sets the timer for
+// the one after it. It takes the place of another attempt, if that is not nil.
+func (c *call) startHedge(now time.Time, wait time.Duration, why WaitReason, instead *attempt) *attempt {
+	hedge := Attempt{Kind: budget.Hedge, Wait: wait, WaitedOn: why}
+	c.askChannel()
+	canSend := c.canSend()
+	tooClose := c.tooClose(now, 0)
+	gone := c.ctx.Err() != nil
+	c.mu.Lock()
+	if gone || c.over || c.pushedBack || c.lastHedge || c.refused || c.made+c.asking >= c.plan.maxAttempts {
+		c.mu.Unlock()
+		return nil
 	}
 	c.places++
 	c.armNextLocked(now)
-	hedge := Attempt{Kind: budget.Hedge, Wait: wait, WaitedOn: why}
+	c.asking++
+	c.mu.Unlock()
+	denied := DeniedNothing
+	var lease budget.Lease
 	switch {
-	case c.conn != nil && c.conn.GetState() != connectivity.Ready:
-		c.denyLocked(c.ctx, hedge, now, DeniedNotReady)
-		return Attempt{}, budget.Lease{}, false
-	case c.tooClose(c.ctx, now, 0):
-		c.denyLocked(c.ctx, hedge, now, DeniedByDeadline)
-		return Attempt{}, budget.Lease{}, false
+	case !canSend:
+		denied = DeniedNotReady
+	case tooClose:
+		denied = DeniedByDeadline
+	default:
+		var granted bool
+		if lease, granted = budget.Take(c.plan.hedges, budget.Hedge); !granted {
+			denied = DeniedByBudget
+		}
 	}
-	lease, granted := budget.Take(c.plan.hedges, budget.Hedge)
-	if !granted {
-		c.denyLocked(c.ctx, hedge, now, DeniedByBudget)
-		return Attempt{}, budget.Lease{}, false
+	if denied != DeniedNothing {
+		c.mu.Lock()
+		c.asking--
+		c.mu.Unlock()
+		c.deny(hedge, now, denied)
+		return nil
 	}
-	if c.beforeExtra != nil {
-		c.beforeExtra(c.conn, c.method)
+	return c.startGranted(now, hedge, lease, instead)
+}
+
+// startGranted returns an attempt that a budget was asked for and has granted, unless the
+// round has been decided meanwhile.
+func (c *call) startGranted(now time.Time, next Attempt, lease budget.Lease, instead *attempt) *attempt {
+	c.tellOfRetryPolicy(c.conn, c.method)
+	next.Start = now
+	var a *attempt
+	if instead != nil {
+		a = c.successor(instead, next, lease)
+	} else {
+		a = c.newAttempt(next, lease)
+		if !c.streaming {
+			a.reply, a.ownReply = c.replies.make(), true
+		}
+	}
+	c.leash(a)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.asking--
+	if c.over {
+		a.cancel()
+		defer a.lease.Release(budget.Unsent)
+		return nil
 	}
 	c.made++
-	hedge.Number, hedge.Start = c.made, now
-	return hedge, lease, true
+	a.Number = c.made
+	c.running = append(c.running, a) // what it holds is returned from here on
+	return a
 }
 
 // armNextLocked sets the timer for the next hedge on schedule. A hedge that was
@@ -208,41 +290,44 @@ func (c *call) armLocked(now time.Time, wait time.Duration, why WaitReason) {
 
 // fire is what the timer runs, on a goroutine of its own.
 func (c *call) fire() {
+	var a *attempt
 	returned := false
-	defer c.catch(&returned)
-	for a := c.startHedge(); a != nil; a = c.settle(a) {
-		c.try(c.ctx, a)
+	defer func() {
+		if !returned {
+			c.catch(recover(), a)
+		}
+	}()
+	now, after, why, ok := c.isDue()
+	if !ok {
+		returned = true
+		return
+	}
+	if a = c.startHedge(now, after, why, nil); a == nil {
+		c.leave()
+	}
+	for a != nil {
+		c.try(a)
+		a = c.settle(a)
 	}
 	returned = true
 }
 
-// startHedge returns the hedge that is due, or nil.
-func (c *call) startHedge() *attempt {
+// isDue reports whether the next hedge is due, and then counts its goroutine.
+func (c *call) isDue() (now time.Time, after time.Duration, why WaitReason, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	now := time.Now()
+	now, after, why = time.Now(), c.dueAfter, c.dueReason
 	if early := c.due.Sub(now); early > 0 && !c.over {
 		c.timer.Reset(early)
-		return nil
+		return now, after, why, false
 	}
 	c.armed = false
 	if c.over {
 		c.changed.Broadcast()
-		return nil
+		return now, after, why, false
 	}
 	c.workers++
-	next, lease, ok := c.hedgeLocked(now, c.dueAfter, c.dueReason)
-	if !ok {
-		c.leaveLocked()
-		return nil
-	}
-	a := c.newAttempt(next, lease)
-	a.leash(c.ctx)
-	c.running = append(c.running, a) // what it holds is returned from here on
-	if !c.streaming {
-		a.reply = c.replies.make()
-	}
-	return a
+	return now, after, why, true
 }
 
 // decideLocked ends the round with the attempt that has decided it.
@@ -283,8 +368,13 @@ func (c *call) isDropped(a *attempt) bool {
 	return a.dropped
 }
 
-// leaveLocked is for a goroutine that makes no more attempts. The last one ends
-// the round.
+// leave is for a goroutine that makes no more attempts. The last one ends the round.
+func (c *call) leave() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.leaveLocked()
+}
+
 func (c *call) leaveLocked() {
 	if c.workers--; c.workers > 0 {
 		return
@@ -329,8 +419,9 @@ type tear struct{ panicked any }
 // One that has been passed on before has been logged.
 func (c *call) newTear(panicked any) *tear {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.torn == nil && panicked != nil {
+	first := c.torn == nil
+	c.mu.Unlock()
+	if first && panicked != nil {
 		c.interceptor.log.Error("rego: an attempt panicked, its caller will", "method", c.method, "panic", panicked, "stack", string(debug.Stack()))
 	}
 	return &tear{panicked}
@@ -343,13 +434,13 @@ func (t *tear) again() {
 	panic(t.panicked)
 }
 
-// catch keeps what tears a hedge down for the caller's goroutine, where it
-// belongs.
-func (c *call) catch(returned *bool) {
-	if *returned {
-		return
+// catch keeps what tears a hedge down for the caller's goroutine, where it belongs, and
+// returns what the hedge holds.
+func (c *call) catch(panicked any, a *attempt) {
+	t := c.newTear(panicked)
+	if a != nil {
+		c.tearDown(a)
 	}
-	t := c.newTear(recover())
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.torn = t

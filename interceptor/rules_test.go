@@ -72,7 +72,8 @@ func TestOutcomes(t *testing.T) {
 		{"pushback above 300 s", testsrv.Put, script(pushback("300001")), exact(), 1, codes.Unavailable, interceptor.EndPushback, 0},
 		{"pushback on a code that is not retryable", testsrv.Put, script(testsrv.Do(testsrv.Pushback("1"), fail(codes.NotFound, ""))), exact(), 1, codes.NotFound, interceptor.EndNonRetryable, 0},
 		{"pushback stops listed codes too", testsrv.Put, script(pushback("-1")), exact(func(p *policy.Policy) { p.Retry.Codes = []codes.Code{codes.Unavailable} }), 1, codes.Unavailable, interceptor.EndPushback, 0},
-		{"quota failure", testsrv.Put, script(fail(codes.ResourceExhausted, "", quota, retryInfo)), exact(), 1, codes.ResourceExhausted, interceptor.EndPushback, 0},
+		{"quota failure", testsrv.Put, script(fail(codes.ResourceExhausted, "", quota)), exact(), 1, codes.ResourceExhausted, interceptor.EndNonRetryable, 0},
+		{"quota failure, and when there is more", testsrv.Put, script(fail(codes.ResourceExhausted, "", quota, retryInfo), testsrv.OK()), exact(), 2, codes.OK, interceptor.EndSucceeded, time.Second},
 
 		{"resource exhausted", testsrv.Put, script(fail(codes.ResourceExhausted, "")), exact(), 1, codes.ResourceExhausted, interceptor.EndNonRetryable, 0},
 		{"resource exhausted, pushback", testsrv.Pay, script(testsrv.Do(testsrv.Pushback("20"), fail(codes.ResourceExhausted, "")), testsrv.OK()), exact(), 2, codes.OK, interceptor.EndSucceeded, 20 * ms},
@@ -208,14 +209,17 @@ func TestDeadlineTooClose(t *testing.T) {
 			assert.Equal(t, 50*ms, tl.Denials[0].Wait)
 		})
 	})
-	t.Run("the wait and what the method usually takes", func(t *testing.T) {
+	t.Run("the wait and what even a fast attempt takes", func(t *testing.T) {
 		t.Parallel()
 		bubble(t, func(t *testing.T, srv *testsrv.Server) {
 			c := newClient(t, srv, interceptor.WithPolicy(exact()))
-			srv.Script(testsrv.Put, testsrv.Do(testsrv.Delay(20*ms), testsrv.OK()), down)
-			_, err := c.call(t.Context(), testsrv.Put)
-			require.NoError(t, err)
-			ctx, cancel := context.WithTimeout(t.Context(), 70*ms)
+			srv.Script(testsrv.Put, testsrv.Do(testsrv.Delay(20*ms), testsrv.OK()))
+			for range 20 {
+				_, err := c.call(t.Context(), testsrv.Put)
+				require.NoError(t, err)
+			}
+			srv.Script(testsrv.Put, down)
+			ctx, cancel := context.WithTimeout(t.Context(), 50*ms+16*ms) // 20 ms count as 16.4
 			defer cancel()
 			tl, err := c.call(ctx, testsrv.Put)
 			assert.Equal(t, codes.Unavailable, status.Code(err))
@@ -223,7 +227,7 @@ func TestDeadlineTooClose(t *testing.T) {
 			assert.Len(t, tl.Attempts, 1)
 
 			srv.Script(testsrv.Put, down, testsrv.OK())
-			ctx, cancel = context.WithTimeout(t.Context(), 71*ms)
+			ctx, cancel = context.WithTimeout(t.Context(), 50*ms+17*ms)
 			defer cancel()
 			_, err = c.call(ctx, testsrv.Put)
 			assert.NoError(t, err)

@@ -24,8 +24,6 @@ type stream struct {
 	call
 	desc     *grpc.StreamDesc
 	streamer grpc.Streamer
-	context  context.Context
-	stop     context.CancelFunc // of the policy's timeout; nil without one
 
 	sendTo   atomic.Pointer[attempt] // what SendMsg and CloseSend go to, once all in the log is sent
 	recvFrom atomic.Pointer[attempt] // what RecvMsg goes to, once it has had its first message
@@ -42,23 +40,26 @@ type stream struct {
 	ended       bool       // so has the call
 	err         error      // of the call, once it has ended
 
-	firstLeg leg                // of the original
-	options  [4]grpc.CallOption // room for those of the original
-	oneLive  [1]*attempt
-	once     sync.Once
+	first struct { // of the original
+		leg
+		outputs
+		options [4]grpc.CallOption
+	}
+	oneLive [1]*attempt
+	once    sync.Once
 	resumption
 }
 
-func newStream(it *Interceptor, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer) *stream {
+func newStream(d *door, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer) *stream {
 	s := &stream{desc: desc, streamer: streamer}
-	s.interceptor, s.method, s.conn = it, method, cc
+	s.door, s.method, s.conn = d, method, cc
 	s.maker, s.streaming = s, true
-	s.original.owner, s.original.leg = s, &s.firstLeg
-	s.original.setOptions(s.options[:])
+	s.original.owner, s.original.leg, s.original.outputs = s, &s.first.leg, &s.first.outputs
+	s.original.setOptions(s.first.options[:])
 	s.changed.L = &s.mu
 	s.live = s.oneLive[:0]
-	s.said.replayLimit = it.callReplayLimit
-	s.said.cloneMessages = it.cloneMessages
+	s.said.replayLimit = d.interceptor.callReplayLimit
+	s.said.cloneMessages = d.interceptor.cloneMessages
 	return s
 }
 
@@ -69,16 +70,16 @@ func (s *stream) start(ctx context.Context) (grpc.ClientStream, error) {
 	defer s.abandonUnless(&returned)
 	s.log.limit, s.log.shared = s.said.replayLimit, &s.interceptor.replay
 	s.fireFunc = s.fire
-	s.context, s.stop = s.begin(ctx)
+	s.begin(ctx)
 	s.looksAtOK = s.looksAtOK && !s.desc.ServerStreams
 	if s.desc.ServerStreams && !s.desc.ClientStreams {
 		s.resume = s.said.resume
 	}
 	a := s.lead
 	if s.hedged {
-		a.leash(s.context)
+		s.leash(a)
 	}
-	s.openLeg(s.beginAttempt(s.context, a), a)
+	s.openLeg(s.beginAttempt(a), a)
 	returned = true
 	if a.openErr == nil && s.isOnlyChance() {
 		s.passThrough(a)
@@ -87,7 +88,7 @@ func (s *stream) start(ctx context.Context) (grpc.ClientStream, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.idle = true
-	if a.openErr == nil && !a.done && !s.desc.ClientStreams && !s.hedged {
+	if a.openErr == nil && !a.over && !s.desc.ClientStreams && !s.hedged {
 		return s, nil // all that the engine could do is to wait for RecvMsg
 	}
 	s.startEngineLocked()
@@ -104,7 +105,7 @@ func (s *stream) start(ctx context.Context) (grpc.ClientStream, error) {
 // isOnlyChance reports whether there is nothing to do for the stream but to look on.
 func (s *stream) isOnlyChance() bool {
 	alone := s.plan.maxAttempts == 1 || s.plan.retriesOff && !s.hedged
-	return alone && s.attemptTimeout(s.context, s.lead) == 0
+	return alone && s.attemptTimeout(s.lead) == 0
 }
 
 func (s *stream) passThrough(a *attempt) {
@@ -130,7 +131,7 @@ func (s *stream) startEngineLocked() {
 func (s *stream) engine() {
 	returned := false
 	defer s.catchEngine(&returned)
-	s.answer(s.decide(s.context))
+	s.answer(s.decide())
 	returned = true
 }
 
@@ -157,7 +158,7 @@ func (s *stream) beEngineLocked(decide func() (EndReason, time.Time)) {
 func (s *stream) answer(reason EndReason, now time.Time) {
 	d := s.decided
 	if reason == EndSucceeded && !d.eof && d != s.lead && !s.lastHedge {
-		moveReply(s.reply, d.reply)
+		s.plan.method.kindOf(s.reply).move(s.reply, d.reply)
 	}
 	if reason == EndSucceeded {
 		s.mu.Lock()
@@ -178,8 +179,8 @@ func (s *stream) receiveFrom(a *attempt) {
 	s.recvFrom.Store(a)
 	s.answered = true
 	s.reply, a.reply = nil, nil // they are the application's
-	s.ending = a.done
-	gone, err := a.done, a.doneErr
+	s.ending = a.over
+	gone, err := a.over, a.overErr
 	s.changed.Broadcast()
 	s.mu.Unlock()
 	if gone {
@@ -196,7 +197,7 @@ func (s *stream) end(err error) {
 		if a.Outcome.Kind == classify.Success {
 			return EndSucceeded, a.End
 		}
-		_, reason := s.next(s.context, a)
+		_, reason := s.next(a)
 		return reason, a.End
 	})
 }
@@ -215,10 +216,12 @@ func (s *stream) endWith(how func() (EndReason, time.Time)) {
 // concludeAttempt takes in how the stream of the attempt that was kept has ended.
 func (s *stream) concludeAttempt(a *attempt, err error) {
 	a.goesOn, a.settled = false, true
+	a.got = &a.outputs.written
 	a.End = time.Now()
 	if err != nil && !errors.Is(err, io.EOF) {
-		a.examine(s.context, err)
-		s.judge(s.context, a)
+		s.askChannel()
+		s.examine(a, err)
+		s.judge(a)
 	} else {
 		a.seen.Delivery = classify.DeliveryAnswered
 		a.Outcome = classify.Outcome{Kind: classify.Success}
@@ -232,19 +235,15 @@ func (s *stream) concludeAttempt(a *attempt, err error) {
 func (s *stream) close(reason EndReason, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.err = s.finish(s.context, reason, now)
+	s.err = s.finish(reason, now)
 	s.log.clear()
 	s.answered, s.ended = true, true
-	if s.stop != nil {
-		s.stop()
-	}
+	s.endContext()
 	s.changed.Broadcast()
 }
 
 func (s *stream) giveOutputs() {
-	if s.wantsOutput {
-		s.output(s.err)
-	}
+	s.output(s.err)
 }
 
 // commitLocked keeps an attempt whatever becomes of it. All others are cancelled.
@@ -254,14 +253,16 @@ func (s *stream) commitLocked(a *attempt, why CommitReason) {
 	}
 	s.kept, s.keptFor = a, why
 	if s.watched {
+		s.telling.Lock()
 		s.timeline.Committed, s.timeline.CommittedAt = why, time.Now()
-		s.observe(s.context, Event{Kind: CallCommitted, Time: s.timeline.CommittedAt, Timeline: s.timeline})
+		s.observe(s.ctx, Event{Kind: CallCommitted, Time: s.timeline.CommittedAt, Timeline: s.timeline})
+		s.telling.Unlock()
 	}
 	if s.joined && !s.over {
 		s.cancelledLocked(time.Now())
 		s.stopLocked()
 	}
-	if s.attemptTimeout(s.context, a) == 0 {
+	if s.attemptTimeout(a) == 0 {
 		a.calm()
 	}
 	s.log.forget(a.cursor)
@@ -302,9 +303,7 @@ func (s *stream) giveUp() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.log.clear()
-	if s.stop != nil {
-		s.stop()
-	}
+	s.endContext()
 	s.answered, s.ended, s.err = true, true, errAbandoned
 	s.changed.Broadcast()
 }

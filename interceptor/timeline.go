@@ -336,7 +336,7 @@ func (t *Timeline) MarshalJSON() ([]byte, error) {
 	for i, a := range t.Attempts {
 		out.Attempts[i] = attempt{
 			a.Number, a.Kind.String(), at(a.Start), at(a.End), a.Wait.Seconds(), a.WaitedOn, a.Result,
-			a.Wasted().Seconds(), a.Code.String(), a.Delivery, a.Outcome.Kind, a.Outcome.Reason, a.Hint.Kind, a.peer(),
+			a.Wasted().Seconds(), a.Code.String(), a.Delivery, a.Outcome.Kind, a.Outcome.Reason, a.Hint.Kind, a.peerName(),
 			a.Resumed,
 		}
 	}
@@ -349,7 +349,7 @@ func (t *Timeline) MarshalJSON() ([]byte, error) {
 	return json.Marshal(out)
 }
 
-func (a *Attempt) peer() string {
+func (a *Attempt) peerName() string {
 	if a.Peer == nil {
 		return ""
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"sync/atomic"
 	"testing"
@@ -298,24 +299,24 @@ func TestOptionsThatDoNotReachGRPC(t *testing.T) {
 	assert.Equal(t, 1, sent)
 }
 
-// TestRawErrors: what an interceptor below returns without a status.
+// TestRawErrors: what an interceptor below returns without a status has none here either.
 func TestRawErrors(t *testing.T) {
 	t.Parallel()
 	unary := newInterceptor(t).Unary()
-	for _, r := range []struct {
-		err  error
-		code codes.Code
-	}{
-		{context.Canceled, codes.Canceled},
-		{context.DeadlineExceeded, codes.DeadlineExceeded},
-		{errors.New("plain"), codes.Unknown},
-		{io.EOF, codes.Unknown},
+	for _, bare := range []error{
+		context.Canceled, context.DeadlineExceeded, errors.New("plain"), io.EOF,
+		fmt.Errorf("limiter: %w", context.DeadlineExceeded),
+		fmt.Errorf("wrapped: %w", status.Error(codes.NotFound, "no such thing")),
 	} {
 		err := unary(t.Context(), testsrv.Put, nil, nil, nil,
-			func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error { return r.err })
-		assert.Equal(t, r.code, status.Code(err), "%v", r.err)
-		assert.Equal(t, r.err.Error(), err.Error())
-		assert.ErrorIs(t, err, r.err)
+			func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error { return bare })
+		want, wantOK := status.FromError(bare)
+		got, gotOK := status.FromError(err)
+		assert.Equal(t, wantOK, gotOK, "%v", bare)
+		assert.Equal(t, want.String(), got.String(), "%v", bare)
+		assert.Equal(t, status.Code(bare), status.Code(err), "%v", bare)
+		assert.Equal(t, bare.Error(), err.Error())
+		assert.ErrorIs(t, err, bare)
 	}
 }
 

@@ -4,103 +4,127 @@ import (
 	"context"
 	"slices"
 	"sync"
-	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/peer"
 )
 
-// unary is a unary call. Unary calls are pooled, and the attempt on the caller's
-// goroutine with what it writes to lives inside, so that a call whose first
-// attempt succeeds allocates nothing.
+// unary is a unary call. Unary calls are pooled, and the original lives inside, so that a
+// call whose first attempt succeeds allocates nothing.
 type unary struct {
+	unaryCall // all that a call changes, but for what grpc does; overwritten whole at its end
+
+	// What grpc writes and reads, in calls that go straight to grpc. In others the original
+	// has its own.
+	outputs outputs
+	room    []grpc.CallOption // for options; the private ones never change
+	past    []AttemptError    // room for failures
+	onTimer func()
+}
+
+type unaryCall struct {
 	call
 	req     any
 	invoker grpc.UnaryInvoker
-	own     Timeline // timeline of calls that nobody watches
-
-	ended bool // the call returned, as opposed to panicked
-	plain bool // no options, and the first attempt succeeded
 }
 
 var unaries = sync.Pool{New: func() any { return newUnary() }}
 
 func newUnary() *unary {
 	u := new(unary)
-	u.maker = u
-	u.original.setOptions(make([]grpc.CallOption, 0, 16))
-	u.changed.L = &u.mu
-	u.fireFunc = u.fire
+	u.room = u.outputs.appendTo(make([]grpc.CallOption, 0, 16))
+	u.past = make([]AttemptError, 0, 4)
+	u.onTimer = u.fire
+	u.reset()
 	return u
 }
 
-// run makes the call.
-func (u *unary) run(ctx context.Context) error {
-	ctx, cancel := u.begin(ctx)
-	if cancel != nil {
-		defer cancel()
+// reset makes the state what it was when it was new, so that neither the next call nor
+// the pool holds on to anything of this one.
+func (u *unary) reset() {
+	if len(u.failures) > 0 {
+		clear(u.past[:cap(u.past)])
 	}
-	reason, now := u.decide(ctx)
-	u.plain = u.made == 1 && u.decided.seen.Err == nil && reason == EndSucceeded && len(u.callerOpts) == 0
-	err := u.finish(ctx, reason, now)
-	if d := u.decided; err == nil && d != u.lead {
-		moveReply(u.reply, d.reply)
+	u.unaryCall = unaryCall{}
+	u.outputs = outputs{}
+	clear(u.room[privateOutputs:cap(u.room)])
+	u.failures = u.past
+	u.maker, u.fireFunc = u, u.onTimer
+	u.changed.L = &u.mu
+	u.original.outputs, u.original.opts = &u.outputs, u.room[:privateOutputs]
+}
+
+// unary makes a call, and puts its state back into the pool if that is nobody else's any
+// more: not that of a call that is torn down, nor of one whose end will be told later.
+func (d *door) unary(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	if d.passes(method, cc, opts) {
+		return invoker(ctx, method, req, reply, cc, opts...)
+	}
+	u := unaries.Get().(*unary)
+	if u.endsInTime = endsInTime(invoker); !u.endsInTime {
+		u.standAlone()
+	}
+	err := u.serve(ctx, d, method, req, reply, cc, invoker, opts)
+	if !u.endsLater && (!u.endsInTime || u.outputs.phase.Load() == phaseDone) {
+		u.reset()
+		unaries.Put(u)
 	}
 	return err
 }
 
+// standAlone gives the original outputs and options that are used for no other call.
+func (u *unary) standAlone() {
+	own := new(struct {
+		outputs outputs
+		room    [privateOutputs + 3]grpc.CallOption
+	})
+	own.outputs.apart = true
+	u.original.outputs = &own.outputs
+	u.original.opts = own.outputs.appendTo(own.room[:0])
+}
+
+// serve makes the call.
+func (u *unary) serve(ctx context.Context, d *door, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts []grpc.CallOption) error {
+	u.door, u.method, u.req, u.reply, u.conn, u.invoker = d, method, req, reply, cc, invoker
+	if err := u.configure(opts); err != nil {
+		if u.wantsFinish {
+			u.callOnFinish(err)
+		}
+		return err
+	}
+	returned := false
+	defer u.close(&returned)
+	u.begin(ctx)
+	reason, now := u.decide()
+	u.replacement.giveBack()
+	err := u.finish(reason, now)
+	switch {
+	case err != nil:
+	case u.decided.ownReply:
+		u.plan.method.kindOf(u.reply).move(u.reply, u.decided.reply)
+	case u.lead.timed:
+		u.learnClock()
+	}
+	u.giveOutputs(reason, err)
+	returned = true
+	return err
+}
+
+// close ends what the call holds.
+func (u *unary) close(returned *bool) {
+	if !*returned {
+		u.abort()
+	}
+	u.endContext()
+}
+
 // make makes an attempt, with the attempt timeout.
 func (u *unary) make(ctx context.Context, a *attempt) error {
-	if d := u.attemptTimeout(ctx, a); d > 0 {
-		a.timeout = time.Now().Add(d)
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadline(ctx, a.timeout)
-		defer cancel()
+	after := u.attemptTimeout(a)
+	if after == 0 {
+		return u.invoker(ctx, u.method, u.req, a.reply, u.conn, slices.Clip(a.opts)...)
 	}
-	return u.invoker(ctx, u.method, u.req, a.reply, u.conn, slices.Clip(a.opts)...)
-}
-
-// close puts the state back into the pool. That of a call which is torn down is
-// left to the garbage collector.
-func (u *unary) close() {
-	if !u.ended {
-		u.abort()
-		return
-	}
-	u.reset()
-	unaries.Put(u)
-}
-
-// reset forgets the call, so that neither the next call nor the pool holds on to
-// anything of it. A plain call leaves behind only what the next one overwrites
-// and what is forgotten here, which is much cheaper than forgetting everything.
-func (u *unary) reset() {
-	if u.plain {
-		a := u.lead
-		u.req, u.reply, u.invoker, u.callerOpts = nil, nil, nil, nil
-		a.reply, a.header, a.trailer, a.peer, a.reached = nil, nil, nil, peer.Peer{}, false
-		a.seen.Reply, a.seen.Header, a.seen.Trailer = nil, nil, nil
-		a.timeout = time.Time{}
-		u.decided = nil
-		if u.hedged || u.watched {
-			a.begun, a.ctx, a.cancel, u.ctx, u.timer, u.replies = false, nil, nil, nil, nil, replies{}
-			u.observers, u.timeline, u.outside, u.event, a.Peer = nil, nil, nil, Event{}, nil
-		}
-		u.ended, u.plain = false, false
-		return
-	}
-	opts, attempts := u.original.opts, u.own.Attempts
-	clear(opts[privateOutputs:])
-	clear(attempts)
-	clear(u.running)
-	*u = unary{
-		call: call{
-			maker:    u.maker,
-			original: attempt{opts: opts[:privateOutputs]},
-			rounds:   rounds{running: u.running[:0], fireFunc: u.fireFunc},
-			count:    u.count,
-		},
-		own: Timeline{Attempts: attempts[:0]},
-	}
-	u.changed.L = &u.mu
+	e := withExpiry(ctx)
+	defer e.cancel()
+	defer u.watchOver(a, after, e).stop()
+	return u.invoker(e, u.method, u.req, a.reply, u.conn, slices.Clip(a.opts)...)
 }

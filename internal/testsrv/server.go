@@ -140,6 +140,10 @@ func (s *Server) Close() {
 	s.net.serving.Wait()
 }
 
+// Drain makes the server leave: its clients get a GOAWAY, new connections and requests
+// are refused, and what runs may end, which Drain waits for.
+func (s *Server) Drain() { s.grpc.GracefulStop() }
+
 // Addr is the server's address: host:port over TCP, the hostname in memory.
 func (s *Server) Addr() string { return s.net.addr.String() }
 

@@ -1,0 +1,110 @@
+package interceptor
+
+import (
+	"io"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/rego-go/rego/classify"
+)
+
+// What an attempt that has ended shows. grpc tells an interceptor little beside the
+// status, so the rest is read from the private outputs, which it fills once an attempt
+// has a transport, and from texts that only it writes. TestNotSent, TestKilledInMidCall,
+// TestRefusedStreams and TestLocalErrors hold all of this against the version in use.
+
+// examine finds out what a failed attempt shows: whose clock ended it, and
+// whether a server can have executed it.
+func (c *call) examine(a *attempt, err error) {
+	if a.stream != nil && a.settled {
+		a.got.header, a.got.trailer = a.headerNow(), a.stream.Trailer()
+	}
+	seen := &a.seen
+	seen.Err, seen.Status = err, statusOf(err)
+	if !c.streaming && err == io.EOF { //nolint:errorlint // grpc does not wrap it
+		seen.Status = lostStatus
+	}
+	a.showOutputs()
+	seen.Delivery = a.delivery()
+	seen.Local = seen.Delivery != classify.DeliveryAnswered && isLocal(seen.Status)
+	seen.Hint = classify.HintOf(seen.Trailer, seen.Status)
+	seen.CallerDone = c.ctx.Err() != nil
+	code := seen.Status.Code()
+	if seen.CallerDone || (code != codes.DeadlineExceeded && code != codes.Canceled) {
+		return
+	}
+	// Neither timers nor codes decide, but the clock: the server got the same
+	// deadline, and its answer may be there an instant before our timer has run.
+	if c.isOver() {
+		seen.CallerDone = true
+		return
+	}
+	seen.TimedOut = c.isTimedOut(a)
+}
+
+// showOutputs lets classifiers see what the attempt has written.
+func (a *attempt) showOutputs() {
+	if a.isKnown() {
+		a.seen.Header, a.seen.Trailer = a.got.header, a.got.trailer
+	}
+}
+
+// delivery says whether a server can have executed the attempt. If its options did
+// not reach grpc, or grpc has not ended it, nothing is known.
+func (a *attempt) delivery() classify.Delivery {
+	switch {
+	case !a.isKnown():
+		return classify.DeliveryUnknown
+	case a.stream == nil && a.got.peer.Addr == nil:
+		return classify.DeliveryNotSent
+	case a.got.peer.Addr != nil && len(a.got.trailer) > 0:
+		return classify.DeliveryAnswered
+	case a.got.header == nil && (a.seen.Status == lostStatus || isUnprocessed(a.seen.Status)):
+		return classify.DeliveryNotSent
+	}
+	return classify.DeliveryUnknown
+}
+
+// isKnown reports whether grpc has written the private outputs.
+func (a *attempt) isKnown() bool {
+	switch {
+	case a.stream != nil:
+		return a.settled
+	case a.owner != nil: // a stream that could not be opened
+		return a.over
+	}
+	return a.done
+}
+
+// lostStatus stands for the io.EOF that a unary call of grpc-go v1.85 returns now and
+// then if a server refuses a stream, and refuses it again as grpc is about to send the
+// request a second time. The request has not been sent, and the status is lost.
+var lostStatus = status.New(codes.Unavailable, io.EOF.Error())
+
+// isUnprocessed reports whether a server that ended a stream without an answer has said
+// that it did not process it: with RST_STREAM and REFUSED_STREAM, or with a GOAWAY whose
+// last stream is below it (RFC 9113, sections 8.7 and 6.8). grpc itself sends such a
+// stream again, once.
+func isUnprocessed(st *status.Status) bool {
+	if st.Code() != codes.Unavailable {
+		return false
+	}
+	switch st.Message() {
+	case "stream terminated by RST_STREAM with error code: REFUSED_STREAM",
+		"the stream is rejected because server is draining the connection",
+		"the connection is draining":
+		return true
+	}
+	return false
+}
+
+// isLocal reports whether this side has refused to send the request or to take the
+// reply, as it would again.
+func isLocal(st *status.Status) bool {
+	if c := st.Code(); c != codes.ResourceExhausted && c != codes.Internal {
+		return false
+	}
+	return strings.HasPrefix(st.Message(), "grpc: ") || strings.HasPrefix(st.Message(), "trying to send message larger than max")
+}
