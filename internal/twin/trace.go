@@ -1,0 +1,145 @@
+package twin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+)
+
+// trace is what was observed in one run: on each track, which is a goroutine of the
+// application, an attempt at the server or something else that has an order of its own.
+type trace struct {
+	began time.Time
+
+	mu     sync.Mutex
+	tracks map[string]lines
+}
+
+// line is one observation.
+type line struct {
+	at   time.Duration
+	what string // that was done
+	saw  string
+}
+
+type lines []line
+
+// finishedOnce leaves out all but the last time that OnFinish was called, and when that
+// was.
+func (ls lines) finishedOnce() lines {
+	var rest lines
+	for i, l := range ls {
+		if l.what == "finish" {
+			if slices.ContainsFunc(ls[i+1:], func(l line) bool { return l.what == "finish" }) {
+				continue
+			}
+			l.at = 0
+		}
+		rest = append(rest, l)
+	}
+	return rest
+}
+
+// withoutReplyOfFailures leaves out what is in the reply of a call that failed.
+func (ls lines) withoutReplyOfFailures() lines {
+	failed := slices.ContainsFunc(ls, func(l line) bool { return l.what == "invoke" && l.saw != "nil" || l.what == "panic" })
+	if !failed {
+		return ls
+	}
+	return ls.without("reply")
+}
+
+// without leaves out lines by what was done.
+func (ls lines) without(what ...string) lines {
+	return slices.DeleteFunc(slices.Clone(ls), func(l line) bool { return slices.Contains(what, l.what) })
+}
+
+// received is what of it came from the server.
+func (ls lines) received() (saw []string) {
+	for _, l := range ls {
+		switch l.what {
+		case "send", "close send", "context":
+		default:
+			saw = append(saw, l.what+" "+l.saw)
+		}
+	}
+	return saw
+}
+
+func newTrace() *trace { return &trace{began: time.Now(), tracks: make(map[string]lines)} }
+
+func (t *trace) now() time.Duration { return time.Since(t.began) }
+
+func (t *trace) add(track, what, saw string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.tracks[track] = append(t.tracks[track], line{t.now(), what, saw})
+}
+
+func (l line) String() string { return fmt.Sprintf("%12v  %-12s %s", l.at, l.what, l.saw) }
+
+// text is the whole of a trace.
+func (t *trace) text() string {
+	var b strings.Builder
+	for _, name := range t.names() {
+		fmt.Fprintf(&b, "%s\n", name)
+		for _, l := range t.tracks[name] {
+			fmt.Fprintf(&b, "  %v\n", l)
+		}
+	}
+	return b.String()
+}
+
+func (t *trace) names() []string {
+	var names []string
+	for name := range t.tracks {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// showError tells of an error all that an application can ask it.
+func showError(err error) string {
+	if err == nil {
+		return "nil"
+	}
+	if err == io.EOF { //nolint:errorlint // whether it is io.EOF itself is the point
+		return "EOF"
+	}
+	st, ok := status.FromError(err)
+	var b strings.Builder
+	fmt.Fprintf(&b, "%q %v", err, st.Code())
+	if !ok {
+		b.WriteString(" no-status")
+	}
+	if n := len(st.Details()); n > 0 {
+		fmt.Fprintf(&b, " %d details", n)
+	}
+	for _, is := range []error{context.Canceled, context.DeadlineExceeded, io.EOF, errOfMeddler} {
+		if errors.Is(err, is) {
+			fmt.Fprintf(&b, " is(%v)", is)
+		}
+	}
+	return b.String()
+}
+
+func showMD(md metadata.MD) string {
+	if md == nil {
+		return "nil"
+	}
+	var fields []string
+	for k, vs := range md {
+		fields = append(fields, fmt.Sprintf("%s=%q", k, vs))
+	}
+	slices.Sort(fields)
+	return "{" + strings.Join(fields, " ") + "}"
+}

@@ -1,0 +1,178 @@
+package twin
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+)
+
+var (
+	programs = flag.Int("programs", 500, "how many random programs to play")
+	seed     = flag.Uint64("seed", 1, "the seed of the first program; the others follow")
+	give     = flag.Int("give-up", 3, "after how many differences to stop")
+	whole    = flag.Bool("whole", false, "print programs that differ as they are, none smaller")
+	kinds    = flag.Uint("kinds", uint(OfUnary), "of which kinds of calls: 0 all, 1 unary, 2 streams")
+)
+
+// holds plays a program, and fails if rego shows what a bare client does not.
+func holds(t *testing.T, p Program) {
+	t.Helper()
+	if d := Check(t, p); d != nil {
+		t.Error(d)
+	}
+}
+
+// TestTwin plays random programs. Of one that differs it prints a smaller one, as a test.
+func TestTwin(t *testing.T) {
+	t.Parallel()
+	play(t, *seed, *programs, Kinds(*kinds), nil)
+}
+
+// TestKept plays programs that have differed once.
+func TestKept(t *testing.T) {
+	t.Parallel()
+	for name, p := range map[string]Program{
+		"cancelled with a hedge, watched": {
+			Rules:   [2]Rules{{MaxAttempts: 3, Idempotent: true, HedgeAfter: 20 * ms}},
+			Watched: true,
+			Lanes: [][]Call{{{
+				Options: []Option{WantHeader, WantPeer, WantFinish},
+				Cancel:  30 * ms,
+				Attempts: []Attempt{
+					{Steps: []Step{{Do: SendHeader}, {Do: Hang}}},
+					{Steps: []Step{{Do: Hang}}},
+				},
+			}}},
+		},
+		"the header of an attempt that an interceptor leaves": {
+			Rules: [2]Rules{{MaxAttempts: 2, Idempotent: true}},
+			Below: []Meddler{{Do: ReturnEarly, After: 100 * ms}},
+			Lanes: [][]Call{{
+				{Options: []Option{WantHeader, WantTrailer, WantFinish}, Attempts: []Attempt{{Steps: []Step{{Do: SendHeader, Wait: 400 * ms}, {Do: SendMessage}}}}},
+				{Options: []Option{WantHeader, WantTrailer, WantFinish}},
+			}},
+		},
+		"refused, and refused again": {
+			Rules: [2]Rules{{MaxAttempts: 3}},
+			Lanes: [][]Call{{{
+				Options:  []Option{WantTimeline, WantTrailer},
+				Attempts: []Attempt{{Steps: []Step{{Do: Refused}}}, {Steps: []Step{{Do: Refused}}}},
+			}}},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			holds(t, p)
+		})
+	}
+}
+
+// TestTwinStreams is the same for streams.
+func TestTwinStreams(t *testing.T) {
+	t.Parallel()
+	play(t, 1, 200, OfStreams, knownStreams)
+}
+
+// play plays programs whose seeds are not among those that are known to differ.
+func play(t *testing.T, first uint64, programs int, kinds Kinds, known []uint64) {
+	var next, failed atomic.Int64
+	for worker := range runtime.GOMAXPROCS(0) {
+		t.Run(fmt.Sprint("worker ", worker), func(t *testing.T) {
+			t.Parallel()
+			for {
+				n := first + uint64(next.Add(1)-1)
+				if n >= first+uint64(programs) || failed.Load() >= int64(*give) {
+					return
+				}
+				if slices.Contains(known, n) {
+					continue
+				}
+				if d := Check(t, Random(n, kinds)); d != nil {
+					failed.Add(1)
+					report(t, n, d)
+				}
+			}
+		})
+	}
+}
+
+func report(t *testing.T, n uint64, d *Difference) {
+	small, p := d, d.Program
+	if !*whole {
+		small, p = smaller(d, func(p Program) *Difference { return Check(t, p) })
+	}
+	t.Errorf("seed %d: %v\n%s", n, small, p.AsTest(fmt.Sprint("Seed", n)))
+}
+
+// smaller returns a program that differs as well, and how.
+func smaller(d *Difference, check func(Program) *Difference) (*Difference, Program) {
+	small := d
+	p := Shrink(d.Program, func(p Program) bool {
+		for range 3 { // of what happens now and then
+			if less := check(p); less != nil && (d.Unsteady || !less.Unsteady) {
+				small = less
+				return true
+			}
+		}
+		return false
+	})
+	return small, p
+}
+
+// TestFaultsAreFound: what the twin is for. Interceptors with a fault each, in the place of
+// rego's, are reported, and the program that shows it is small.
+func TestFaultsAreFound(t *testing.T) {
+	t.Parallel()
+	for name, faulty := range map[string]grpc.UnaryClientInterceptor{
+		"a header is lost": func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+			return invoker(ctx, method, req, reply, cc, slices.DeleteFunc(slices.Clone(opts), func(o grpc.CallOption) bool {
+				_, is := o.(grpc.HeaderCallOption)
+				return is
+			})...)
+		},
+		"a failure takes a moment longer": func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+			err := invoker(ctx, method, req, reply, cc, opts...)
+			if err != nil {
+				time.Sleep(time.Microsecond)
+			}
+			return err
+		},
+		"an error is wrapped": func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+			err := invoker(ctx, method, req, reply, cc, opts...)
+			if err != nil {
+				return fmt.Errorf("call: %w", err)
+			}
+			return nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			checks := func(p Program) *Difference {
+				return check(t, p, func() middleware { return middleware{faulty, nil} })
+			}
+			for n := range uint64(200) {
+				d := checks(Random(n, OfUnary))
+				if d == nil {
+					continue
+				}
+				_, p := smaller(d, checks)
+				require.Len(t, p.Lanes, 1)
+				require.Len(t, p.Lanes[0], 1)
+				src := p.AsTest("Found")
+				assert.True(t, strings.HasPrefix(src, "func TestFound(t *testing.T) {\n\tholds(t, Program{"), src)
+				return
+			}
+			t.Error("not found")
+		})
+	}
+}
