@@ -169,14 +169,22 @@ type Classifier interface {
 // Func is a function as a [Classifier].
 type Func func(a *Attempt) Outcome
 
-// Classify calls f.
-func (f Func) Classify(a *Attempt) Outcome { return f(a) }
+// Classify calls f. Nil is undecided.
+func (f Func) Classify(a *Attempt) Outcome {
+	if f == nil {
+		return Outcome{}
+	}
+	return f(a)
+}
 
 // First asks the classifiers in turn; the first Outcome whose Kind is not
-// [Undecided] decides. It returns the zero Outcome if all are undecided.
+// [Undecided] decides. It returns the zero Outcome if all are undecided. Nil ones are.
 func First(cs ...Classifier) Classifier {
 	return Func(func(a *Attempt) Outcome {
 		for _, c := range cs {
+			if c == nil {
+				continue
+			}
 			if o := c.Classify(a); o.Kind != Undecided {
 				return o
 			}
@@ -193,7 +201,7 @@ func First(cs ...Classifier) Classifier {
 func Reply[T any](failed func(reply T) bool) Classifier {
 	return Func(func(a *Attempt) Outcome {
 		reply, ok := a.Reply.(T)
-		if a.Err != nil || !ok || !failed(reply) {
+		if a.Err != nil || !ok || failed == nil || !failed(reply) {
 			return Outcome{}
 		}
 		if !a.Idempotency.AllowsRetry() {

@@ -23,6 +23,7 @@ type attempt struct {
 	outputs  *outputs          // its own; those of the original may be used for other calls afterwards
 	got      *written          // what it has written, once it has ended
 	done     bool              // grpc has ended it, as far as is known when it returned
+	proven   bool              // and what got holds is of what it has returned
 	opts     []grpc.CallOption // the private ones, then what the caller wants of every attempt
 	reply    any
 	ownReply bool    // it is not the caller's
@@ -51,7 +52,7 @@ func (a *attempt) setOptions(room []grpc.CallOption, shared ...grpc.CallOption) 
 		return
 	}
 	room = append(room[:0],
-		insideOption{},
+		&a.outputs.inside,
 		grpc.PeerCallOption{PeerAddr: &a.outputs.peer},
 		grpc.OnFinishCallOption{OnFinish: func(err error) { a.owner.onDone(a, err) }})
 	a.opts = append(room, shared...) //nolint:gocritic // room is the attempt's
@@ -69,6 +70,9 @@ func (c *call) try(a *attempt) {
 		a.got = &a.outputs.written
 	} else {
 		a.got, a.done = a.outputs.read()
+		if a.proven = a.done && a.outputs.tell(err); a.proven && a.got.shown != nil {
+			*a.got.shown = *a.outputs.shown // with what interceptors below have added
+		}
 	}
 	if err == nil {
 		a.seen.Delivery = classify.DeliveryAnswered
@@ -206,10 +210,11 @@ func resultOf(a *attempt) AttemptResult {
 
 // isSure reports whether an attempt failed with what every other attempt would be told:
 // INVALID_ARGUMENT is a fault of the request "regardless of the state of the system", as
-// the status codes of gRPC define it, and what this side has refused it would refuse
-// again. Every other status may be a matter of the backend, its load or the moment.
+// the status codes of gRPC define it, and what this side has refused to send it would
+// refuse again. Every other status may be a matter of the backend, its load or the moment:
+// also an answer that is too large to be taken.
 func (a *attempt) isSure() bool {
-	return a.seen.Code() == codes.InvalidArgument || a.seen.Local
+	return a.seen.Code() == codes.InvalidArgument || a.seen.Local && a.seen.Header == nil
 }
 
 // record puts an ended attempt into the timeline, if somebody will look at it:

@@ -167,12 +167,34 @@ func (c *call) configure(opts []grpc.CallOption) error {
 var waitForReady = grpc.WaitForReady(true)
 
 // appendOutputs hands the caller's own outputs to the original: so they are written as
-// those of a bare call, by whoever writes them.
+// those of a bare call, by whoever writes them. It must be nobody who is still there when
+// the call is over: an attempt that is cancelled may be left running by an interceptor.
 func (c *call) appendOutputs() {
+	if !c.endsInTime && (c.plan.asksHedging || c.plan.policy.AttemptTimeout > 0) {
+		c.showOutputs(&c.original)
+		return
+	}
 	for _, o := range c.callerOpts {
 		switch o.(type) {
 		case grpc.HeaderCallOption, grpc.TrailerCallOption, grpc.PeerCallOption:
 			c.original.opts = append(c.original.opts, o)
+		}
+	}
+}
+
+// showOutputs gives an attempt outputs in the place of the caller's, for interceptors
+// below that answer by themselves.
+func (c *call) showOutputs(a *attempt) {
+	w := new(written)
+	a.outputs.shown = w
+	for _, o := range c.callerOpts {
+		switch o.(type) {
+		case grpc.HeaderCallOption:
+			a.opts = append(a.opts, grpc.HeaderCallOption{HeaderAddr: &w.header})
+		case grpc.TrailerCallOption:
+			a.opts = append(a.opts, grpc.TrailerCallOption{TrailerAddr: &w.trailer})
+		case grpc.PeerCallOption:
+			a.opts = append(a.opts, grpc.PeerCallOption{PeerAddr: &w.peer})
 		}
 	}
 }
@@ -263,13 +285,13 @@ func (c *call) again() (EndReason, time.Time) {
 // successor returns the attempt that takes the place of one that has ended. It is a new
 // one where grpc may still be writing to what the one before it had.
 func (c *call) successor(a *attempt, next Attempt, lease budget.Lease) *attempt {
-	if a.seen.Err == nil || c.merges && mayHaveReply(a) {
+	if a.seen.Err == nil || (c.merges || a.outputs.apart) && mayHaveReply(a) { // an interceptor may choose another codec
 		c.plan.method.kindOf(a.reply).empty(a.reply)
 	}
 	if c.streaming {
 		return c.newAttempt(next, lease)
 	}
-	if a.Number == 1 && a.got.peer.Addr != nil { // of all attempts only this one writes it
+	if a.Number == 1 && a.wroteOutputs() { // of all attempts only this one writes it
 		c.outputsWritten = true
 	}
 	if !c.endsInTime || !a.done {
@@ -277,7 +299,7 @@ func (c *call) successor(a *attempt, next Attempt, lease budget.Lease) *attempt 
 		n.reply, n.ownReply = a.reply, a.ownReply
 		return n
 	}
-	*a.outputs = outputs{}
+	*a.outputs = outputs{inside: insideOption{conn: c.conn}}
 	*a = attempt{
 		Attempt: next, lease: lease, timed: true, reply: a.reply, ownReply: a.ownReply, outputs: a.outputs,
 		opts: a.opts[:privateOutputs+len(c.shared)], // without the caller's outputs
@@ -294,12 +316,16 @@ func (c *call) newAttempt(next Attempt, lease budget.Lease) *attempt {
 		room    [privateOutputs + 3]grpc.CallOption
 	})
 	a := &n.attempt
-	*a = attempt{Attempt: next, lease: lease, timed: true, owner: c.original.owner, outputs: &n.outputs}
+	*a = attempt{Attempt: next, lease: lease, timed: true, outputs: &n.outputs}
+	n.outputs.inside.conn = c.conn
 	if c.streaming {
-		a.leg = new(leg)
+		a.owner, a.leg = c.maker.(*stream), new(leg)
 	}
 	n.outputs.apart = !c.endsInTime
 	a.setOptions(n.room[:], c.shared...)
+	if n.outputs.apart && c.wantsOutput && !c.streaming {
+		c.showOutputs(a)
+	}
 	return a
 }
 
@@ -378,7 +404,7 @@ func (c *call) left(reason EndReason) bool {
 // happens before grpc has ended the attempt.
 func (c *call) giveOutputs(reason EndReason, err error) {
 	d := c.decided
-	fill := c.wantsOutput && d.Number > 1
+	fill := c.wantsOutput && (d.Number > 1 || d.outputs.shown != nil)
 	switch {
 	case !fill && !c.wantsFinish:
 	case c.left(reason):
@@ -390,8 +416,8 @@ func (c *call) giveOutputs(reason EndReason, err error) {
 		}
 		c.callOnFinish(d.got.err)
 	default:
-		if fill && d.seen.Err == nil { // an interceptor answers by itself
-			c.fillOutputs(&d.outputs.written)
+		if fill && d.seen.Err == nil && d.outputs.shown != nil { // an interceptor answers by itself
+			c.fillOutputs(d.outputs.shown)
 		} else if fill {
 			c.fillOutputs(d.got)
 		}
@@ -406,10 +432,16 @@ func (c *call) giveOutputs(reason EndReason, err error) {
 	}
 }
 
+// wroteOutputs reports whether the original has written the caller's outputs.
+func (a *attempt) wroteOutputs() bool { return a.outputs.shown == nil && a.got.peer.Addr != nil }
+
 // fillOutputs does what grpc does, which writes nothing of an attempt without a
 // transport.
 func (c *call) fillOutputs(w *written) {
-	before := c.outputsWritten || c.original.Number == 1 && c.original.got.peer.Addr != nil
+	if w.shown != nil {
+		w = w.shown
+	}
+	before := c.outputsWritten || c.original.Number == 1 && c.original.wroteOutputs()
 	if w.peer.Addr == nil && w.header == nil && w.trailer == nil && !before {
 		return
 	}

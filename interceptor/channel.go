@@ -97,7 +97,7 @@ func channelPolicy(mc methodConfig) policy.Policy {
 		Name:   ChannelPolicy,
 		AsGRPC: true,
 		Retry: policy.Retry{
-			MaxAttempts: min(rp.MaxAttempts, DefaultMaxAttempts), // gRFC A6's cap
+			MaxAttempts: rp.MaxAttempts, // which grpc has capped
 			Backoff: policy.Backoff{
 				Initial:    initial,
 				Multiplier: min(rp.BackoffMultiplier, policy.MaxMultiplier),

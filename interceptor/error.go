@@ -40,12 +40,17 @@ type AttemptError struct {
 }
 
 // Error returns the text of the deciding attempt's error.
-func (e *Error) Error() string { return e.err.Error() }
+func (e *Error) Error() string {
+	if e.err == nil {
+		return e.Reason.String() // of an Error that rego has not made
+	}
+	return e.err.Error()
+}
 
 // GRPCStatus returns the status of the deciding attempt, nil for an error that has none
 // bare: status.FromError then says of both that they have none.
 func (e *Error) GRPCStatus() *status.Status {
-	if st, ok := status.FromError(e.err); ok {
+	if st, ok := status.FromError(e.err); ok && e.err != nil {
 		return st
 	}
 	return nil

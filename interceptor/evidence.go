@@ -2,8 +2,10 @@ package interceptor
 
 import (
 	"io"
+	"slices"
 	"strings"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -31,8 +33,13 @@ func (c *call) examine(a *attempt, err error) {
 	seen.Local = seen.Delivery != classify.DeliveryAnswered && isLocal(seen.Status)
 	seen.Hint = classify.HintOf(seen.Trailer, seen.Status)
 	seen.CallerDone = c.ctx.Err() != nil
+	if seen.CallerDone {
+		return
+	}
 	code := seen.Status.Code()
-	if seen.CallerDone || (code != codes.DeadlineExceeded && code != codes.Canceled) {
+	if code != codes.DeadlineExceeded && code != codes.Canceled {
+		// An interceptor below may call the end of its context by another name.
+		seen.TimedOut = !c.endsInTime && !c.streaming && seen.Delivery == classify.DeliveryUnknown && seen.Header == nil && c.isTimedOut(a)
 		return
 	}
 	// Neither timers nor codes decide, but the clock: the server got the same
@@ -75,7 +82,13 @@ func (a *attempt) isKnown() bool {
 	case a.owner != nil: // a stream that could not be opened
 		return a.over
 	}
-	return a.done
+	return a.proven
+}
+
+// isCommitted reports whether an attempt has committed its call as gRFC A6 has it: a
+// header has come, or may have, since an interceptor below keeps from rego what did.
+func (c *call) isCommitted(a *attempt) bool {
+	return c.plan.policy.AsGRPC && (a.got.header != nil || !c.streaming && !a.done)
 }
 
 // lostStatus stands for the io.EOF that a unary call of grpc-go v1.85 returns now and
@@ -100,11 +113,23 @@ func isUnprocessed(st *status.Status) bool {
 	return false
 }
 
+// How the texts begin with which grpc refuses to send something or to take it.
+var (
+	tooLarge = []string{"grpc: ", "trying to send message larger than max"}
+	unusable = []string{"grpc: ", "header key ", "cardinality violation: "}
+)
+
 // isLocal reports whether this side has refused to send the request or to take the
 // reply, as it would again.
 func isLocal(st *status.Status) bool {
-	if c := st.Code(); c != codes.ResourceExhausted && c != codes.Internal {
-		return false
+	var starts []string
+	switch st.Code() {
+	case codes.ResourceExhausted:
+		starts = tooLarge
+	case codes.Internal:
+		starts = unusable
+	case codes.Canceled:
+		return st.Message() == status.Convert(grpc.ErrClientConnClosing).Message() //nolint:staticcheck // deprecated, and what grpc returns
 	}
-	return strings.HasPrefix(st.Message(), "grpc: ") || strings.HasPrefix(st.Message(), "trying to send message larger than max")
+	return slices.ContainsFunc(starts, func(start string) bool { return strings.HasPrefix(st.Message(), start) })
 }

@@ -10,12 +10,13 @@ import (
 // grpc, and the interceptors between, see DeadlineExceeded.
 type expiring struct {
 	context.Context // can be cancelled
+	parent          context.Context
 	cancel          context.CancelFunc
 	expired         atomic.Bool
 }
 
 func withExpiry(ctx context.Context) *expiring {
-	e := new(expiring)
+	e := &expiring{parent: ctx}
 	e.Context, e.cancel = context.WithCancel(ctx)
 	return e
 }
@@ -38,10 +39,11 @@ func (e *expiring) Err() error {
 }
 
 // Value hides what is inside from package context, which would end children with the
-// error of that.
+// error of that. What it finds instead tells the cause: that of the parent, unless e has
+// expired before.
 func (e *expiring) Value(key any) any {
-	v := e.Context.Value(key)
-	if c, ok := v.(context.Context); ok && c.Done() == e.Done() {
+	v := e.parent.Value(key)
+	if c, ok := v.(context.Context); ok && e.expired.Load() && c.Done() == e.parent.Done() {
 		return nil
 	}
 	return v

@@ -169,7 +169,7 @@ func (d *door) passes(method string, cc *grpc.ClientConn, opts []grpc.CallOption
 		return true
 	}
 	for _, o := range opts {
-		if _, ok := o.(insideOption); ok {
+		if in, ok := o.(*insideOption); ok && in.conn == cc {
 			if it := d.interceptor; !it.insideTold.Swap(true) {
 				it.log.Warn("rego: the connection has two of rego's interceptors: the first makes the attempts, this one lets them pass",
 					"method", method, "target", targetName(cc))
@@ -269,5 +269,8 @@ func (it *Interceptor) leave(who weak.Pointer[grpc.ClientConn]) {
 }
 
 // insideOption is among the options of every attempt, and tells another interceptor of
-// rego that this one makes them.
-type insideOption struct{ grpc.EmptyCallOption }
+// rego on the same connection that this one makes them.
+type insideOption struct {
+	grpc.EmptyCallOption
+	conn *grpc.ClientConn
+}

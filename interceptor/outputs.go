@@ -1,6 +1,7 @@
 package interceptor
 
 import (
+	"errors"
 	"reflect"
 	"runtime"
 	"sync/atomic"
@@ -15,14 +16,25 @@ import (
 // interceptor has left running writes to them also when its call is long over.
 type outputs struct {
 	written
-	apart  bool                    // what is read is a copy, since grpc may write again
+	inside insideOption
+	apart  bool                    // an interceptor is below, and grpc may write again: what is read is a copy
 	copied atomic.Pointer[written] // the last one
+	ends   atomic.Int32            // how often grpc has ended
 	phase  atomic.Uint32
 	late   func(error) // in phaseLate: what to do at the end
 }
 
+// grpc fills these as it does those that they embed. Interceptors below, which fill,
+// replace and remove outputs by their types, leave them alone.
+type (
+	privatePeer    struct{ grpc.PeerCallOption }
+	privateHeader  struct{ grpc.HeaderCallOption }
+	privateTrailer struct{ grpc.TrailerCallOption }
+)
+
 // written is what grpc writes.
 type written struct {
+	shown   *written // what interceptors below have seen of it; nil if the caller wants nothing
 	header  metadata.MD
 	trailer metadata.MD
 	peer    peer.Peer
@@ -45,18 +57,23 @@ const (
 // appendTo appends the options that have grpc write o.
 func (o *outputs) appendTo(opts []grpc.CallOption) []grpc.CallOption {
 	return append(opts,
-		insideOption{},
-		grpc.PeerCallOption{PeerAddr: &o.peer},
-		grpc.HeaderCallOption{HeaderAddr: &o.header},
-		grpc.TrailerCallOption{TrailerAddr: &o.trailer},
+		&o.inside,
+		privatePeer{grpc.PeerCallOption{PeerAddr: &o.peer}},
+		privateHeader{grpc.HeaderCallOption{HeaderAddr: &o.header}},
+		privateTrailer{grpc.TrailerCallOption{TrailerAddr: &o.trailer}},
 		grpc.OnFinishCallOption{OnFinish: o.onFinish})
 }
 
 // onFinish is what grpc calls when the attempt has ended, after it has written the rest.
 func (o *outputs) onFinish(err error) {
 	o.err = err
+	o.ends.Add(1)
 	if o.apart {
 		w := o.written
+		if w.shown != nil {
+			shown := *w.shown
+			w.shown = &shown
+		}
 		o.copied.Store(&w)
 	}
 	if o.phase.Swap(phaseDone) == phaseLate {
@@ -74,6 +91,23 @@ func (o *outputs) read() (w *written, done bool) {
 		return o.copied.Load(), true
 	}
 	return &o.written, true
+}
+
+// tell reports whether what grpc has written is of an attempt that returned err. An
+// interceptor below may have called grpc more than once, or return something else than
+// what became of that.
+func (o *outputs) tell(err error) bool {
+	w, done := o.read()
+	switch {
+	case !done || !o.apart:
+		return done
+	case o.ends.Load() != 1:
+		return false
+	case errors.Is(err, w.err):
+		return true
+	}
+	got, told := statusOf(err), statusOf(w.err)
+	return got.Code() == told.Code() && got.Message() == told.Message()
 }
 
 // whenDone calls f with what grpc says at the end of the attempt: now if it has said so,

@@ -26,6 +26,7 @@ type overdue struct {
 	after   time.Duration
 	ctx     *expiring // of the attempt
 	timer   *time.Timer
+	told    bool // that it was denied. Of the timer's goroutine
 
 	mu    sync.Mutex
 	over  bool // the attempt has ended
@@ -104,8 +105,11 @@ func (o *overdue) decide() {
 		o.ctx.expire()
 		return
 	}
-	if why == DeniedByBudget {
+	if why != DeniedNothing && !o.told {
+		o.told = true
 		c.deny(Attempt{Kind: c.kindOfNext()}, time.Now(), why)
+	}
+	if why == DeniedByBudget {
 		o.mu.Lock()
 		defer o.mu.Unlock()
 		if !o.over {
@@ -150,23 +154,27 @@ func (c *call) replaceOverdue(a *attempt) (bool, DenialReason) {
 		return false, DeniedNothing
 	}
 	var granted bool
-	if !c.tooClose(now, r.next.Wait) {
+	tooClose := c.tooClose(now, r.next.Wait)
+	if !tooClose {
 		r.lease, granted = budget.Take(from, r.next.Kind)
 	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	switch {
-	case !granted:
-		c.asking--
-		return false, DeniedByBudget
-	case c.over:
-		c.asking--
-		defer r.lease.Release(budget.Unsent)
-		return false, DeniedNothing
+	if granted && !c.over {
+		a.timedOut = true
+		c.replacement = r // and is counted among what is asked for, until it starts
+		c.mu.Unlock()
+		return true, DeniedNothing
 	}
-	a.timedOut = true
-	c.replacement = r // and is counted among what is asked for, until it starts
-	return true, DeniedNothing
+	c.asking--
+	c.mu.Unlock()
+	switch {
+	case granted:
+		r.giveBack()
+		return false, DeniedNothing
+	case tooClose:
+		return false, DeniedByDeadline
+	}
+	return false, DeniedByBudget
 }
 
 // isTimedOut reports whether the attempt's own timeout has cancelled it.

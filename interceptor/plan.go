@@ -3,8 +3,12 @@ package interceptor
 import (
 	"cmp"
 	"maps"
+	"strings"
 	"sync"
 	"sync/atomic"
+
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 
 	"github.com/rego-go/rego/budget"
 	"github.com/rego-go/rego/classify"
@@ -209,11 +213,19 @@ func (t *target) makePlan(table *policy.Table, name string) *plan {
 	return p
 }
 
+// isRegistered reports whether a method is in a proto file that the program has.
+func isRegistered(name string) bool {
+	service, method, _ := strings.Cut(strings.TrimPrefix(name, "/"), "/")
+	_, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(service + "." + method))
+	return err == nil
+}
+
 // method returns what is known of a method.
 func (t *target) method(name string) *method {
 	t.mu.Lock()
 	m, ok := t.learned[name]
-	if !ok && len(t.learned) >= maxMethods {
+	full := len(t.learned) >= maxMethods
+	if !ok && full && !isRegistered(name) { // those of proto files are not made up
 		m, ok = t.learned[otherMethods]
 		name = otherMethods
 	}

@@ -28,8 +28,8 @@ func (c *call) next(failed *attempt) (Attempt, EndReason) {
 		return Attempt{}, EndAttemptsExhausted
 	case c.kept != nil:
 		return Attempt{}, c.keptFor.endReason()
-	case c.plan.policy.AsGRPC && failed.seen.Header != nil:
-		return Attempt{}, EndCommitted // gRFC A6
+	case c.isCommitted(failed):
+		return Attempt{}, EndCommitted
 	}
 	next := Attempt{Number: c.made + 1, Kind: budget.Retry}
 	from := c.plan.budget

@@ -171,32 +171,37 @@ func (c *call) survivable(a *attempt) bool {
 func (c *call) replace(a *attempt) *attempt {
 	wait, why := hinted(a.seen.Hint)
 	c.mu.Lock()
-	r := c.replacement
+	var r *replacement
 	if a.timedOut {
-		c.replacement = nil
+		r, c.replacement = c.replacement, nil
 	}
+	takes := false
 	switch {
 	case a.seen.Hint.Stops():
 		c.pushedBack = true
-	case !a.survivable || c.plan.policy.AsGRPC && a.seen.Header != nil: // gRFC A6: a header commits
+	case !a.survivable || c.isCommitted(a):
 		c.refused = true
 	case wait > 0:
 		// If nobody is left to wait beside, the round ends here, and what comes
 		// next waits as long.
 		c.armLocked(a.End, wait, why)
 	default:
-		takes := a.timedOut && r != nil
-		if takes {
+		if takes = r != nil; takes {
 			c.places++
 			c.armNextLocked(a.End)
+			break
 		}
 		c.mu.Unlock()
-		if takes {
-			return c.startGranted(a.End, r.next, r.lease, a)
-		}
 		return c.startHedge(a.End, 0, WaitNone, a)
 	}
+	if r != nil && !takes {
+		c.asking--
+	}
 	c.mu.Unlock()
+	if takes {
+		return c.startGranted(a.End, r.next, r.lease, a)
+	}
+	r.giveBack()
 	return nil
 }
 
@@ -256,13 +261,14 @@ func (c *call) startGranted(now time.Time, next Attempt, lease budget.Lease, ins
 	}
 	c.leash(a)
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.asking--
 	if c.over {
+		c.mu.Unlock()
 		a.cancel()
-		defer a.lease.Release(budget.Unsent)
+		a.lease.Release(budget.Unsent)
 		return nil
 	}
+	defer c.mu.Unlock()
 	c.made++
 	a.Number = c.made
 	c.running = append(c.running, a) // what it holds is returned from here on

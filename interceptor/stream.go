@@ -55,6 +55,7 @@ func newStream(d *door, desc *grpc.StreamDesc, cc *grpc.ClientConn, method strin
 	s.door, s.method, s.conn = d, method, cc
 	s.maker, s.streaming = s, true
 	s.original.owner, s.original.leg, s.original.outputs = s, &s.first.leg, &s.first.outputs
+	s.first.outputs.inside.conn = cc
 	s.original.setOptions(s.first.options[:])
 	s.changed.L = &s.mu
 	s.live = s.oneLive[:0]

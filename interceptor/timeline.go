@@ -267,6 +267,9 @@ func (t *Timeline) Elapsed() time.Duration { return t.End.Sub(t.Start) }
 
 // LogValue returns the summary of the call and one group per attempt.
 func (t *Timeline) LogValue() slog.Value {
+	if t == nil {
+		return slog.Value{}
+	}
 	attrs := []slog.Attr{
 		slog.String("method", t.Method),
 		slog.String("target", t.Target),

@@ -85,6 +85,7 @@ func (u *unary) standAlone() {
 // serve makes the call.
 func (u *unary) serve(ctx context.Context, d *door, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts []grpc.CallOption) error {
 	u.door, u.method, u.req, u.reply, u.conn, u.invoker = d, method, req, reply, cc, invoker
+	u.original.outputs.inside.conn = cc
 	if err := u.configure(opts); err != nil {
 		if u.wantsFinish {
 			u.callOnFinish(err)
@@ -121,10 +122,19 @@ func (u *unary) close(returned *bool) {
 func (u *unary) make(ctx context.Context, a *attempt) error {
 	after := u.attemptTimeout(a)
 	if after == 0 {
-		return u.invoker(ctx, u.method, u.req, a.reply, u.conn, slices.Clip(a.opts)...)
+		return u.invoker(ctx, u.method, u.req, a.reply, u.conn, u.optionsOf(a)...)
 	}
 	e := withExpiry(ctx)
 	defer e.cancel()
 	defer u.watchOver(a, after, e).stop()
-	return u.invoker(e, u.method, u.req, a.reply, u.conn, slices.Clip(a.opts)...)
+	return u.invoker(e, u.method, u.req, a.reply, u.conn, u.optionsOf(a)...)
+}
+
+// optionsOf returns the options that an attempt is made with. An interceptor below may
+// change the slice that it is given, which is its own bare.
+func (u *unary) optionsOf(a *attempt) []grpc.CallOption {
+	if u.endsInTime {
+		return slices.Clip(a.opts)
+	}
+	return slices.Clone(a.opts)
 }

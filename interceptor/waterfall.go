@@ -12,6 +12,9 @@ const waterfallWidth = 32
 // String draws the call as a waterfall: a line for the call, one per attempt with
 // a bar where it ran, one for the commit of a stream, and one per denial.
 func (t *Timeline) String() string {
+	if t == nil {
+		return "<nil>"
+	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: %s after %s in %s (%s)", t.Method, t.Code, plural(len(t.Attempts), "attempt"), round(t.Elapsed()), t.Reason)
 	if t.Policy != "" {
