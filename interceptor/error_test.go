@@ -141,10 +141,10 @@ func TestErrorTellsTheStory(t *testing.T) {
 	bubble(t, func(t *testing.T, srv *testsrv.Server) {
 		noLeader := testsrv.Fail(codes.Unavailable, "shard 7 has no leader")
 		srv.Script(testsrv.Put, noLeader, noLeader, testsrv.Hang())
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Second, cancel)
 		tl, err := newClient(t, srv, interceptor.WithPolicy(exact())).call(ctx, testsrv.Put)
-		assert.Equal(t, "rpc error: code = DeadlineExceeded desc = context deadline exceeded", err.Error())
+		assert.Equal(t, "rpc error: code = Canceled desc = context canceled", err.Error())
 		assert.Equal(t, err.Error(), fmt.Sprintf("%v", err))
 		assert.Equal(t, err.Error(), fmt.Sprintf("%s", err))
 		assert.Equal(t, fmt.Sprintf("%q", err.Error()), fmt.Sprintf("%q", err))
@@ -152,11 +152,11 @@ func TestErrorTellsTheStory(t *testing.T) {
 		require.True(t, ok)
 		require.Len(t, e.Attempts, 3)
 		assert.Equal(t, "rpc error: code = Unavailable desc = shard 7 has no leader", e.Attempts[0].Err.Error())
-		assert.Equal(t, `rpc error: code = DeadlineExceeded desc = context deadline exceeded
-stopped after 3 attempts: deadline
+		assert.Equal(t, `rpc error: code = Canceled desc = context canceled
+stopped after 3 attempts: caller-cancelled
   #1 original: Unavailable, answered, retryable: unavailable: rpc error: code = Unavailable desc = shard 7 has no leader
   #2 retry: Unavailable, answered, retryable: unavailable, waited 50ms (backoff): rpc error: code = Unavailable desc = shard 7 has no leader
-  #3 retry: DeadlineExceeded, unknown, abort: caller-done, waited 100ms (backoff): rpc error: code = DeadlineExceeded desc = context deadline exceeded`,
+  #3 retry: Canceled, unknown, abort: caller-done, waited 100ms (backoff): rpc error: code = Canceled desc = context canceled`,
 			fmt.Sprintf("%+v", err))
 		told, jsonErr := json.Marshal(tl)
 		require.NoError(t, jsonErr)
