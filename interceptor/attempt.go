@@ -26,8 +26,7 @@ type attempt struct {
 	proven   bool              // and what got holds is of what it has returned
 	opts     []grpc.CallOption // the private ones, then what the caller wants of every attempt
 	reply    any
-	ownReply bool    // it is not the caller's
-	owner    *stream // nil in unary calls
+	ownReply bool // it is not the caller's
 
 	timed      bool               // its start is known
 	begun      bool               // ctx is made, and observers know
@@ -41,21 +40,7 @@ type attempt struct {
 	*leg                      // of a stream
 	stream  grpc.ClientStream // of its own; nil until it is open, and in unary calls
 	goesOn  bool              // it had its first message, and others may follow
-	settled bool              // grpc has written what it writes of a stream
-}
-
-// setOptions makes the attempt's options from those that every attempt has, in
-// room if that is large enough.
-func (a *attempt) setOptions(room []grpc.CallOption, shared ...grpc.CallOption) {
-	if a.owner == nil {
-		a.opts = append(a.outputs.appendTo(room[:0]), shared...)
-		return
-	}
-	room = append(room[:0],
-		&a.outputs.inside,
-		grpc.PeerCallOption{PeerAddr: &a.outputs.peer},
-		grpc.OnFinishCallOption{OnFinish: func(err error) { a.owner.onDone(a, err) }})
-	a.opts = append(room, shared...) //nolint:gocritic // room is the attempt's
+	settled bool              // its stream has returned its last message, or an error
 }
 
 // try makes the attempt a, and has its end classified. Nothing that other attempts use
@@ -66,14 +51,7 @@ func (c *call) try(a *attempt) {
 		actx = c.beginAttempt(a)
 	}
 	err := c.maker.make(actx, a)
-	if c.streaming {
-		a.got = &a.outputs.written
-	} else {
-		a.got, a.done = a.outputs.read()
-		if a.proven = a.done && a.outputs.tell(err); a.proven && a.got.shown != nil {
-			*a.got.shown = *a.outputs.shown // with what interceptors below have added
-		}
-	}
+	a.read(err)
 	if err == nil {
 		a.seen.Delivery = classify.DeliveryAnswered
 	} else {
@@ -87,6 +65,19 @@ func (c *call) try(a *attempt) {
 		c.learn(a)
 	} else if a.Outcome.Kind != classify.Success {
 		a.End = time.Now()
+	}
+}
+
+// read takes in what grpc has written of an attempt that has returned err.
+func (a *attempt) read(err error) {
+	a.got, a.done = a.outputs.read()
+	if a.proven = a.done && a.outputs.tell(err); a.proven && a.got.shown != nil {
+		*a.got.shown = *a.outputs.shown // with what interceptors below have added
+	}
+	if !a.done && a.settled { // its options have not reached grpc
+		head, _ := a.stream.Header()
+		a.got = &written{header: head, trailer: a.stream.Trailer()}
+		a.proven = true
 	}
 }
 
@@ -132,7 +123,7 @@ func (c *call) attemptTimeout(a *attempt) time.Duration {
 	if d == 0 {
 		return 0
 	}
-	if _, bounded := c.deadline(); bounded && (a.Number >= c.plan.maxAttempts || c.kept != nil || c.plan.retriesOff && !c.hedged) {
+	if _, bounded := c.deadline(); bounded && (a.Number-c.legStartsAt >= c.plan.maxAttempts || c.kept != nil || c.plan.retriesOff && !c.hedged) {
 		return 0
 	}
 	return d

@@ -38,7 +38,7 @@ func tellEnd(err error, opts []grpc.CallOption) {
 }
 
 func takeForGRPC(invoker grpc.UnaryInvoker) {
-	knownInvoker.Store(reflect.ValueOf(invoker).Pointer())
+	grpcInvoker.code.Store(reflect.ValueOf(invoker).Pointer())
 }
 
 // failing returns an invoker whose attempts fail but for every n-th.

@@ -66,7 +66,9 @@ type call struct {
 	event    Event           // what observers are told last
 	failures []AttemptError  // attempts that have ended without success
 
-	resumed bool // attempts are of a leg that continues a stream
+	bidirectional bool // a stream of which both sides send
+	resumed       bool // attempts are of a leg that continues a stream
+	legStartsAt   int  // so many attempts were made before the leg
 }
 
 // maker makes the attempts of a call.
@@ -85,9 +87,8 @@ type settings struct {
 	timelineTo     *Timeline
 
 	// Of streams.
-	replayLimit   int64
-	cloneMessages bool
-	resume        func(last, request any) (next any, ok bool)
+	replayLimit int64
+	resume      func(last, request any) (next any, ok bool)
 }
 
 // configure sorts the caller's options: those for rego are applied, outputs are for the
@@ -139,7 +140,7 @@ func (c *call) configure(opts []grpc.CallOption) error {
 		c.original.opts = append(c.original.opts, waitForReady)
 	}
 	if c.streaming {
-		c.shared = c.original.opts[privateStreamOutputs:]
+		c.shared = c.original.opts
 	} else if c.shared = c.original.opts[privateOutputs:]; c.wantsOutput {
 		c.appendOutputs()
 	}
@@ -171,7 +172,7 @@ var waitForReady = grpc.WaitForReady(true)
 // the call is over: an attempt that is cancelled may be left running by an interceptor.
 func (c *call) appendOutputs() {
 	if !c.endsInTime && (c.plan.asksHedging || c.plan.policy.AttemptTimeout > 0) {
-		c.showOutputs(&c.original)
+		c.offerOutputs(&c.original)
 		return
 	}
 	for _, o := range c.callerOpts {
@@ -182,9 +183,9 @@ func (c *call) appendOutputs() {
 	}
 }
 
-// showOutputs gives an attempt outputs in the place of the caller's, for interceptors
+// offerOutputs gives an attempt outputs in the place of the caller's, for interceptors
 // below that answer by themselves.
-func (c *call) showOutputs(a *attempt) {
+func (c *call) offerOutputs(a *attempt) {
 	w := new(written)
 	a.outputs.shown = w
 	for _, o := range c.callerOpts {
@@ -318,13 +319,15 @@ func (c *call) newAttempt(next Attempt, lease budget.Lease) *attempt {
 	a := &n.attempt
 	*a = attempt{Attempt: next, lease: lease, timed: true, outputs: &n.outputs}
 	n.outputs.inside.conn = c.conn
-	if c.streaming {
-		a.owner, a.leg = c.maker.(*stream), new(leg)
-	}
 	n.outputs.apart = !c.endsInTime
-	a.setOptions(n.room[:], c.shared...)
-	if n.outputs.apart && c.wantsOutput && !c.streaming {
-		c.showOutputs(a)
+	if c.streaming {
+		a.leg = new(leg)
+		c.maker.(*stream).setStreamOptions(a, n.room[:])
+		return a
+	}
+	a.opts = append(a.outputs.appendTo(n.room[:0]), c.shared...)
+	if n.outputs.apart && c.wantsOutput {
+		c.offerOutputs(a)
 	}
 	return a
 }
@@ -441,7 +444,7 @@ func (c *call) fillOutputs(w *written) {
 	if w.shown != nil {
 		w = w.shown
 	}
-	before := c.outputsWritten || c.original.Number == 1 && c.original.wroteOutputs()
+	before := !c.streaming && (c.outputsWritten || c.original.Number == 1 && c.original.wroteOutputs())
 	if w.peer.Addr == nil && w.header == nil && w.trailer == nil && !before {
 		return
 	}
@@ -469,11 +472,12 @@ func (c *call) callOnFinish(err error) {
 // calls OnFinish, in the order grpc does: outputs first, and only if the attempt got a
 // transport.
 func (c *call) output(err error) {
-	if d := c.decided; d != nil && d.got != nil && d.isKnown() && d.got.peer.Addr != nil {
-		if err == nil && d.stream != nil {
-			d.got.header, d.got.trailer = d.headerNow(), d.stream.Trailer()
-		}
+	switch d := c.decided; {
+	case !c.wantsOutput || d == nil || d.got == nil:
+	case d.done:
 		c.fillOutputs(d.got)
+	case d.settled && d.outputs.shown != nil: // another transport than grpc's
+		c.fillOutputs(d.outputs.shown)
 	}
 	c.callOnFinish(err)
 }

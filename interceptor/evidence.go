@@ -20,9 +20,6 @@ import (
 // examine finds out what a failed attempt shows: whose clock ended it, and
 // whether a server can have executed it.
 func (c *call) examine(a *attempt, err error) {
-	if a.stream != nil && a.settled {
-		a.got.header, a.got.trailer = a.headerNow(), a.stream.Trailer()
-	}
 	seen := &a.seen
 	seen.Err, seen.Status = err, statusOf(err)
 	if !c.streaming && err == io.EOF { //nolint:errorlint // grpc does not wrap it
@@ -53,7 +50,7 @@ func (c *call) examine(a *attempt, err error) {
 
 // showOutputs lets classifiers see what the attempt has written.
 func (a *attempt) showOutputs() {
-	if a.isKnown() {
+	if a.proven {
 		a.seen.Header, a.seen.Trailer = a.got.header, a.got.trailer
 	}
 }
@@ -62,7 +59,7 @@ func (a *attempt) showOutputs() {
 // not reach grpc, or grpc has not ended it, nothing is known.
 func (a *attempt) delivery() classify.Delivery {
 	switch {
-	case !a.isKnown():
+	case !a.proven:
 		return classify.DeliveryUnknown
 	case a.stream == nil && a.got.peer.Addr == nil:
 		return classify.DeliveryNotSent
@@ -74,21 +71,10 @@ func (a *attempt) delivery() classify.Delivery {
 	return classify.DeliveryUnknown
 }
 
-// isKnown reports whether grpc has written the private outputs.
-func (a *attempt) isKnown() bool {
-	switch {
-	case a.stream != nil:
-		return a.settled
-	case a.owner != nil: // a stream that could not be opened
-		return a.over
-	}
-	return a.proven
-}
-
 // isCommitted reports whether an attempt has committed its call as gRFC A6 has it: a
 // header has come, or may have, since an interceptor below keeps from rego what did.
 func (c *call) isCommitted(a *attempt) bool {
-	return c.plan.policy.AsGRPC && (a.got.header != nil || !c.streaming && !a.done)
+	return c.plan.policy.AsGRPC && c.said.resume == nil && (a.got.header != nil || !a.proven && !a.done)
 }
 
 // lostStatus stands for the io.EOF that a unary call of grpc-go v1.85 returns now and

@@ -64,6 +64,9 @@ func (c *call) hedge() DenialReason {
 		m.tellNotHedged(c.interceptor.log)
 		return DeniedNotIdempotent
 	}
+	if c.bidirectional && !c.plan.named {
+		return DeniedNotNamed
+	}
 	c.samples = true
 	var ok bool
 	if !c.streaming { // what a stream receives into is known only later

@@ -32,6 +32,13 @@ func exact(change ...func(*policy.Policy)) policy.Policy {
 	return p
 }
 
+// named has a policy for each method of the test service by its name.
+func named(p policy.Policy) interceptor.Option {
+	return interceptor.WithRules(policy.Rule{
+		Methods: []string{testsrv.Get, testsrv.Put, testsrv.Pay, testsrv.Watch, testsrv.Upload, testsrv.Chat}, Policy: p,
+	})
+}
+
 func newInterceptor(t *testing.T, opts ...interceptor.Option) *interceptor.Interceptor {
 	t.Helper()
 	it, err := interceptor.New(append([]interceptor.Option{interceptor.WithLogger(silent)}, opts...)...)

@@ -168,7 +168,7 @@ type tiedStream struct {
 func (s *tiedStream) SendMsg(any) error            { return nil }
 func (s *tiedStream) CloseSend() error             { return nil }
 func (s *tiedStream) Context() context.Context     { return s.ctx }
-func (s *tiedStream) Header() (metadata.MD, error) { return s.Trailer(), nil }
+func (s *tiedStream) Header() (metadata.MD, error) { return nil, nil }
 func (s *tiedStream) Trailer() metadata.MD         { return metadata.Pairs("attempt", fmt.Sprint(s.number)) }
 
 func (s *tiedStream) RecvMsg(m any) error {

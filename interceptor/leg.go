@@ -6,17 +6,18 @@ import (
 	"io"
 	"net"
 	"slices"
-	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/types/known/emptypb"
 )
 
 // leg is what an attempt of a stream has besides: how far it has come.
 type leg struct {
+	codec   attemptCodec
 	openErr error
 	tried   bool // it is open, or cannot be opened
 	eof     bool // it ended well without a message
@@ -26,13 +27,16 @@ type leg struct {
 	draining bool  // a goroutine is sending
 	broken   error // what SendMsg returned; then nothing more is sent
 
-	headed  bool // its header has arrived
+	looking bool // somebody waits for its header
+	looked  bool // and has seen that there is one, or none
+	headed  bool // it has arrived
 	head    metadata.MD
 	over    bool // grpc has ended it
 	overErr error
+	probing bool            // it takes no more messages, and rego looks for the reason
+	early   mem.BufferSlice // which was an answer, before all was sent
 
-	impatience *time.Timer // of the attempt timeout; nil until it is needed
-	due        time.Time   // when it fires; zero while the application does not wait
+	watch *overdue // over the attempt timeout; nil without one
 }
 
 // make makes an attempt until its first message, or until it ends without one. What
@@ -41,191 +45,294 @@ func (s *stream) make(ctx context.Context, a *attempt) error {
 	if !a.tried {
 		s.openLeg(ctx, a)
 	}
+	if a.watch != nil {
+		defer a.watch.stop()
+	}
 	if a.openErr != nil {
 		return a.openErr
 	}
-	err := s.receiveFirst(a)
-	if errors.Is(err, io.EOF) && a.endedUnanswered() {
-		err = errUnanswered
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.retireLocked(a)
+	err := s.firstMessageLocked(a)
+	if errors.Is(err, io.EOF) && s.isUnansweredLocked(a) {
+		err = errUnanswered
+	}
 	a.goesOn = err == nil && s.desc.ServerStreams
-	a.settled = !a.goesOn && !errors.Is(err, errDropped)
 	a.eof = errors.Is(err, io.EOF)
+	if !a.goesOn {
+		s.retireLocked(a)
+		for a.draining && a.over {
+			s.changed.Wait()
+		}
+	}
 	if err == nil || a.eof {
 		return nil
 	}
-	for a.draining && a.settled {
-		s.changed.Wait()
-	}
-	return a.endedBy(err)
-}
-
-// endedUnanswered reports whether the clean end of a stream is none. grpc-go v1.85
-// at times, once in some 100,000 connections that are cut, reports one of a stream
-// that nothing was received of. A server that ends a stream has sent a content-type,
-// in the header or, without one, in the trailer.
-func (a *attempt) endedUnanswered() bool {
-	return a.outputs.peer.Addr != nil && len(a.stream.Trailer()) == 0 && len(a.headerNow()) == 0
-}
-
-var errUnanswered = status.Error(codes.Unavailable, "rego: the stream ended without an answer from the server")
-
-// endedBy returns how an attempt failed: what the attempt timeout has cancelled as
-// an attempt of a unary call does.
-func (a *attempt) endedBy(err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, errDropped):
+	if errors.Is(err, errDropped) {
 		return status.FromContextError(context.Canceled).Err()
-	case a.timedOut && status.Code(err) == codes.Canceled:
-		return status.FromContextError(context.DeadlineExceeded).Err()
 	}
 	return err
 }
 
-// openLeg opens the stream of an attempt, which may wait for a connection.
-func (s *stream) openLeg(ctx context.Context, a *attempt) {
-	if s.plan.policy.AttemptTimeout > 0 {
-		s.mu.Lock()
-		s.expectLocked(a)
-		s.mu.Unlock()
-	}
-	cs, err := s.streamer(ctx, s.desc, s.conn, s.method, slices.Clip(a.opts)...)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	a.tried = true
-	a.stream, a.openErr = cs, a.endedBy(err)
-	if err != nil {
-		a.calm()
-	} else {
-		s.live = append(s.live, a)
-		s.opened = true
-		if s.waiting == 0 {
-			a.calm()
-		}
-		s.drainBesideLocked(a)
-	}
-	s.changed.Broadcast()
-}
-
-// receiveFirst waits for the first message. That takes a message to receive into,
-// which is known once the application calls RecvMsg.
-func (s *stream) receiveFirst(a *attempt) error {
-	if s.watchesHeader(a) {
-		head, _ := a.stream.Header()
-		if head == nil { // it has ended, and there is no message to be lost
-			err := a.stream.RecvMsg(new(emptypb.Empty))
-			if err == nil {
-				err = status.Error(codes.Internal, "rego: a message without a header")
+// firstMessageLocked waits until the application wants a message and the attempt has one,
+// or the attempt has ended.
+func (s *stream) firstMessageLocked(a *attempt) error {
+	for {
+		switch {
+		case s.torn != nil:
+			return errDropped
+		case a.broken != nil && !errors.Is(a.broken, io.EOF):
+			return a.broken
+		case a.early != nil && s.reply != nil:
+			return s.takeEarlyLocked(a)
+		case a.over && a.overErr != nil:
+			return a.overErr
+		case a.over && a.early == nil:
+			return io.EOF
+		case a.dropped:
+			return errDropped
+		case s.mayReceiveLocked(a):
+			err := s.receiveFirstLocked(a)
+			if a.broken != nil && !errors.Is(a.broken, io.EOF) {
+				return a.broken
 			}
 			return err
 		}
-		s.setHead(a, head)
+		s.changed.Wait()
 	}
-	reply, err := s.awaitReceiver(a)
-	if err == nil {
-		err = a.stream.RecvMsg(reply)
+}
+
+// mayReceiveLocked reports whether there is something to receive into. If it is for one
+// attempt only, that is the one whose header comes first.
+func (s *stream) mayReceiveLocked(a *attempt) bool {
+	return s.reply != nil && !a.probing && a.early == nil && (!s.lastHedge || a.looked || !s.besideLocked(a))
+}
+
+// receiveFirstLocked receives the first message: the lead into what the application gave,
+// others into one of their own.
+func (s *stream) receiveFirstLocked(a *attempt) error {
+	switch {
+	case s.lastHedge && s.besideLocked(a):
+		s.commitLocked(a, CommitMessageType)
+		fallthrough
+	case a == s.lead, s.lastHedge:
+		a.reply = s.reply
+	default:
+		a.reply, a.ownReply = s.replies.make(), true
+	}
+	var err error
+	s.unlocked(func() {
+		s.tellCommit()
+		err = a.stream.RecvMsg(a.reply)
+	})
+	if err != nil || !s.desc.ServerStreams {
+		s.settleLocked(a)
 	}
 	return err
 }
 
-// watchesHeader reports whether somebody wants to know before the application
-// receives how the attempt gets on: an attempt that ends without a header has a
-// status at once, and can be replaced while the application still sends. If not, it
-// returns when the application receives.
-func (s *stream) watchesHeader(a *attempt) bool {
-	if s.desc.ClientStreams || s.hedged {
-		return true
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for s.reply == nil && !s.headerAsked && !a.over && a.broken == nil {
+// settleLocked waits, after an attempt has returned its last message or an error, until
+// grpc has written all that it writes of it. It may just be doing that on another
+// goroutine: on its own, after the context has ended, or on one that sends.
+func (s *stream) settleLocked(a *attempt) {
+	for !a.over && (s.endsInTime || a.codec.met.Load() && a.stream.Context().Err() != nil) {
 		s.changed.Wait()
 	}
-	return s.reply == nil && !a.over
+	a.settled = true
 }
 
-func (s *stream) setHead(a *attempt, head metadata.MD) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	a.headed, a.head = true, head
-	s.changed.Broadcast()
+// isUnansweredLocked reports whether the clean end of a stream is none. grpc-go v1.85
+// at times, once in some 100,000 connections that are cut, reports one of a stream
+// that nothing was received of. A server that ends a stream has sent a content-type,
+// in the header or, without one, in the trailer. Other transports than grpc's have none.
+func (s *stream) isUnansweredLocked(a *attempt) bool {
+	if w, done := a.outputs.read(); !s.endsInTime && !a.codec.met.Load() && (!done || w.peer.Addr == nil) {
+		return false
+	}
+	unanswered := false
+	s.unlocked(func() {
+		head, _ := a.stream.Header()
+		unanswered = len(head) == 0 && len(a.stream.Trailer()) == 0
+	})
+	return unanswered
 }
 
-// awaitReceiver waits until the application wants a message, and returns what the
-// attempt is to receive into: the lead into what the application gave, others into
-// one of their own.
-func (s *stream) awaitReceiver(a *attempt) (any, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for s.reply == nil && !a.over && !a.dropped {
-		s.changed.Wait()
-	}
-	switch {
-	case a.over && a.overErr != nil:
-		return nil, a.overErr
-	case a.dropped:
-		return nil, errDropped
-	case s.lastHedge && s.besideLocked(a):
-		s.commitLocked(a, CommitMessageType)
-		a.reply = s.reply
-	case a == s.lead, s.lastHedge:
-		a.reply = s.reply
-	default:
-		a.reply = s.replies.make()
-	}
-	return a.reply, nil
-}
+var errUnanswered = status.Error(codes.Unavailable, "rego: the stream ended without an answer from the server")
 
 // errDropped is how an attempt ends that its call has cancelled before it was known
 // what to receive into. Its stream ends by itself. It is no status, since those are
 // equal to others with the same text.
 var errDropped = errors.New("rego: the attempt was dropped")
 
+// openLeg opens the stream of an attempt, which may wait for a connection.
+func (s *stream) openLeg(ctx context.Context, a *attempt) {
+	opts := slices.Clip(a.opts)
+	if !s.endsInTime {
+		opts = slices.Clone(a.opts) // an interceptor below may change them
+	}
+	if after := s.attemptTimeout(a); after > 0 {
+		e := withExpiry(ctx)
+		ctx = e
+		s.mu.Lock()
+		a.watch = s.watchOver(a, after, e)
+		s.mu.Unlock()
+	}
+	cs, err := s.streamer(ctx, s.desc, s.conn, s.method, opts...)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a.tried, a.stream, a.openErr = true, cs, err
+	if err == nil {
+		s.live = append(s.live, a)
+		s.opened = true
+		if s.state == streamOpening {
+			s.becomeLocked(streamRacing)
+		}
+		if s.waiting == 0 && a.watch != nil {
+			a.watch.rest()
+		}
+		s.drainBesideLocked(a)
+		if s.desc.ClientStreams || s.hedged {
+			s.lookBesideLocked(a)
+		}
+	}
+	s.changed.Broadcast()
+}
+
+// lookBesideLocked has a goroutine wait for the attempt's header, unless one does. An
+// attempt that ends without one has a status at once, and can be replaced while the
+// application still sends.
+func (s *stream) lookBesideLocked(a *attempt) {
+	if a.looking && !s.canProbeLocked(a) {
+		return
+	}
+	a.looking = true
+	go func() {
+		returned := false
+		defer s.catchBeside(&returned)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if !a.looked {
+			s.lookLocked(a)
+		}
+		if s.canProbeLocked(a) {
+			s.probeLocked(a)
+		}
+		returned = true
+	}()
+}
+
+func (s *stream) canProbeLocked(a *attempt) bool {
+	return s.endsInTime && s.desc.ClientStreams && a.headed && errors.Is(a.broken, io.EOF) &&
+		!a.over && !a.probing && a.early == nil && s.reply == nil && s.kept == nil
+}
+
+// lookLocked waits for the attempt's header, or its end. Header never tells how a stream
+// has ended: OnFinish does.
+func (s *stream) lookLocked(a *attempt) {
+	a.looking = true
+	var head metadata.MD
+	s.unlocked(func() { head, _ = a.stream.Header() })
+	a.looked = true
+	if head != nil {
+		a.headed, a.head = true, head
+		if a.watch != nil {
+			a.watch.retire()
+		}
+		s.isAliveLocked()
+	}
+	s.changed.Broadcast()
+}
+
+// probeLocked finds out why an attempt takes no more messages though its header has come:
+// it has failed, or answered before all was sent. Nobody knows yet what an answer is to be
+// received into, so it is taken as it is. That works with grpc alone: an interceptor below,
+// or another transport, may want to know the type.
+func (s *stream) probeLocked(a *attempt) {
+	a.probing = true
+	var answer answerBytes
+	var err error
+	s.unlocked(func() { err = a.stream.RecvMsg(&answer) })
+	if a.probing = false; err == nil {
+		a.early = answer.data
+	}
+	s.changed.Broadcast()
+}
+
+// takeEarlyLocked receives what probeLocked has found.
+func (s *stream) takeEarlyLocked(a *attempt) error {
+	a.reply = s.reply
+	if a != s.lead && !s.lastHedge {
+		a.reply, a.ownReply = s.replies.make(), true
+	}
+	data := a.early
+	a.early = nil
+	defer data.Free()
+	if err := s.codec.Unmarshal(data, a.reply); err != nil {
+		return status.Errorf(codes.Internal, "grpc: failed to unmarshal the received message: %v", err)
+	}
+	if !s.desc.ServerStreams {
+		s.settleLocked(a)
+	}
+	return nil
+}
+
+// isAliveLocked: a server stream whose header has arrived is not slow because it has
+// nothing to tell.
+func (s *stream) isAliveLocked() {
+	if s.desc.ServerStreams {
+		s.alive = true
+	}
+}
+
 // besideLocked reports whether another attempt is under way.
 func (s *stream) besideLocked(a *attempt) bool {
 	return slices.ContainsFunc(s.running, func(r *attempt) bool { return r != nil && r != a })
 }
 
-// retireLocked takes an attempt out of those that wait for their first message.
+// retireLocked takes an attempt out of those that are sent to.
 func (s *stream) retireLocked(a *attempt) {
 	s.live = slices.DeleteFunc(s.live, func(l *attempt) bool { return l == a })
-	a.calm()
 }
 
 // onDone is what grpc tells when the stream of an attempt has ended, and what it
 // writes is written. An attempt that the stream is committed to and that has had
 // its first message ends the call.
 func (s *stream) onDone(a *attempt, err error) {
+	a.outputs.onFinish(err)
 	s.mu.Lock()
 	a.over, a.overErr = true, err
 	ends := s.recvFrom.Load() == a && !s.receiving
-	s.ending = s.ending || ends
-	s.startEngineLocked()
+	if !ends {
+		s.startEngineLocked()
+	}
 	s.changed.Broadcast()
 	s.mu.Unlock()
 	if ends {
-		s.end(err)
+		s.endWith(a, err)
 	}
-}
-
-// headerNow returns the header of an attempt that has ended.
-func (a *attempt) headerNow() metadata.MD {
-	head, _ := a.stream.Header()
-	return head
 }
 
 // address returns what the attempt was sent to.
 func (a *attempt) address() net.Addr {
-	if a.stream == nil || a.settled {
+	if a.stream == nil || a.settled || a.got.peer.Addr != nil {
 		return a.got.peer.Addr
 	}
 	if p, ok := peer.FromContext(a.stream.Context()); ok {
 		return p.Addr
 	}
 	return nil
+}
+
+// setStreamOptions makes the options of an attempt: the private ones, and then those that
+// every attempt has. The codec stands after these, so that it is the one that counts, and
+// OnFinish last, after all that is written.
+func (s *stream) setStreamOptions(a *attempt, room []grpc.CallOption) {
+	a.opts = append(a.outputs.appendTo(room[:0])[:privateOutputs-1], s.shared...)
+	if a.codec.codec = s.codec; s.codec.marshaler != nil {
+		a.opts = append(a.opts, codecOption{grpc.ForceCodecV2CallOption{CodecV2: &a.codec}})
+	}
+	if a.outputs.apart && s.wantsOutput {
+		s.offerOutputs(a)
+	}
+	a.opts = append(a.opts, grpc.OnFinishCallOption{OnFinish: func(err error) { s.onDone(a, err) }})
 }

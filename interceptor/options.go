@@ -64,7 +64,6 @@ type config struct {
 
 	callReplayLimit int64
 	replayLimit     int64
-	cloneMessages   bool
 }
 
 func defaultBudget(string) budget.Budget { return budget.Default() }
@@ -217,20 +216,6 @@ func WithCallReplayLimit(bytes int) DualOption {
 // keep, each within its own limit. Default: 16 MiB. Zero keeps nothing.
 func WithReplayLimit(bytes int) Option {
 	return optionFunc(func(c *config) { c.replayLimit = int64(bytes) })
-}
-
-// WithMessagesCloned is for applications that change a message after SendMsg has
-// returned, which grpc forbids and a stream that is replayed would show: what is
-// kept is a copy. One that is no proto message cannot be copied, and the stream is
-// committed when it is sent. Default: messages are kept as they are.
-func WithMessagesCloned() DualOption {
-	return DualOption{
-		CallOption: CallOption{call: func(c *call) error {
-			c.said.cloneMessages = true
-			return nil
-		}},
-		all: func(c *config) { c.cloneMessages = true },
-	}
 }
 
 // WithResume lets a server stream go on after messages were handed to the

@@ -48,11 +48,8 @@ const (
 	phaseLate                  // they are grpc's, and the attempt has returned: an interceptor does early
 )
 
-// The private options stand at the start of an attempt's options.
-const (
-	privateOutputs       = 5 // of a unary call
-	privateStreamOutputs = 3 // a stream can be asked for its header and trailer
-)
+// privateOutputs is how many private options stand at the start of an attempt's options.
+const privateOutputs = 5
 
 // appendTo appends the options that have grpc write o.
 func (o *outputs) appendTo(opts []grpc.CallOption) []grpc.CallOption {
@@ -124,17 +121,31 @@ func (o *outputs) whenDone(f func(error)) {
 // that what it wrote to can be used again. That is known of grpc's own alone. An
 // interceptor below may return early, after it has called grpc more than once; then that
 // grpc has ended one call says nothing of the others.
-func endsInTime(invoker grpc.UnaryInvoker) bool {
-	pc := reflect.ValueOf(invoker).Pointer()
-	if pc == knownInvoker.Load() {
-		return true
-	}
-	if f := runtime.FuncForPC(pc); f == nil || f.Name() != "google.golang.org/grpc.invoke" {
-		return false
-	}
-	knownInvoker.Store(pc)
-	return true
+func endsInTime(invoker grpc.UnaryInvoker) bool { return grpcInvoker.is(invoker) }
+
+// isGRPCsOwn reports the same of a streamer: whoever it calls is grpc, which tells the end
+// of a stream before anything of it returns.
+func isGRPCsOwn(streamer grpc.Streamer) bool { return grpcStreamer.is(streamer) }
+
+var (
+	grpcInvoker  = grpcFunc{name: "google.golang.org/grpc.invoke"}
+	grpcStreamer = grpcFunc{name: "google.golang.org/grpc.newClientStream"}
+)
+
+// grpcFunc is a function of grpc's that is not exported.
+type grpcFunc struct {
+	name string
+	code atomic.Uintptr // once it has been seen
 }
 
-// knownInvoker is the code of grpc's own invoker, once it has been seen.
-var knownInvoker atomic.Uintptr
+func (g *grpcFunc) is(f any) bool {
+	pc := reflect.ValueOf(f).Pointer()
+	if pc == g.code.Load() {
+		return true
+	}
+	if f := runtime.FuncForPC(pc); f == nil || f.Name() != g.name {
+		return false
+	}
+	g.code.Store(pc)
+	return true
+}

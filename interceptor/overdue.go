@@ -19,7 +19,7 @@ import (
 // budget denies is asked for again when the timeout has passed once more.
 //
 // A call without a deadline has nothing else that ends it, so there the attempt ends in
-// any case.
+// any case, but for a stream that is open.
 type overdue struct {
 	call    *call
 	attempt *attempt
@@ -29,7 +29,8 @@ type overdue struct {
 	told    bool // that it was denied. Of the timer's goroutine
 
 	mu    sync.Mutex
-	over  bool // the attempt has ended
+	over  bool // the attempt has ended, or nothing ends it any more
+	rests bool // the clock does
 	asked sync.WaitGroup
 	torn  *tear
 }
@@ -55,6 +56,31 @@ func (c *call) watchOver(a *attempt, after time.Duration, ctx *expiring) *overdu
 	return o
 }
 
+// arm starts the clock anew.
+func (o *overdue) arm() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.rests = false; !o.over {
+		o.timer.Reset(o.after)
+	}
+}
+
+// rest stops the clock until it is started again.
+func (o *overdue) rest() {
+	o.timer.Stop()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.rests = true
+}
+
+// retire stops it for good, and does not wait for what it may just be doing.
+func (o *overdue) retire() {
+	o.timer.Stop()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.over = true
+}
+
 // stop ends the watch, and passes on what has torn it down.
 func (o *overdue) stop() {
 	o.timer.Stop()
@@ -70,7 +96,7 @@ func (o *overdue) stop() {
 // ask runs on a goroutine of the timer's.
 func (o *overdue) ask() {
 	o.mu.Lock()
-	if o.over {
+	if o.over || o.rests {
 		o.mu.Unlock()
 		return
 	}
@@ -100,10 +126,13 @@ func (o *overdue) decide() {
 	}
 	if _, bounded := c.deadline(); !bounded {
 		c.mu.Lock()
-		o.attempt.timedOut = true
+		ends := !c.streaming || !o.attempt.tried // a stream that is open may have nothing to tell
+		o.attempt.timedOut = o.attempt.timedOut || ends
 		c.mu.Unlock()
-		o.ctx.expire()
-		return
+		if ends {
+			o.ctx.expire()
+			return
+		}
 	}
 	if why != DeniedNothing && !o.told {
 		o.told = true
@@ -145,7 +174,7 @@ func (c *call) replaceOverdue(a *attempt) (bool, DenialReason) {
 		r.next.Wait, r.next.WaitedOn = c.plan.policy.Retry.Backoff.Delay(c.backoffs, nil), WaitBackoff
 	}
 	c.mu.Lock()
-	left := c.made+c.asking < c.plan.maxAttempts && !c.over && !c.pushedBack && !c.lastHedge && !c.refused && c.replacement == nil
+	left := c.made+c.asking < c.plan.maxAttempts && !c.over && c.kept == nil && !c.pushedBack && !c.lastHedge && !c.refused && c.replacement == nil
 	if left {
 		c.asking++
 	}

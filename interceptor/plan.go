@@ -21,6 +21,7 @@ type plan struct {
 	policy      *policy.Policy
 	version     string
 	open        bool // no rule says it: the channel's service config may know better
+	named       bool // it is for this method, and not for all or those of a service
 	maxAttempts int
 	retriesOff  bool
 	classifier  classify.Classifier
@@ -202,6 +203,7 @@ func (t *target) makePlan(table *policy.Table, name string) *plan {
 		}
 		p = t.newPlanLocked(rule, from.Version(), table, m)
 		p.open = open
+		p.named = from.Names(name) || open && rule == m.annotated
 		t.pending.byMethod[m.name] = p
 	}
 	// Copying is worth it once as many lookups took the detour as there are
@@ -275,7 +277,9 @@ func (t *target) ownPlan(p *policy.Policy, method string) *plan {
 	m := t.method(method)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.newPlanLocked(p, "", t.interceptor.store.Current(), m)
+	pl := t.newPlanLocked(p, "", t.interceptor.store.Current(), m)
+	pl.named = true
+	return pl
 }
 
 // maxChannels bounds what is kept of the policies of channels, which are made anew with

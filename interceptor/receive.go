@@ -18,24 +18,26 @@ func (s *stream) RecvMsg(m any) error {
 	if a := s.recvFrom.Load(); a != nil {
 		return s.recvDirect(a, m)
 	}
+	s.prepareHedges(m)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch {
-	case s.torn != nil:
+	if !s.answered {
+		s.reply = m
+		s.changed.Broadcast()
+		if s.idle {
+			s.beEngineLocked(s.decide)
+		} else {
+			s.waitLocked(func() bool { return s.answered })
+		}
+		if s.resume != nil {
+			s.last, s.delivered = m, s.recvFrom.Load() != nil
+		}
+		return s.firstResultLocked()
+	}
+	if s.torn != nil {
 		s.torn.again()
-	case s.answered:
-		return cmp.Or(s.err, io.EOF)
 	}
-	s.wantLocked(m)
-	if s.idle {
-		s.beEngineLocked(s.decide)
-	} else {
-		s.waitLocked(func() bool { return s.answered })
-	}
-	if s.resume != nil {
-		s.last = m
-	}
-	return s.firstResultLocked()
+	return cmp.Or(s.err, io.EOF)
 }
 
 // firstResultLocked returns what came of the first RecvMsg. If that has its message,
@@ -50,17 +52,20 @@ func (s *stream) firstResultLocked() error {
 	return s.err
 }
 
-// wantLocked says what is to be received into.
-func (s *stream) wantLocked(m any) {
-	s.reply = m
-	if s.hedged {
-		var ok bool
-		if s.replies, ok = s.plan.method.repliesLike(m); !ok && !s.lastHedge {
-			s.lastHedge = true
-			s.deny(Attempt{Kind: budget.Hedge}, time.Now(), DeniedReplyType)
-		}
+// prepareHedges finds out what hedges can receive into, now that it is known what the
+// application does.
+func (s *stream) prepareHedges(m any) {
+	if !s.hedged {
+		return
 	}
-	s.changed.Broadcast()
+	replies, ok := s.plan.method.repliesLike(m)
+	s.mu.Lock()
+	denied := !ok && !s.lastHedge && !s.answered
+	s.replies, s.lastHedge = replies, s.lastHedge || !ok
+	s.mu.Unlock()
+	if denied {
+		s.deny(Attempt{Kind: budget.Hedge}, time.Now(), DeniedReplyType)
+	}
 }
 
 func (s *stream) recvDirect(a *attempt, m any) error {
@@ -71,12 +76,12 @@ func (s *stream) recvDirect(a *attempt, m any) error {
 	if err == nil && s.desc.ServerStreams {
 		return nil
 	}
-	return s.received(err)
+	return s.received(a, err)
 }
 
 // received ends the call with what RecvMsg returned of its stream.
-func (s *stream) received(err error) error {
-	s.end(err)
+func (s *stream) received(a *attempt, err error) error {
+	s.endWith(a, err)
 	if err == nil || errors.Is(err, io.EOF) {
 		return err
 	}
@@ -85,72 +90,145 @@ func (s *stream) received(err error) error {
 	return cmp.Or(s.err, err)
 }
 
-// Header commits the stream to an attempt whose header has arrived.
+// Header commits the stream to an attempt whose header has arrived. Of a stream that has
+// ended it is that of the attempt that has decided.
 func (s *stream) Header() (metadata.MD, error) {
-	if a := s.recvFrom.Load(); a != nil {
-		return a.stream.Header()
-	}
+	defer s.tellCommit()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.headerAsked = true
-	s.startEngineLocked()
-	s.lookLocked()
-	s.waitLocked(func() bool {
-		for _, a := range s.live {
-			if a.headed && !a.dropped {
-				s.commitLocked(a, CommitHeader)
-			}
+	s.waitsLocked()
+	defer s.waitedLocked()
+	for {
+		d := s.decidedLocked()
+		switch {
+		case s.torn != nil:
+			s.torn.again()
+		case d != nil && d.stream == nil: // it could not be opened
+			return nil, nil
+		case d != nil && d.headed && d.head != nil && s.state < streamEnding:
+			return d.head.Copy(), nil
+		case d != nil && (s.state == streamEnded || s.recvFrom.Load() == d):
+			s.mu.Unlock()
+			defer s.mu.Lock()
+			return d.stream.Header()
+		case s.state < streamEnding && s.commitHeadedLocked(), s.lookHereLocked():
+		case s.hiddenLocked():
+			return nil, nil
+		default:
+			s.startEngineIfLocked()
+			s.changed.Wait()
 		}
-		return s.kept != nil && s.kept.headed || s.answered
-	})
-	if a := s.recvFrom.Load(); a != nil {
-		return a.stream.Header()
 	}
-	if a := s.kept; a != nil && a.headed {
-		return a.head.Copy(), nil
-	}
-	return nil, nil
 }
 
-// lookLocked waits for the header of an attempt whose engine does not, since it is
-// receiving already.
-func (s *stream) lookLocked() {
-	if s.reply == nil || s.hedged || s.desc.ClientStreams || len(s.live) == 0 || s.live[0].headed {
-		return
+// startEngineIfLocked starts the engine if an attempt has ended that it does not know of.
+func (s *stream) startEngineIfLocked() {
+	if len(s.live) == 0 || s.live[0].over {
+		s.startEngineLocked()
 	}
-	a := s.live[0]
-	s.mu.Unlock()
-	head, _ := a.stream.Header()
-	s.mu.Lock()
-	a.headed, a.head = head != nil, head
+}
+
+// commitHeadedLocked commits the stream to an attempt whose header is there, if there is
+// one.
+func (s *stream) commitHeadedLocked() bool {
+	for _, a := range s.live {
+		if a.headed && !a.dropped && s.kept == nil {
+			s.commitLocked(a, CommitHeader)
+			return true
+		}
+	}
+	return false
+}
+
+// lookHereLocked waits for the header of an attempt that nobody looks at, on this
+// goroutine, and reports whether there was one.
+func (s *stream) lookHereLocked() bool {
+	for _, a := range s.live {
+		if !a.looking && !a.dropped {
+			s.lookLocked(a)
+			return true
+		}
+	}
+	return false
+}
+
+// hiddenLocked reports whether an attempt has no header, and rego is not told whether it
+// has ended: an interceptor below keeps that from it, or the transport has no headers.
+func (s *stream) hiddenLocked() bool {
+	for _, a := range s.live {
+		if a.looked && !a.headed && !a.over {
+			return true
+		}
+	}
+	return false
 }
 
 // Trailer is that of the attempt that has decided the call.
 func (s *stream) Trailer() metadata.MD {
-	a := s.decidedBy()
+	s.mu.Lock()
+	a := s.decidedLocked()
+	s.mu.Unlock()
 	if a == nil || a.stream == nil {
 		return nil
 	}
 	return a.stream.Trailer()
 }
 
-// Context is that of the attempt that has decided the call, and before that the
-// call's.
-func (s *stream) Context() context.Context {
-	a := s.decidedBy()
-	if a == nil || a.stream == nil {
-		return s.ctx
-	}
-	return a.stream.Context()
-}
-
-// decidedBy returns the attempt that is kept or, if the call has ended without one,
+// decidedLocked returns the attempt that is kept or, if the call has ended without one,
 // that has decided it; nil before that.
-func (s *stream) decidedBy() *attempt {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.kept == nil && s.ended {
+func (s *stream) decidedLocked() *attempt {
+	if s.kept == nil && s.state >= streamEnding {
 		return s.decided
 	}
 	return s.kept
+}
+
+// Context is that of the attempt that is kept. Before there is one, it is a context that
+// shows the values of the attempt which is under way, and ends with the call.
+func (s *stream) Context() context.Context {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if a := s.kept; a != nil && a.stream != nil && s.view == nil {
+		return a.stream.Context()
+	}
+	if s.view == nil {
+		v := &streamContext{stream: s}
+		v.Context, v.cancel = context.WithCancel(s.ctx)
+		if s.view = v; s.state >= streamEnding {
+			v.cancel()
+		}
+	}
+	return s.view
+}
+
+// streamContext is what an application has of a stream that is not committed.
+type streamContext struct {
+	context.Context // the call's
+	cancel          context.CancelFunc
+	stream          *stream
+}
+
+// Value returns a value of the attempt under way: grpc keeps there what it needs for
+// messages that are prepared, and the peer.
+func (v *streamContext) Value(key any) any {
+	if a := v.stream.front(); a != nil {
+		value := a.stream.Context().Value(key)
+		if _, hides := value.(context.Context); value != nil && !hides {
+			return value
+		}
+	}
+	return v.Context.Value(key)
+}
+
+// front returns the attempt that is kept, or else one that is under way, or nil.
+func (s *stream) front() *attempt {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if a := s.decidedLocked(); a != nil && a.stream != nil {
+		return a
+	}
+	for _, a := range s.live {
+		return a
+	}
+	return nil
 }

@@ -1,11 +1,14 @@
 package interceptor
 
 import (
-	"reflect"
+	"cmp"
 	"sync/atomic"
 	"unsafe"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 const (
@@ -31,12 +34,16 @@ type replayLog struct {
 	first [2]sendOp // what a server stream needs
 }
 
-// sendOp is a message, or CloseSend.
+// sendOp is a message as it was encoded, or CloseSend.
 type sendOp struct {
-	msg   any
-	size  int64
+	data  mem.BufferSlice
+	like  protoreflect.MessageType // of a message that can be made from data; else nil
+	msg   any                      // else the message, if an interceptor below may want to see it
 	close bool
 }
+
+// size is the memory that it takes to keep an operation.
+func (op *sendOp) size() int64 { return int64(unsafe.Sizeof(*op)) + int64(op.data.Len()) }
 
 // sharedReplay bounds what the streams of an interceptor keep.
 type sharedReplay struct {
@@ -44,17 +51,25 @@ type sharedReplay struct {
 	bytes atomic.Int64
 }
 
+// fits takes the room for a message, if there is so much.
+func (l *replayLog) fits(op *sendOp) bool {
+	size := op.size()
+	if l.bytes+size > l.limit {
+		return false
+	}
+	if l.shared.bytes.Add(size) > l.shared.limit {
+		l.shared.bytes.Add(-size)
+		return false
+	}
+	l.bytes += size
+	return true
+}
+
 // add keeps a message, unless that takes more memory than there may be.
-func (l *replayLog) add(msg any) bool {
-	op := sendOp{msg: msg, size: sizeOf(msg)}
-	if l.bytes+op.size > l.limit {
+func (l *replayLog) add(op sendOp) bool {
+	if !l.fits(&op) {
 		return false
 	}
-	if l.shared.bytes.Add(op.size) > l.shared.limit {
-		l.shared.bytes.Add(-op.size)
-		return false
-	}
-	l.bytes += op.size
 	l.append(op)
 	return true
 }
@@ -79,9 +94,13 @@ func (l *replayLog) append(op sendOp) {
 func (l *replayLog) forget(n int) {
 	for ; l.kept < min(n, len(l.ops)); l.kept++ {
 		op := &l.ops[l.kept]
-		l.bytes -= op.size
-		l.shared.bytes.Add(-op.size)
-		*op = sendOp{}
+		if !op.close {
+			size := op.size()
+			l.bytes -= size
+			l.shared.bytes.Add(-size)
+			op.data.Free()
+		}
+		*op = sendOp{close: op.close}
 	}
 	if n == len(l.ops) && n > len(l.first) {
 		l.ops = make([]sendOp, 0) // of a stream with many messages the array, too
@@ -95,58 +114,40 @@ func (l *replayLog) clear() {
 	l.ops, l.kept = nil, 0
 }
 
-// sizeOf returns about how much memory it takes to keep a message. A proto message
-// is not marshalled for that; those nested in it count as they are encoded.
-func sizeOf(msg any) int64 {
-	size := int64(unsafe.Sizeof(sendOp{}))
-	if m, ok := msg.(proto.Message); ok {
-		if t := reflect.TypeOf(msg); t.Kind() == reflect.Pointer {
-			size += int64(t.Elem().Size())
-		}
-		return size + int64(proto.Size(m))
+// encode encodes a message, if it can be kept. One that cannot be encoded is for grpc to
+// refuse, and one that is prepared for one attempt is for that alone.
+func (s *stream) encode(msg any) (op sendOp, ok bool) {
+	if _, prepared := msg.(*grpc.PreparedMsg); prepared || s.codec.marshaler == nil {
+		return sendOp{}, false
 	}
-	values := 10_000
-	return size + behind(reflect.ValueOf(msg), &values)
+	data, err := s.codec.Marshal(msg)
+	if err != nil {
+		return sendOp{}, false
+	}
+	op = sendOp{data: exact(data)}
+	if m, is := msg.(proto.Message); is && s.codec.isProto {
+		op.like = m.ProtoReflect().Type()
+	} else if !s.endsInTime {
+		op.msg = msg
+	}
+	return op, true
 }
 
-// unknownSize is more than any limit.
-const unknownSize = 1 << 40
-
-// behind returns how much memory a value refers to, looking at no more than the
-// given number of values.
-func behind(v reflect.Value, values *int) (size int64) {
-	if *values--; *values < 0 {
-		return unknownSize
+// exact returns data in memory of its size: buffers of a pool are up to four times as large.
+func exact(data mem.BufferSlice) mem.BufferSlice {
+	if len(data) == 1 {
+		if _, ok := data[0].(mem.SliceBuffer); ok {
+			return data
+		}
 	}
-	switch v.Kind() {
-	case reflect.String:
-		return int64(v.Len())
-	case reflect.Pointer:
-		if !v.IsNil() {
-			size = int64(v.Type().Elem().Size()) + behind(v.Elem(), values)
-		}
-	case reflect.Interface:
-		if !v.IsNil() {
-			size = int64(v.Elem().Type().Size()) + behind(v.Elem(), values)
-		}
-	case reflect.Struct:
-		for _, f := range v.Fields() {
-			size += behind(f, values)
-		}
-	case reflect.Slice:
-		size = int64(v.Cap()) * int64(v.Type().Elem().Size())
-		fallthrough
-	case reflect.Array:
-		for i := 0; i < v.Len() && refers(v.Type().Elem().Kind()) && *values >= 0; i++ {
-			size += behind(v.Index(i), values)
-		}
-	case reflect.Map:
-		for it := v.MapRange(); it.Next() && *values >= 0; {
-			size += int64(v.Type().Key().Size()+v.Type().Elem().Size()) + behind(it.Key(), values) + behind(it.Value(), values)
-		}
-	default:
-	}
-	return size
+	defer data.Free()
+	return mem.BufferSlice{mem.SliceBuffer(data.Materialize())}
 }
 
-func refers(k reflect.Kind) bool { return k >= reflect.Array && k != reflect.UnsafePointer }
+// messageOf returns what stands for a message that is sent again.
+func (s *stream) messageOf(op sendOp) any {
+	if m := s.codec.decode(op.like, op.data); m != nil {
+		return m
+	}
+	return cmp.Or(op.msg, any(new(encoded)))
+}

@@ -15,6 +15,7 @@ type resumption struct {
 	resume    func(last, request any) (next any, ok bool) // nil without it
 	request   any                                         // that the last leg has sent
 	last      any                                         // message that the application got
+	delivered bool                                        // the last leg has had a message
 	receiving bool                                        // RecvMsg will find out how its stream has ended. Guarded by mu
 }
 
@@ -29,13 +30,13 @@ func (s *stream) recvResumable(a *attempt, m any) error {
 		return nil
 	}
 	if ending || errors.Is(err, io.EOF) {
-		return s.received(err)
+		return s.received(a, err)
 	}
 	returned := false
 	defer s.abandonUnless(&returned)
 	s.concludeAttempt(a, err)
 	if !s.nextLeg(a, m) {
-		s.endWith(func() (EndReason, time.Time) {
+		s.end(func() (EndReason, time.Time) {
 			_, reason := s.next(a)
 			return reason, a.End
 		})
@@ -46,7 +47,7 @@ func (s *stream) recvResumable(a *attempt, m any) error {
 	defer s.mu.Unlock()
 	s.beEngineLocked(s.decideAgain)
 	returned = true
-	s.last = m
+	s.last, s.delivered = m, s.recvFrom.Load() != nil
 	return s.firstResultLocked()
 }
 
@@ -56,31 +57,48 @@ func (s *stream) setReceiving(r bool) (ending bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.receiving = r
-	return s.ending || s.ended
+	return s.state >= streamEnding
 }
 
 // nextLeg asks for the request that continues the stream, and makes the stream one
-// that has sent it and waits for its first message.
+// that has sent it and waits for its first message. The leg before has got on, so attempts
+// and waits are counted anew.
 func (s *stream) nextLeg(broken *attempt, m any) bool {
 	if broken.Outcome.Kind != classify.Retryable {
 		return false
 	}
 	next, ok := s.resume(s.last, s.request)
-	if !ok {
+	if !ok || !s.startsOver(next) {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.resumed = true
+	s.legStartsAt, s.made, s.backoffs = s.legStartsAt+s.made, 0, 0
+	s.reply = m
+	return true
+}
+
+// startsOver makes the stream one that has sent a request and is not committed.
+func (s *stream) startsOver(request any) bool {
+	op, keeps := s.encode(request)
+	if !keeps {
 		return false
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	log := replayLog{limit: s.log.limit, shared: s.log.shared}
-	if !log.add(next) {
+	if !log.add(op) {
+		op.data.Free()
 		return false
 	}
 	log.closeSend()
-	s.log, s.request = log, next
-	s.kept, s.resumed, s.answered, s.receiving = nil, true, false, false
+	s.log.clear()
+	s.log, s.request = log, request
+	s.kept, s.answered, s.receiving = nil, false, false
 	s.sendTo.Store(nil)
 	s.recvFrom.Store(nil)
-	s.wantLocked(m)
+	s.becomeLocked(streamRacing)
 	return true
 }
 

@@ -97,11 +97,19 @@ func TestResume(t *testing.T) {
 			[]string{"original 0s..0s failed", "retry 50ms later, resumed, failed", "retry 100ms later, resumed, won"}, interceptor.EndSucceeded,
 		},
 		{
-			"attempts count over all legs", exact(idempotent),
-			func(a testsrv.Arrival) testsrv.Step { return sendsRows(1, a, down) },
+			"attempts and waits are counted anew once there is a message", exact(idempotent),
+			func(a testsrv.Arrival) testsrv.Step {
+				if a.Previous < 4 {
+					return sendsRows(1, a, down)
+				}
+				return down
+			},
 			[]does{times(5, receivesRow)}, rows,
-			"row 0 @0s, row 1 @50ms, row 2 @150ms, Unavailable (attempts-exhausted) @150ms, Unavailable (attempts-exhausted) @150ms", []string{"0", "1", "2"},
-			[]string{"original 0s..0s failed", "retry 50ms later, resumed, failed", "retry 100ms later, resumed, failed"}, interceptor.EndAttemptsExhausted,
+			"row 0 @0s, row 1 @50ms, row 2 @100ms, row 3 @150ms, Unavailable (attempts-exhausted) @500ms", []string{"0", "1", "2", "3", "4", "4", "4"},
+			[]string{
+				"original 0s..0s failed", "retry 50ms later, resumed, failed", "retry 50ms later, resumed, failed", "retry 50ms later, resumed, failed",
+				"retry 50ms later, resumed, failed", "retry 100ms later, resumed, failed", "retry 200ms later, resumed, failed",
+			}, interceptor.EndAttemptsExhausted,
 		},
 		{
 			"the hook says no", exact(idempotent),
@@ -180,8 +188,8 @@ func TestResume(t *testing.T) {
 			interceptor.WithResume(func(_ *testv1.WatchResponse, req *testv1.WatchRequest) (*testv1.WatchRequest, bool) {
 				return &testv1.WatchRequest{Payload: append(req.GetPayload(), '1')}, true
 			}),
-			"row 0 @0s, row 1 @50ms, row 11 @150ms, EOF @150ms", []string{"0", "01", "011"},
-			[]string{"original 0s..0s failed", "retry 50ms later, resumed, failed", "retry 100ms later, resumed, won"}, interceptor.EndSucceeded,
+			"row 0 @0s, row 1 @50ms, row 11 @100ms, EOF @100ms", []string{"0", "01", "011"},
+			[]string{"original 0s..0s failed", "retry 50ms later, resumed, failed", "retry 50ms later, resumed, won"}, interceptor.EndSucceeded,
 		},
 		{
 			"a leg that is silent has the attempt timeout", exact(idempotent, func(p *policy.Policy) { p.AttemptTimeout = 30 * ms }),

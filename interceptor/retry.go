@@ -31,7 +31,7 @@ func (c *call) next(failed *attempt) (Attempt, EndReason) {
 	case c.isCommitted(failed):
 		return Attempt{}, EndCommitted
 	}
-	next := Attempt{Number: c.made + 1, Kind: budget.Retry}
+	next := Attempt{Number: c.legStartsAt + c.made + 1, Kind: budget.Retry}
 	from := c.plan.budget
 	if c.plan.retriesOff {
 		if !c.hedged || !failed.seen.Hint.Asks() {

@@ -48,6 +48,7 @@ type rounds struct {
 	pushedBack  bool // the server forbade further attempts
 	lastHedge   bool // no more hedges: another reply could not be made
 	refused     bool // no more hedges: one was refused
+	alive       bool // an attempt of the round has shown that it is not slow: its like is not hedged
 	replacement *replacement
 	torn        *tear
 
@@ -78,6 +79,7 @@ func (c *call) enter() {
 	c.joined = true
 	c.over = c.kept != nil
 	c.workers = 1
+	c.alive = false
 	c.places = c.made
 	c.running = append(c.firstTwo[:0], c.lead)
 	if !c.over {
@@ -214,7 +216,7 @@ func (c *call) startHedge(now time.Time, wait time.Duration, why WaitReason, ins
 	tooClose := c.tooClose(now, 0)
 	gone := c.ctx.Err() != nil
 	c.mu.Lock()
-	if gone || c.over || c.pushedBack || c.lastHedge || c.refused || c.made+c.asking >= c.plan.maxAttempts {
+	if gone || c.over || c.alive && instead == nil || c.pushedBack || c.lastHedge || c.refused || c.made+c.asking >= c.plan.maxAttempts {
 		c.mu.Unlock()
 		return nil
 	}
@@ -270,7 +272,7 @@ func (c *call) startGranted(now time.Time, next Attempt, lease budget.Lease, ins
 	}
 	defer c.mu.Unlock()
 	c.made++
-	a.Number = c.made
+	a.Number = c.legStartsAt + c.made
 	c.running = append(c.running, a) // what it holds is returned from here on
 	return a
 }

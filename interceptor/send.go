@@ -4,7 +4,8 @@ import (
 	"errors"
 	"io"
 
-	"google.golang.org/protobuf/proto"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 // SendMsg returns when an attempt has sent the message, or the stream is over.
@@ -12,6 +13,7 @@ func (s *stream) SendMsg(m any) error {
 	if a := s.sendTo.Load(); a != nil {
 		return s.sendDirect(a, m)
 	}
+	defer s.tellCommit()
 	err := s.sendLogged(m)
 	if errors.Is(err, io.EOF) && !s.desc.ClientStreams {
 		return nil // as grpc has it
@@ -19,21 +21,31 @@ func (s *stream) SendMsg(m any) error {
 	return err
 }
 
-// sendDirect sends to the attempt that is kept.
+// sendDirect sends to the attempt that is kept. If grpc refuses the message it ends the
+// stream, and so the call.
 func (s *stream) sendDirect(a *attempt, m any) error {
 	err := a.stream.SendMsg(m)
 	if err == nil || errors.Is(err, io.EOF) {
 		return err
 	}
-	if s.recvFrom.Load() == a { // else the engine ends the call
-		s.end(err)
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	a.broken = err
-	s.startEngineLocked()
-	s.changed.Broadcast()
-	s.waitLocked(func() bool { return s.ended })
+	if !a.over && a.stream.Context().Err() == nil { // an interceptor below has refused it
+		return err
+	}
+	switch {
+	case a.over:
+	case s.recvFrom.Load() == a: // an interceptor below keeps the end from rego
+		s.unlocked(func() { s.endWith(a, err) })
+	default:
+		a.broken = err
+		s.brokeLocked(a)
+		s.changed.Broadcast()
+	}
+	s.waitLocked(func() bool { return s.state == streamEnded })
+	if s.err == nil {
+		return err
+	}
 	return s.err
 }
 
@@ -41,62 +53,99 @@ func (s *stream) sendDirect(a *attempt, m any) error {
 // it. What does not fit the log is for the attempt that has come furthest, and for
 // no other.
 func (s *stream) sendLogged(m any) error {
+	op, keeps := s.encode(m)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.waitsLocked()
 	defer s.waitedLocked()
 	place := -1 // in the log
-	full := false
 	for {
-		a := s.sendTo.Load()
+		direct := s.sendTo.Load()
 		switch {
 		case s.torn != nil:
 			s.torn.again()
-		case a != nil && place < 0:
-			s.mu.Unlock()
-			defer s.mu.Lock()
-			return s.sendDirect(a, m)
-		case a != nil && a.broken == nil:
-			return nil
-		case a != nil && errors.Is(a.broken, io.EOF), s.ended && (s.decided.broken == nil || errors.Is(s.decided.broken, io.EOF)):
-			return io.EOF
-		case s.ended:
-			return s.err
-		case place < 0 && !full && s.kept == nil:
-			if full = !s.keepLocked(m); !full {
-				place = len(s.log.ops) - 1
-			}
+		case place < 0 && (direct != nil || s.state >= streamEnding || s.log.closed && s.closedLocked() != nil):
+			op.data.Free()
+			return s.sendUnlogged(m)
 		case place >= 0 && s.sentLocked(place):
 			return nil
-		case full && s.kept == nil && s.furthestLocked() != nil:
+		case s.state >= streamEnding:
+			return s.sendErrorLocked()
+		case s.kept != nil && s.kept.broken != nil && errors.Is(s.kept.broken, io.EOF):
+			return io.EOF
+		case place < 0 && s.kept == nil && !s.log.closed && keeps:
+			if keeps = s.keepLocked(m, &op); keeps {
+				place = len(s.log.ops) - 1
+				s.pushLocked(place, m)
+			}
+		case place < 0 && s.kept == nil && !s.log.closed && s.furthestLocked() != nil:
 			s.commitLocked(s.furthestLocked(), CommitBufferFull)
-		case !s.pushLocked():
+		case s.kept == nil && s.brokenLocked() != nil:
+			s.commitLocked(s.brokenLocked(), CommitHeader)
+		case !s.pushLocked(place, m):
 			s.changed.Wait()
 		}
 	}
 }
 
-// keepLocked puts a message into the log, if it fits.
-func (s *stream) keepLocked(m any) bool {
-	if s.said.cloneMessages {
-		p, ok := m.(proto.Message)
-		if !ok {
-			return false
+// sendUnlogged is for a message that no attempt but one can take: because that is kept,
+// or has ended, or CloseSend was called before, which grpc refuses by itself.
+func (s *stream) sendUnlogged(m any) error {
+	a := s.sendTo.Load()
+	if a == nil && s.state >= streamEnding {
+		a = s.decided
+	} else if a == nil {
+		a = s.closedLocked()
+	}
+	switch {
+	case a != nil && a.stream != nil:
+		var err error
+		s.unlocked(func() { err = s.sendDirect(a, m) })
+		return err
+	case s.log.closed:
+		return status.Error(codes.Internal, "SendMsg called after CloseSend")
+	}
+	return io.EOF
+}
+
+// closedLocked returns an attempt that has sent all, and CloseSend.
+func (s *stream) closedLocked() *attempt {
+	for _, a := range s.live {
+		if a.cursor == len(s.log.ops) {
+			return a
 		}
-		m = proto.Clone(p)
+	}
+	return nil
+}
+
+// sendErrorLocked is what SendMsg returns of a stream that has ended meanwhile: the end
+// itself if that is what SendMsg was told.
+func (s *stream) sendErrorLocked() error {
+	for s.state != streamEnded {
+		s.changed.Wait()
+	}
+	if d := s.decided; d != nil && d.leg != nil && d.broken != nil && !errors.Is(d.broken, io.EOF) {
+		return s.err
+	}
+	return io.EOF
+}
+
+// keepLocked puts a message into the log, if it fits.
+func (s *stream) keepLocked(m any, op *sendOp) bool {
+	if !s.log.fits(op) {
+		return false
 	}
 	if s.resume != nil && s.request == nil {
 		s.request = m
 	}
-	return s.log.add(m)
+	s.log.append(*op)
+	return true
 }
 
-// sentLocked reports whether an attempt has sent what is at a place of the log. One
-// whose stream broke after its header takes all: why it broke is known only when
-// the application receives.
+// sentLocked reports whether an attempt has sent what is at a place of the log.
 func (s *stream) sentLocked(place int) bool {
 	for _, a := range s.live {
-		if a.cursor > place || errors.Is(a.broken, io.EOF) && a.headed {
+		if a.cursor > place {
 			return true
 		}
 	}
@@ -117,15 +166,34 @@ func (s *stream) furthestLocked() (furthest *attempt) {
 	return furthest
 }
 
+// brokenLocked returns an attempt whose stream takes no more messages, and that nobody
+// knows the status of before the application receives: its header has come, or an
+// interceptor below keeps from rego how it has ended. If no other attempt goes on the
+// application is told, as bare. So it may have stopped sending when the status comes, and
+// the attempt is the one that counts: another one would send what is not all.
+func (s *stream) brokenLocked() (broken *attempt) {
+	for _, a := range s.live {
+		switch {
+		case a.dropped:
+		case !errors.Is(a.broken, io.EOF), a.over && a.early == nil, !a.looked, a.probing, s.canProbeLocked(a):
+			return nil
+		default:
+			broken = a
+		}
+	}
+	return broken
+}
+
 // pushLocked has attempts send what they have not sent. Without hedging this
-// goroutine does it, and pushLocked reports whether there was something.
-func (s *stream) pushLocked() bool {
+// goroutine does it, and pushLocked reports whether there was something. What is at
+// place is a message that the application is sending now.
+func (s *stream) pushLocked(place int, m any) bool {
 	for _, a := range s.live {
 		switch {
 		case s.hedged:
 			s.drainBesideLocked(a)
 		case !a.draining && s.wantsOpLocked(a):
-			s.drainLocked(a)
+			s.drainLocked(a, place, m)
 			return true
 		}
 	}
@@ -139,11 +207,18 @@ func (s *stream) CloseSend() error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.log.closed || s.ended {
+	a := s.sendTo.Load()
+	switch {
+	case a != nil:
+		s.mu.Unlock()
+		defer s.mu.Lock()
+		return a.stream.CloseSend()
+	case s.log.closed, s.state >= streamEnding, s.ctx.Err() != nil: // what is cancelled is not complete
+		s.log.closed = true
 		return nil
 	}
-	s.log.closeSend() // an attempt that is kept, and not handed over, is still draining it
-	s.pushLocked()
+	s.log.closeSend()
+	s.pushLocked(-1, nil)
 	return nil
 }
 
@@ -164,16 +239,17 @@ func (s *stream) drainBesideLocked(a *attempt) {
 	a.draining = true
 	go func() {
 		returned := false
-		defer s.catchDrain(&returned)
+		defer s.catchBeside(&returned)
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.drainLocked(a)
+		s.drainLocked(a, -1, nil)
 		returned = true
 	}()
 }
 
-// drainLocked sends what the attempt has not sent. One goroutine at a time does.
-func (s *stream) drainLocked(a *attempt) {
+// drainLocked sends what the attempt has not sent. One goroutine at a time does. If it is
+// the application's, which is sending m, place is where that is in the log.
+func (s *stream) drainLocked(a *attempt, place int, m any) {
 	a.draining = true
 	defer func() {
 		a.draining = false
@@ -181,17 +257,37 @@ func (s *stream) drainLocked(a *attempt) {
 		s.changed.Broadcast()
 	}()
 	for s.wantsOpLocked(a) {
-		op := s.log.ops[a.cursor]
-		if err := s.sendUnlocked(a, op); err != nil {
+		var msg any
+		if a.cursor == place {
+			msg = m
+		}
+		if err := s.sendUnlocked(a, s.log.ops[a.cursor], msg); err != nil {
 			a.broken = err
-			s.startEngineLocked()
+			s.brokeLocked(a)
 			return
 		}
 		a.cursor++
 		if a == s.kept {
 			s.log.forget(a.cursor)
 		}
+		if s.waiting > 0 && a.watch != nil {
+			a.watch.arm() // it moves
+		}
 		s.changed.Broadcast()
+	}
+}
+
+// brokeLocked sees to it that the call hears how an attempt has ended that takes no more
+// messages. What an interceptor below has refused ends it, though grpc's stream goes on.
+func (s *stream) brokeLocked(a *attempt) {
+	switch {
+	case !errors.Is(a.broken, io.EOF):
+		s.startEngineLocked()
+		if a.cancel != nil && !a.over {
+			a.cancel() // somebody may be receiving
+		}
+	case s.desc.ClientStreams:
+		s.lookBesideLocked(a)
 	}
 }
 
@@ -199,28 +295,20 @@ func (s *stream) wantsOpLocked(a *attempt) bool {
 	return a.cursor < len(s.log.ops) && a.broken == nil && !a.dropped
 }
 
-func (s *stream) sendUnlocked(a *attempt, op sendOp) error {
+// sendUnlocked sends an operation of the log. Without msg it is sent again, or by
+// somebody else than the application.
+func (s *stream) sendUnlocked(a *attempt, op sendOp, msg any) error {
+	op.data.Ref() // the log may be given up meanwhile
 	s.mu.Unlock()
 	defer s.mu.Lock()
+	defer op.data.Free()
 	if op.close {
 		return a.stream.CloseSend()
 	}
-	return a.stream.SendMsg(op.msg)
-}
-
-// catchDrain does so for a goroutine that sends.
-func (s *stream) catchDrain(returned *bool) {
-	if *returned {
-		return
+	if msg == nil {
+		msg = s.messageOf(op)
 	}
-	t := s.newTear(recover())
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.torn = t
-	for _, a := range s.live {
-		if a.cancel != nil {
-			a.cancel()
-		}
-	}
-	s.changed.Broadcast()
+	a.codec.sends.Store(&sending{msg, op.data})
+	defer a.codec.sends.Store(nil)
+	return a.stream.SendMsg(msg)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -16,51 +15,86 @@ import (
 // stream is a streaming call: a log of what the application sent, and attempts that
 // read it, each at its own pace. They are made and decided as those of a unary
 // call are, the first message in the place of the reply, by the stream's engine:
-// a goroutine of its own or, if nothing is to be done before, the application's
-// own in its first RecvMsg. When that has its message the stream is committed to the
-// attempt that it is from. The engine ends and the log is given up, and what the
+// a goroutine that is started when there is something to decide or, mostly, the
+// application's own in its first RecvMsg. When that has its message the stream is committed
+// to the attempt that it is from. The engine ends and the log is given up, and what the
 // application does from then on goes straight to that attempt's stream.
+//
+// The state goes from opening to racing, committed, ending and ended; committed may be
+// left out, and a stream that is resumed goes back to racing. docs/design.md has the table.
+// Nothing of grpc, of an interceptor or of an observer is called with mu held. The end is
+// complete, outputs, OnFinish, contexts and observers, before the application is told of
+// it.
 type stream struct {
 	call
 	desc     *grpc.StreamDesc
 	streamer grpc.Streamer
+	codec    codec
 
 	sendTo   atomic.Pointer[attempt] // what SendMsg and CloseSend go to, once all in the log is sent
 	recvFrom atomic.Pointer[attempt] // what RecvMsg goes to, once it has had its first message
+	untold   atomic.Bool             // observers do not know yet that the stream is committed
 
 	// Guarded by mu, as is the log.
-	log         replayLog
-	live        []*attempt // that are open and have not had their first message
-	opened      bool       // one has been
-	idle        bool       // there is no engine yet
-	headerAsked bool       // Header was called
-	waiting     int        // goroutines of the application that wait
-	answered    bool       // the first RecvMsg has its result
-	ending      bool       // grpc has told of the end of the stream
-	ended       bool       // so has the call
-	err         error      // of the call, once it has ended
+	state    streamState
+	log      replayLog
+	live     []*attempt // that are open, until they end or another one is kept
+	opened   bool       // one has been
+	idle     bool       // there is no engine
+	waiting  int        // goroutines of the application that wait
+	answered bool       // the first RecvMsg has its result
+	err      error      // of the call, once it has ended
+	view     *streamContext
+
+	committedAt time.Time
 
 	first struct { // of the original
 		leg
 		outputs
-		options [4]grpc.CallOption
+		shared  [2]grpc.CallOption
+		options [privateOutputs + 3]grpc.CallOption
 	}
 	oneLive [1]*attempt
-	once    sync.Once
 	resumption
+}
+
+// streamState is how far a stream has come.
+type streamState uint8
+
+// The states of a stream.
+const (
+	streamOpening   streamState = iota // no attempt is open yet
+	streamRacing                       // the application has nothing in hand: attempts can be replaced
+	streamCommitted                    // one attempt is kept
+	streamEnding                       // somebody is ending the call
+	streamEnded                        // all of that is done
+)
+
+// becomeLocked is where the state changes.
+func (s *stream) becomeLocked(to streamState) {
+	s.state = to
+	s.changed.Broadcast()
+}
+
+// unlocked calls something that is not rego's, with mu held before and after it.
+func (s *stream) unlocked(f func()) {
+	s.mu.Unlock()
+	defer s.mu.Lock()
+	f()
 }
 
 func newStream(d *door, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer) *stream {
 	s := &stream{desc: desc, streamer: streamer}
 	s.door, s.method, s.conn = d, method, cc
 	s.maker, s.streaming = s, true
-	s.original.owner, s.original.leg, s.original.outputs = s, &s.first.leg, &s.first.outputs
+	s.bidirectional = desc.ClientStreams && desc.ServerStreams
+	s.endsInTime = isGRPCsOwn(streamer)
+	s.original.leg, s.original.outputs, s.original.opts = &s.first.leg, &s.first.outputs, s.first.shared[:0]
 	s.first.outputs.inside.conn = cc
-	s.original.setOptions(s.first.options[:])
+	s.first.apart = !s.endsInTime
 	s.changed.L = &s.mu
 	s.live = s.oneLive[:0]
 	s.said.replayLimit = d.interceptor.callReplayLimit
-	s.said.cloneMessages = d.interceptor.cloneMessages
 	return s
 }
 
@@ -77,26 +111,31 @@ func (s *stream) start(ctx context.Context) (grpc.ClientStream, error) {
 		s.resume = s.said.resume
 	}
 	a := s.lead
-	if s.hedged {
-		s.leash(a)
+	alone := s.isOnlyChance()
+	if !alone {
+		s.codec = codecOf(s.shared)
+		if s.hedged || s.desc.ClientStreams { // somebody looks for its header, and may have to be called off
+			s.leash(a)
+		}
 	}
+	s.setStreamOptions(a, s.first.options[:])
 	s.openLeg(s.beginAttempt(a), a)
 	returned = true
-	if a.openErr == nil && s.isOnlyChance() {
+	if a.openErr == nil && alone {
 		s.passThrough(a)
 		return s, nil
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.idle = true
-	if a.openErr == nil && !a.over && !s.desc.ClientStreams && !s.hedged {
-		return s, nil // all that the engine could do is to wait for RecvMsg
+	if a.openErr != nil || s.hedged || a.over {
+		s.startEngineLocked()
 	}
-	s.startEngineLocked()
 	if a.openErr == nil {
+		s.mu.Unlock()
 		return s, nil
 	}
-	s.waitLocked(func() bool { return s.opened || s.ended })
+	defer s.mu.Unlock()
+	s.waitLocked(func() bool { return s.opened || s.state == streamEnded })
 	if !s.opened {
 		return nil, s.err
 	}
@@ -105,17 +144,16 @@ func (s *stream) start(ctx context.Context) (grpc.ClientStream, error) {
 
 // isOnlyChance reports whether there is nothing to do for the stream but to look on.
 func (s *stream) isOnlyChance() bool {
-	alone := s.plan.maxAttempts == 1 || s.plan.retriesOff && !s.hedged
-	return alone && s.attemptTimeout(s.lead) == 0
+	return s.plan.maxAttempts == 1 || s.plan.retriesOff && !s.hedged
 }
 
 func (s *stream) passThrough(a *attempt) {
 	a.goesOn = true
 	s.decided = a
 	s.mu.Lock()
-	s.retireLocked(a)
 	s.commitLocked(a, CommitOneAttempt)
 	s.mu.Unlock()
+	s.tellCommit()
 	s.receiveFrom(a)
 }
 
@@ -142,14 +180,12 @@ func (s *stream) beEngineLocked(decide func() (EndReason, time.Time)) {
 	s.idle = false
 	s.waitsLocked()
 	defer s.waitedLocked()
-	func() {
-		s.mu.Unlock()
-		defer s.mu.Lock()
+	s.unlocked(func() {
 		returned := false
 		defer s.abandonUnless(&returned)
 		s.answer(decide())
 		returned = true
-	}()
+	})
 	if s.torn != nil { // a goroutine that was sending
 		s.torn.again()
 	}
@@ -158,17 +194,17 @@ func (s *stream) beEngineLocked(decide func() (EndReason, time.Time)) {
 // answer tells the application's first RecvMsg what has been decided.
 func (s *stream) answer(reason EndReason, now time.Time) {
 	d := s.decided
-	if reason == EndSucceeded && !d.eof && d != s.lead && !s.lastHedge {
-		s.plan.method.kindOf(s.reply).move(s.reply, d.reply)
-	}
 	if reason == EndSucceeded {
+		if !d.eof && d.ownReply {
+			s.plan.method.kindOf(s.reply).move(s.reply, d.reply)
+		}
 		s.mu.Lock()
 		s.commitLocked(d, CommitAnswer)
 		s.mu.Unlock()
+		s.tellCommit()
 	}
 	if !d.goesOn {
-		s.close(reason, now)
-		s.giveOutputs()
+		s.end(func() (EndReason, time.Time) { return reason, now })
 		return
 	}
 	s.receiveFrom(d)
@@ -180,20 +216,17 @@ func (s *stream) receiveFrom(a *attempt) {
 	s.recvFrom.Store(a)
 	s.answered = true
 	s.reply, a.reply = nil, nil // they are the application's
-	s.ending = a.over
 	gone, err := a.over, a.overErr
 	s.changed.Broadcast()
 	s.mu.Unlock()
 	if gone {
-		s.end(err)
+		s.endWith(a, err)
 	}
 }
 
-// end ends a call that has been answered, with how its stream ended. It may be
-// called more than once.
-func (s *stream) end(err error) {
-	s.endWith(func() (EndReason, time.Time) {
-		a := s.decided
+// endWith ends the call with how the stream of the attempt that is kept has ended.
+func (s *stream) endWith(a *attempt, err error) {
+	s.end(func() (EndReason, time.Time) {
 		s.concludeAttempt(a, err)
 		if a.Outcome.Kind == classify.Success {
 			return EndSucceeded, a.End
@@ -203,21 +236,57 @@ func (s *stream) end(err error) {
 	})
 }
 
-func (s *stream) endWith(how func() (EndReason, time.Time)) {
-	first := false
-	s.once.Do(func() {
-		first = true
-		s.close(how())
-	})
-	if first {
-		s.giveOutputs()
+// end ends the call, once, with all that belongs to that, and returns when it is done: by
+// this goroutine or by another one.
+func (s *stream) end(how func() (EndReason, time.Time)) {
+	s.mu.Lock()
+	if s.state >= streamEnding {
+		for s.state != streamEnded {
+			s.changed.Wait()
+		}
+		s.mu.Unlock()
+		return
+	}
+	s.becomeLocked(streamEnding)
+	s.mu.Unlock()
+	var err error = errAbandoned
+	returned := false
+	defer func() {
+		if !returned {
+			s.abort()
+		}
+		s.endContext()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.err, s.answered = err, true
+		s.log.clear()
+		s.becomeLocked(streamEnded)
+	}()
+	reason, now := how()
+	s.tellCommit()
+	err = s.finish(reason, now)
+	s.output(err)
+	returned = true
+}
+
+// endContext releases what the call's contexts hold, that of the application included.
+func (s *stream) endContext() {
+	s.call.endContext()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.view != nil {
+		s.view.cancel()
 	}
 }
 
 // concludeAttempt takes in how the stream of the attempt that was kept has ended.
 func (s *stream) concludeAttempt(a *attempt, err error) {
-	a.goesOn, a.settled = false, true
-	a.got = &a.outputs.written
+	s.mu.Lock()
+	s.settleLocked(a)
+	s.retireLocked(a)
+	s.mu.Unlock()
+	a.goesOn = false
+	a.read(err)
 	a.End = time.Now()
 	if err != nil && !errors.Is(err, io.EOF) {
 		s.askChannel()
@@ -232,44 +301,44 @@ func (s *stream) concludeAttempt(a *attempt, err error) {
 	s.record(a)
 }
 
-// close ends the call.
-func (s *stream) close(reason EndReason, now time.Time) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.err = s.finish(reason, now)
-	s.log.clear()
-	s.answered, s.ended = true, true
-	s.endContext()
-	s.changed.Broadcast()
-}
-
-func (s *stream) giveOutputs() {
-	s.output(s.err)
-}
-
 // commitLocked keeps an attempt whatever becomes of it. All others are cancelled.
+// Observers are told by tellCommit.
 func (s *stream) commitLocked(a *attempt, why CommitReason) {
-	if s.kept != nil {
+	if s.kept != nil || s.state >= streamEnding {
 		return
 	}
 	s.kept, s.keptFor = a, why
 	if s.watched {
-		s.telling.Lock()
-		s.timeline.Committed, s.timeline.CommittedAt = why, time.Now()
-		s.observe(s.ctx, Event{Kind: CallCommitted, Time: s.timeline.CommittedAt, Timeline: s.timeline})
-		s.telling.Unlock()
+		s.committedAt = time.Now()
+		s.untold.Store(true)
 	}
 	if s.joined && !s.over {
 		s.cancelledLocked(time.Now())
 		s.stopLocked()
 	}
-	if s.attemptTimeout(a) == 0 {
-		a.calm()
+	if a.watch != nil {
+		a.watch.retire()
 	}
 	s.log.forget(a.cursor)
 	s.handOverLocked(a)
 	s.drainBesideLocked(a)
-	s.changed.Broadcast()
+	s.becomeLocked(streamCommitted)
+}
+
+// tellCommit tells observers that the stream is committed, if they do not know.
+func (s *stream) tellCommit() {
+	if !s.untold.Load() {
+		return
+	}
+	s.telling.Lock()
+	defer s.telling.Unlock()
+	if !s.untold.Swap(false) {
+		return
+	}
+	s.mu.Lock()
+	s.timeline.Committed, s.timeline.CommittedAt = s.keptFor, s.committedAt
+	s.mu.Unlock()
+	s.observe(s.ctx, Event{Kind: CallCommitted, Time: s.timeline.CommittedAt, Timeline: s.timeline})
 }
 
 // catchEngine keeps what tears the engine down for the application's goroutines.
@@ -284,6 +353,23 @@ func (s *stream) catchEngine(returned *bool) {
 	s.giveUp()
 }
 
+// catchBeside does so for a goroutine that sends, or looks for a header.
+func (s *stream) catchBeside(returned *bool) {
+	if *returned {
+		return
+	}
+	t := s.newTear(recover())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.torn = t
+	for _, a := range s.live {
+		if a.cancel != nil {
+			a.cancel()
+		}
+	}
+	s.changed.Broadcast()
+}
+
 // abandonUnless is for what tears down a goroutine of the application that does
 // what the engine does elsewhere.
 func (s *stream) abandonUnless(returned *bool) {
@@ -295,16 +381,19 @@ func (s *stream) abandonUnless(returned *bool) {
 // giveUp returns all that the call holds, unless it has ended.
 func (s *stream) giveUp() {
 	s.mu.Lock()
-	ended := s.ended
+	ended := s.state >= streamEnding
+	if !ended {
+		s.becomeLocked(streamEnding)
+	}
 	s.mu.Unlock()
 	if ended {
 		return
 	}
 	s.abort()
+	s.endContext()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.log.clear()
-	s.endContext()
-	s.answered, s.ended, s.err = true, true, errAbandoned
-	s.changed.Broadcast()
+	s.answered, s.err = true, errAbandoned
+	s.becomeLocked(streamEnded)
 }

@@ -61,7 +61,7 @@ func TestStreamScripts(t *testing.T) {
 		{"no retry after Header", watchKind, retry, script(do(header, testsrv.Delay(10*ms), down)), app(sends("a"), closes, asksHeader, receives), "header [1] <nil> @0s, Unavailable (committed) @10ms", []string{"a"}, "committed header", nothing},
 		{"no header, no retry left", watchKind, retry, script(down), app(sends("a"), closes, asksHeader, receives), "header [] <nil> @150ms, Unavailable (attempts-exhausted) @150ms", []string{"a", "a", "a"}, "attempts-exhausted", nothing},
 		{"a header that nobody asked for commits nothing", chatKind, retry, script(do(testsrv.Recv(1), header, testsrv.Delay(10*ms), down), do(testsrv.Recv(1), testsrv.Send(1))), app(sends("a"), receives, receives), "2.0 @60ms, EOF @60ms", []string{"a", "a"}, "succeeded answer", nothing},
-		{"Context commits nothing", chatKind, retry, script(do(testsrv.Recv(1), down), do(testsrv.Recv(1), testsrv.Send(1))), app(asksContext, sends("a"), receives, asksContext, receives), "no peer @0s, 2.0 @50ms, peer @50ms, EOF @50ms", []string{"a", "a"}, "succeeded answer", nothing},
+		{"Context commits nothing", chatKind, retry, script(do(testsrv.Recv(1), down), do(testsrv.Recv(1), testsrv.Send(1))), app(asksContext, sends("a"), receives, asksContext, receives), "peer @0s, 2.0 @50ms, peer @50ms, EOF @50ms", []string{"a", "a"}, "succeeded answer", nothing},
 		{"CloseSend is replayed", uploadKind, retry, script(do(testsrv.RecvAll(), down), do(testsrv.RecvAll(), ok)), app(sends("ab"), closes, receives), "2 @50ms", []string{"ab.", "ab."}, "succeeded answer", nothing},
 		{"pushback that is no number", chatKind, retry, script(do(testsrv.Recv(1), pushback("soon"))), app(sends("a"), receives), "Unavailable (pushback) @0s", []string{"a"}, "pushback", nothing},
 		{"two pushbacks", chatKind, retry, script(do(testsrv.Recv(1), pushback("1", "2"))), app(sends("a"), receives), "Unavailable (pushback) @0s", []string{"a"}, "pushback", nothing},
@@ -93,15 +93,15 @@ func TestStreamScripts(t *testing.T) {
 		{"passed through, one answer", uploadKind, exact(idempotent, likeA6), script(do(testsrv.RecvAll(), ok)), app(sends("a"), closes, receives), "1 @0s", []string{"a."}, "succeeded one-attempt", nothing},
 		{"may have been executed", chatKind, exact(), script(do(testsrv.Recv(1), down)), app(sends("a"), receives), "Unavailable (not-idempotent) @0s", []string{"a"}, "not-idempotent", nothing},
 		{"may have been executed, but the server asks for it", chatKind, exact(), script(do(testsrv.Recv(1), pushback("20")), do(testsrv.Recv(1), testsrv.Send(1))), app(sends("a"), receives, receives), "2.0 @20ms, EOF @20ms", []string{"a", "a"}, "succeeded answer", nothing},
-		{"a header, then a failure, while the application sends", uploadKind, retry, script(do(testsrv.Recv(1), header, testsrv.Delay(10*ms), down), do(testsrv.RecvAll(), ok)), app(sends("a"), waits(20*ms), sends("bc"), noteNow, closes, receives), "now @20ms, 2 @70ms", []string{"a", "abc."}, "succeeded answer", nothing},
+		{"a header, then a failure, while the application sends", uploadKind, retry, script(do(testsrv.Recv(1), header, testsrv.Delay(10*ms), down), do(testsrv.RecvAll(), ok)), app(sends("a"), waits(20*ms), sends("bc"), noteNow, closes, receives), "now @70ms, 2 @70ms", []string{"a", "abc."}, "succeeded answer", nothing},
 		{"a failure while nobody looks is repaired", uploadKind, retry, script(do(testsrv.Recv(1), down), do(testsrv.RecvAll(), ok)), app(sends("a"), waits(time.Second), sends("b"), closes, receives), "2 @1s", []string{"a", "ab."}, "succeeded answer", nothing},
 		{"the attempt timeout ends at the first message", chatKind, timeout, script(do(testsrv.Recv(1), testsrv.Hang()), do(testsrv.Recv(1), testsrv.Delay(20*ms), testsrv.Send(1), testsrv.Delay(time.Second), testsrv.Send(1))), app(sends("a"), receives, receives, receives), "2.0 @100ms, 2.1 @1.1s, EOF @1.1s", []string{"a", "a"}, "succeeded answer", nothing},
-		{"the attempt timeout of a single attempt", watchKind, exact(idempotent, func(p *policy.Policy) { p.AttemptTimeout, p.Retry.MaxAttempts = 30*ms, 1 }), script(testsrv.Hang()), app(sends("a"), closes, receives), "DeadlineExceeded (attempts-exhausted) @30ms", []string{"a"}, "attempts-exhausted", nothing},
+		{"the attempt timeout of a single attempt", watchKind, exact(idempotent, func(p *policy.Policy) { p.AttemptTimeout, p.Retry.MaxAttempts = 30*ms, 1 }), script(do(testsrv.Delay(100*ms), testsrv.Send(1))), app(sends("a"), closes, receives, receives), "1.0 @100ms, EOF @100ms", []string{"a"}, "succeeded one-attempt", nothing},
 		{"the attempt timeout of the last attempt leaves it to the deadline", watchKind, exact(idempotent, func(p *policy.Policy) { p.AttemptTimeout, p.Retry.MaxAttempts, p.Timeout = 30*ms, 2, time.Second }), script(testsrv.Hang(), do(testsrv.Delay(100*ms), testsrv.Send(1))), app(sends("a"), closes, receives, receives), "2.0 @180ms, EOF @180ms", []string{"a", "a"}, "succeeded answer", nothing},
-		{"the attempt timeout, may have been executed", chatKind, exact(func(p *policy.Policy) { p.AttemptTimeout = 30 * ms }), script(do(testsrv.Recv(1), testsrv.Hang())), app(sends("a"), receives), "DeadlineExceeded (not-idempotent) @30ms", []string{"a"}, "not-idempotent", nothing},
+		{"the attempt timeout, may have been executed", chatKind, exact(func(p *policy.Policy) { p.AttemptTimeout = 30 * ms }), script(do(testsrv.Recv(1), testsrv.Delay(100*ms), testsrv.Send(1))), app(sends("a"), receives, receives), "1.0 @100ms, EOF @100ms", []string{"a"}, "succeeded answer", nothing},
 		{"the attempt timeout does not blame a server for the application", uploadKind, timeout, script(do(testsrv.RecvAll(), testsrv.Delay(20*ms), ok)), app(sends("a"), waits(100*ms), sends("b"), waits(100*ms), closes, receives), "1 @220ms", []string{"ab."}, "succeeded answer", nothing},
 		{"the attempt timeout of an attempt that is kept leaves it to the deadline", uploadKind, exact(idempotent, func(p *policy.Policy) { p.AttemptTimeout, p.Timeout = 30*ms, time.Second }), script(do(testsrv.RecvAll(), testsrv.Delay(100*ms), ok)), app(sends("a"), sendsLarge(2000), closes, receives), "sent large @0s, 1 @100ms", []string{"a" + large(2000) + "."}, "succeeded replay-buffer-full", small},
-		{"the attempt timeout of an attempt that is kept, without a deadline", uploadKind, timeout, script(do(testsrv.RecvAll(), testsrv.Delay(100*ms), ok)), app(sends("a"), sendsLarge(2000), closes, receives), "sent large @0s, DeadlineExceeded (replay-buffer-full) @30ms", []string{"a" + large(2000) + "."}, "replay-buffer-full replay-buffer-full", small},
+		{"the attempt timeout of an attempt that is kept, without a deadline", uploadKind, timeout, script(do(testsrv.RecvAll(), testsrv.Delay(100*ms), ok)), app(sends("a"), sendsLarge(2000), closes, receives), "sent large @0s, 1 @100ms", []string{"a" + large(2000) + "."}, "succeeded replay-buffer-full", small},
 		{"the attempt timeout of a chat that waits for its client", chatKind, timeout, script(testsrv.Echo()), app(waits(time.Second), sends("a"), receives, closes, receives), "1.0 @1s, EOF @1s", []string{"a."}, "succeeded answer", nothing},
 		{"the attempt timeout in Header", watchKind, timeout, script(testsrv.Hang(), do(header, testsrv.Send(1))), app(sends("a"), closes, asksHeader, receives, receives), "header [1] <nil> @80ms, 2.0 @80ms, EOF @80ms", []string{"a", "a"}, "succeeded header", nothing},
 		{"a connection that breaks before an answer", watchKind, retry, script(testsrv.KillConn(), testsrv.Send(1)), app(sends("a"), closes, receives, receives), "2.0 @50ms, EOF @50ms", []string{"a", "a"}, "succeeded answer", nothing},
@@ -173,10 +173,10 @@ func TestStreamHedging(t *testing.T) {
 			script(do(testsrv.Recv(1), hang), do(testsrv.Recv(3), testsrv.Send(1))),
 			app(sends("ab"), waits(150*ms), sends("c"), receives, receives), "2.0 @150ms, EOF @150ms",
 			[]string{"a", "abc"}, []string{"original 0s..150ms lost at 150ms", "hedge 100ms..150ms won"}, interceptor.CommitAnswer},
-		{"a header does not win, a message does", watchKind,
-			script(do(header, hang), do(testsrv.Delay(50*ms), testsrv.Send(1))),
-			app(sends("a"), closes, receives, receives), "2.0 @150ms, EOF @150ms",
-			[]string{"a", "a"}, []string{"original 0s..150ms lost at 150ms", "hedge 100ms..150ms won"}, interceptor.CommitAnswer},
+		{"a header does not win, an answer does", uploadKind,
+			script(do(header, hang), do(testsrv.RecvAll(), testsrv.Delay(50*ms), testsrv.OK())),
+			app(sends("a"), closes, receives), "2 @150ms",
+			[]string{"", "a."}, []string{"original 0s..150ms lost at 150ms", "hedge 100ms..150ms won"}, interceptor.CommitAnswer},
 		{"a clean end wins", watchKind,
 			script(hang, do(testsrv.Delay(50*ms), testsrv.OK())),
 			app(sends("a"), closes, receives), "EOF @150ms",
@@ -204,7 +204,7 @@ func TestStreamHedging(t *testing.T) {
 				// Windows that do not grow: how much a server takes that does not read is known.
 				srv := testsrv.Start(t, testsrv.ServerOptions(grpc.InitialWindowSize(1<<16), grpc.InitialConnWindowSize(1<<20)))
 				p := after100(idempotent, func(p *policy.Policy) { p.Retry.MaxAttempts = 2 })
-				it := newInterceptor(t, interceptor.WithPolicy(p), interceptor.WithTargetBudget(unlimited))
+				it := newInterceptor(t, named(p), interceptor.WithTargetBudget(unlimited))
 				c := client{t, srv, srv.Conn(t, it.DialOptions()...)}.ready()
 				c.number(r.kind.method, r.steps...)
 				a := c.open(r.kind, r.app...)
@@ -225,7 +225,7 @@ func TestReplayIsGivenUp(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		srv := testsrv.Start(t, testsrv.ServerOptions(grpc.InitialWindowSize(1<<16), grpc.InitialConnWindowSize(1<<20)))
-		it := newInterceptor(t, interceptor.WithPolicy(exact(idempotent)))
+		it := newInterceptor(t, named(exact(idempotent)))
 		c := client{t, srv, srv.Conn(t, it.DialOptions()...)}.ready()
 		c.number(testsrv.Chat, testsrv.Do(testsrv.Recv(4), down),
 			testsrv.Do(testsrv.Send(1), testsrv.Delay(10*ms), testsrv.Recv(4), testsrv.Delay(10*ms), testsrv.Send(1)))
@@ -316,7 +316,7 @@ func TestStreamEndings(t *testing.T) {
 						}
 						var seen counter
 						l := &ledger{budget: budget.Default()}
-						c := newClient(t, srv, interceptor.WithPolicy(p), l.inTarget(), interceptor.WithObserver(&seen)).ready()
+						c := newClient(t, srv, named(p), l.inTarget(), interceptor.WithObserver(&seen)).ready()
 						srv.Script(k.method, r.step)
 						ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 						defer cancel()
@@ -355,7 +355,7 @@ func TestStreamNotOpened(t *testing.T) {
 		t.Helper()
 		bubble(t, func(t *testing.T, srv *testsrv.Server) {
 			require.NoError(t, srv.Refuse(true))
-			f(newClient(t, srv, interceptor.WithPolicy(exact())), srv)
+			f(newClient(t, srv, named(exact())), srv)
 		})
 	}
 	refusing(t, func(c client, srv *testsrv.Server) {
@@ -441,7 +441,7 @@ func TestStreamSameAsBare(t *testing.T) {
 						return append(a.seen, finished...), header, trailer, from
 					}
 					seen, header, trailer, from := play(srv.Conn(t, grpc.WithDisableRetry()))
-					regoSeen, regoHeader, regoTrailer, regoFrom := play(newClient(t, srv, interceptor.WithPolicy(p)).conn)
+					regoSeen, regoHeader, regoTrailer, regoFrom := play(newClient(t, srv, named(p)).conn)
 					assert.Equal(t, seen, regoSeen)
 					assert.Equal(t, header, regoHeader)
 					assert.Equal(t, trailer, regoTrailer)
@@ -472,10 +472,9 @@ func TestStreamOutputs(t *testing.T) {
 	}{
 		{"retry", exact(idempotent), mark("1", down)},
 		{"hedge", after100(idempotent), mark("1", testsrv.Hang())},
-		{"hedge, header first", after100(idempotent), mark("1", testsrv.SendHeader(nil), testsrv.Hang())},
 	} {
 		bubble(t, func(t *testing.T, srv *testsrv.Server) {
-			c := newClient(t, srv, interceptor.WithPolicy(r.p), interceptor.WithTargetBudget(unlimited)).ready()
+			c := newClient(t, srv, named(r.p), interceptor.WithTargetBudget(unlimited)).ready()
 			c.number(testsrv.Watch, r.first, mark("2", testsrv.Send(1)))
 			var header, trailer metadata.MD
 			var from peer.Peer
@@ -494,30 +493,24 @@ func TestStreamOutputs(t *testing.T) {
 	}
 }
 
-// TestMessagesCloned: an application that changes a message after it was sent
-// spoils it for later attempts, unless it is cloned.
-func TestMessagesCloned(t *testing.T) {
+// TestMessagesReused: what an attempt sends again is what was sent, whatever the
+// application has made of the message since.
+func TestMessagesReused(t *testing.T) {
 	t.Parallel()
-	for _, r := range []struct {
-		opts []grpc.CallOption
-		want []string
-	}{
-		{nil, []string{"a", "b"}},
-		{[]grpc.CallOption{interceptor.WithMessagesCloned()}, []string{"a", "a"}},
-	} {
-		bubble(t, func(t *testing.T, srv *testsrv.Server) {
-			c := newClient(t, srv, interceptor.WithPolicy(exact(idempotent)))
-			c.number(testsrv.Chat, testsrv.Do(testsrv.Recv(1), testsrv.Delay(ms), down), testsrv.Do(testsrv.Recv(1), testsrv.Send(1)))
-			a := c.openWith(t.Context(), nil, chatKind, r.opts)
-			msg := &testv1.ChatRequest{Payload: []byte("a")}
+	bubble(t, func(t *testing.T, srv *testsrv.Server) {
+		c := newClient(t, srv, named(exact(idempotent)))
+		c.number(testsrv.Chat, testsrv.Do(testsrv.Recv(2), testsrv.Delay(ms), down), testsrv.Do(testsrv.Recv(3), testsrv.Send(1)))
+		a := c.openWith(t.Context(), nil, chatKind, nil)
+		msg := new(testv1.ChatRequest)
+		for _, payload := range []string{"a", "b", "c"} {
+			msg.Payload = []byte(payload)
 			require.NoError(t, a.cs.SendMsg(msg))
 			synctest.Wait()
-			msg.Payload = []byte("b")
-			receives(a)
-			receives(a)
-			assert.Equal(t, r.want, served(srv, chatKind))
-		})
-	}
+		}
+		msg.Payload = []byte("d")
+		receives(a)
+		assert.Equal(t, []string{"ab", "abc"}, served(srv, chatKind))
+	})
 }
 
 // TestSharedReplayLimit: all streams together stay within a limit, and what one
@@ -525,7 +518,7 @@ func TestMessagesCloned(t *testing.T) {
 func TestSharedReplayLimit(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, srv *testsrv.Server) {
-		it := newInterceptor(t, interceptor.WithPolicy(exact(idempotent)), interceptor.WithReplayLimit(10_000))
+		it := newInterceptor(t, named(exact(idempotent)), interceptor.WithReplayLimit(10_000))
 		c := client{t, srv, srv.Conn(t, it.DialOptions()...)}.ready()
 		srv.Script(testsrv.Upload, testsrv.Do(testsrv.RecvAll(), testsrv.OK()))
 		first := c.open(uploadKind, sendsLarge(8000))
@@ -590,7 +583,7 @@ func TestStreamHeaderBesideRecvMsg(t *testing.T) {
 	t.Parallel()
 	for _, p := range []policy.Policy{exact(idempotent), after100(idempotent)} {
 		bubble(t, func(t *testing.T, srv *testsrv.Server) {
-			c := newClient(t, srv, interceptor.WithPolicy(p)).ready()
+			c := newClient(t, srv, named(p)).ready()
 			srv.Script(testsrv.Watch, testsrv.Do(testsrv.Delay(10*ms), testsrv.SendHeader(metadata.Pairs("h", "1")), testsrv.Delay(50*ms), testsrv.Send(1)))
 			a := c.open(watchKind, sends("a"), closes)
 			var receiving sync.WaitGroup
@@ -655,7 +648,7 @@ func TestStreamOptionsThatDoNotReachGRPC(t *testing.T) {
 	} {
 		for i, p := range []policy.Policy{exact(idempotent), exact(idempotent), exact(likeA6), after100(idempotent)} {
 			bubble(t, func(t *testing.T, srv *testsrv.Server) {
-				it := newInterceptor(t, interceptor.WithPolicy(p), interceptor.WithCallReplayLimit([]int{1000, 0, 1000, 0}[i]))
+				it := newInterceptor(t, named(p), interceptor.WithCallReplayLimit([]int{1000, 0, 1000, 0}[i]))
 				c := client{t, srv, srv.Conn(t, grpc.WithChainStreamInterceptor(it.Stream(), mute), grpc.WithDisableRetry())}
 				a := c.open(r.kind, r.app...)
 				assert.Equal(t, r.sees, strings.Join(a.seen, ", "))
@@ -699,7 +692,7 @@ func TestStreamAmongMeddlers(t *testing.T) {
 	}
 	for _, k := range []kind{watchKind, chatKind, uploadKind} {
 		bubble(t, func(t *testing.T, srv *testsrv.Server) {
-			it := newInterceptor(t, interceptor.WithPolicy(exact(idempotent)))
+			it := newInterceptor(t, named(exact(idempotent)))
 			conn := srv.Conn(t, grpc.WithChainStreamInterceptor(meddle, it.Stream(), meddle), grpc.WithDisableRetry())
 			c := client{t, srv, conn}
 			c.number(k.method, k.reads(down), k.reads(testsrv.OK()))
@@ -743,7 +736,7 @@ func TestStreamPanics(t *testing.T) {
 			bubble(t, func(t *testing.T, srv *testsrv.Server) {
 				var seen counter
 				l := &ledger{budget: budget.Default()}
-				it := newInterceptor(t, interceptor.WithPolicy(r.p), l.inTarget(), interceptor.WithObserver(&seen))
+				it := newInterceptor(t, named(r.p), l.inTarget(), interceptor.WithObserver(&seen))
 				opened := 0
 				below := func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 					opened++

@@ -53,7 +53,7 @@ func TestStreamReplay(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				srv := testsrv.Start(t, testsrv.ServerOptions(grpc.InitialWindowSize(1<<16), grpc.InitialConnWindowSize(1<<20)))
-				it := newInterceptor(t, interceptor.WithPolicy(exact(idempotent)), interceptor.WithTargetBudget(unlimited))
+				it := newInterceptor(t, named(exact(idempotent)), interceptor.WithTargetBudget(unlimited))
 				c := client{t, srv, srv.Conn(t, it.DialOptions()...)}.ready()
 				c.number(testsrv.Upload, r.steps...)
 				a := c.open(uploadKind, append([]does{floods(4, 50_000)}, r.app...)...)
@@ -92,7 +92,7 @@ func TestStreamThrottled(t *testing.T) {
 			for range 5 {
 				th.Release(budget.Original, budget.Failure)
 			}
-			c := newClient(t, srv, interceptor.WithPolicy(exact(idempotent)), opt)
+			c := newClient(t, srv, named(exact(idempotent)), opt)
 			srv.Script(testsrv.Watch, r.step)
 			a := c.open(watchKind, sends("a"), closes, receives, receives)
 			synctest.Wait()
@@ -118,7 +118,7 @@ func TestStreamTransparentRetry(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			srv := newRefuser(r.refuse)
 			conn, err := grpc.NewClient("passthrough:///refuser", append(
-				newInterceptor(t, interceptor.WithPolicy(exact(idempotent))).DialOptions(),
+				newInterceptor(t, named(exact(idempotent))).DialOptions(),
 				grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(srv.dial))...)
 			require.NoError(t, err)
 			c := client{t, nil, conn}.ready()
@@ -142,7 +142,7 @@ func TestStreamTransparentRetry(t *testing.T) {
 func TestStreamIdempotencyKey(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, srv *testsrv.Server) {
-		c := newClient(t, srv, interceptor.WithPolicy(exact()))
+		c := newClient(t, srv, named(exact()))
 		c.number(testsrv.Upload, testsrv.Do(testsrv.RecvAll(), down), testsrv.Do(testsrv.RecvAll(), testsrv.OK()))
 		a := c.openWith(t.Context(), nil, uploadKind, []grpc.CallOption{interceptor.WithIdempotencyKey("k")}, sends("a"), closes, receives)
 		assert.Equal(t, []string{"2 @50ms"}, a.seen)
@@ -183,7 +183,7 @@ func TestStreamMessageType(t *testing.T) {
 		{"beside a hedge", waits(120 * ms), "1 @150ms", interceptor.CommitMessageType, []string{"original 0s..150ms won", "hedge 100ms..150ms lost at 150ms", "no hedge 120ms reply-type"}},
 	} {
 		bubble(t, func(t *testing.T, srv *testsrv.Server) {
-			c := newClient(t, srv, interceptor.WithPolicy(after100(idempotent)), interceptor.WithTargetBudget(unlimited)).ready()
+			c := newClient(t, srv, named(after100(idempotent)), interceptor.WithTargetBudget(unlimited)).ready()
 			c.number(testsrv.Watch, testsrv.Do(testsrv.Delay(150*ms), testsrv.Send(1)), testsrv.Hang())
 			receivesBytes := func(a *app) {
 				m := []byte("not empty")

@@ -79,7 +79,7 @@ func playRandomStream(t *testing.T, r *rand.Rand) {
 		Hedge:          policy.Hedge{Delay: []time.Duration{0, 0, policy.NoWait, 20 * ms, 100 * ms}[r.IntN(5)]},
 	}
 	ledger := &ledger{budget: budget.Default()}
-	it := newInterceptor(t, interceptor.WithPolicy(p), ledger.inTarget(),
+	it := newInterceptor(t, named(p), ledger.inTarget(),
 		interceptor.WithCallReplayLimit([]int{0, 700, 256 << 10}[r.IntN(3)]))
 	conn := srv.Conn(t, it.DialOptions()...)
 	srv.Handle(k.method, func(a testsrv.Arrival) testsrv.Step { return steps[min(a.Previous, len(steps)-1)] })

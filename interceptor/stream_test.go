@@ -297,7 +297,7 @@ func TestStreamResponses(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
 				bubble(t, func(t *testing.T, srv *testsrv.Server) {
-					c := newClient(t, srv, interceptor.WithPolicy(p), interceptor.WithTargetBudget(unlimited)).ready()
+					c := newClient(t, srv, named(p), interceptor.WithTargetBudget(unlimited)).ready()
 					answer := k.reads(testsrv.Delay(later), testsrv.OK())
 					if k.server { // OK alone sends nothing
 						answer = k.reads(testsrv.Delay(later), testsrv.Send(1))
@@ -337,8 +337,12 @@ type brokenStream struct {
 func (*brokenStream) Header() (metadata.MD, error) { return nil, nil }
 func (*brokenStream) Trailer() metadata.MD         { return nil }
 func (*brokenStream) CloseSend() error             { return nil }
-func (*brokenStream) SendMsg(any) error            { return nil }
 func (s *brokenStream) Context() context.Context   { return s.ctx }
+
+func (s *brokenStream) SendMsg(m any) error {
+	interceptor.Asked(s.opts, m)
+	return nil
+}
 
 func (s *brokenStream) RecvMsg(any) error {
 	for _, o := range s.opts {

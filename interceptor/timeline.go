@@ -202,11 +202,15 @@ const (
 	DeniedTooSlow
 	// DeniedDisabled: hedging is switched off.
 	DeniedDisabled
+	// DeniedNotNamed: the method is a bidirectional stream, and the policy that asks for
+	// hedging is one for a service or for all methods. Opening such a stream may have effects
+	// of its own, so it is hedged only if a rule, or the call itself, names it.
+	DeniedNotNamed
 )
 
 var denialReasons = [...]string{
 	"", "budget-denied", "deadline-too-close", "not-ready", "not-idempotent", "reply-type", "few-samples",
-	"too-slow", "disabled",
+	"too-slow", "disabled", "not-named",
 }
 
 func (r DenialReason) String() string { return name(denialReasons[:], int(r)) }

@@ -178,6 +178,12 @@ func (t *Table) Lookup(method string) *Policy {
 	return t.fallback
 }
 
+// Names reports whether a rule names the method itself, and not only its service or all.
+func (t *Table) Names(method string) bool {
+	_, ok := t.methods[method]
+	return ok
+}
+
 // Set returns the set that the table was made from. It must not be changed.
 func (t *Table) Set() Set { return t.set }
 

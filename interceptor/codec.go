@@ -1,0 +1,154 @@
+package interceptor
+
+import (
+	"sync/atomic"
+	"unsafe"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/encoding"
+	protocodec "google.golang.org/grpc/encoding/proto"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
+// What is kept of a stream for replay is how its messages were encoded when they were
+// sent, as grpc's own retries keep it. So an application may change a message once SendMsg
+// has returned, sizes are exact, and messages of every type can be sent again.
+//
+// Each attempt has a codec that wraps the one that the call's options choose. To grpc's
+// question for the encoding of a message that is in the log it answers with what is kept.
+// Interceptors below get the application's message as it is sent, and of a proto message
+// that is sent again a copy that is made from the encoding: the application's own may hold
+// something else by then. What another codec can decode is not known, so there they get
+// the application's own again.
+
+// marshaler is what grpc asks of a codec.
+type marshaler interface {
+	Marshal(v any) (mem.BufferSlice, error)
+	Unmarshal(data mem.BufferSlice, v any) error
+}
+
+// codec is what the options of a call choose, as grpc reads them.
+type codec struct {
+	marshaler        // nil if there is none, which grpc will say
+	name      string // that it brings into the content type
+	isProto   bool   // it is grpc's own, for proto messages
+}
+
+func codecOf(opts []grpc.CallOption) codec {
+	var c codec
+	subtype := ""
+	for _, o := range opts {
+		switch o := o.(type) {
+		case grpc.ForceCodecV2CallOption:
+			c = codec{marshaler: o.CodecV2, name: o.CodecV2.Name()}
+		case grpc.ForceCodecCallOption:
+			c = codec{marshaler: bytesCodec{o.Codec}, name: o.Codec.Name()}
+		case grpc.CustomCodecCallOption:
+			c = codec{marshaler: bytesCodec{o.Codec}}
+		case grpc.ContentSubtypeCallOption:
+			subtype = o.ContentSubtype
+		}
+	}
+	if c.marshaler == nil {
+		c = registered(subtype)
+	}
+	return c
+}
+
+// registered returns the codec of a content-subtype, that of protobuf without one.
+func registered(subtype string) codec {
+	if subtype == "" {
+		subtype = protocodec.Name
+	}
+	if c := encoding.GetCodec(subtype); c != nil {
+		return codec{marshaler: bytesCodec{c}}
+	}
+	if c := encoding.GetCodecV2(subtype); c != nil {
+		return codec{marshaler: c, isProto: subtype == protocodec.Name && protoResets()}
+	}
+	return codec{}
+}
+
+// bytesCodec is a codec of the older kind.
+type bytesCodec struct {
+	codec interface {
+		Marshal(v any) ([]byte, error)
+		Unmarshal(data []byte, v any) error
+	}
+}
+
+func (c bytesCodec) Marshal(v any) (mem.BufferSlice, error) {
+	data, err := c.codec.Marshal(v)
+	if err != nil {
+		return nil, err
+	}
+	return mem.BufferSlice{mem.SliceBuffer(data)}, nil
+}
+
+func (c bytesCodec) Unmarshal(data mem.BufferSlice, v any) error {
+	return c.codec.Unmarshal(data.Materialize(), v)
+}
+
+// attemptCodec is what grpc asks for the encoding of what an attempt sends.
+type attemptCodec struct {
+	codec
+	sends atomic.Pointer[sending] // under way; nil between two messages
+	met   atomic.Bool             // it has been asked, so the attempt's options have reached grpc
+}
+
+// sending is a message on its way to grpc.
+type sending struct {
+	msg  any
+	data mem.BufferSlice
+}
+
+// codecOption hands an attemptCodec to grpc. It takes the place of what the call's own
+// options choose, and is not taken for one of them by interceptors below.
+type codecOption struct{ grpc.ForceCodecV2CallOption }
+
+func (c *attemptCodec) Name() string { return c.name }
+
+func (c *attemptCodec) Marshal(v any) (mem.BufferSlice, error) {
+	c.met.Store(true)
+	if s := c.sends.Load(); s != nil && same(s.msg, v) {
+		s.data.Ref()
+		return s.data, nil
+	}
+	return c.marshaler.Marshal(v) // an interceptor below sends something else
+}
+
+// Unmarshal hands out the encoding of an answer of which the type is not known yet.
+func (c *attemptCodec) Unmarshal(data mem.BufferSlice, v any) error {
+	if raw, ok := v.(*answerBytes); ok {
+		data.Ref()
+		raw.data = data
+		return nil
+	}
+	return c.marshaler.Unmarshal(data, v)
+}
+
+// answerBytes is what an answer is received into before its type is known.
+type answerBytes struct{ data mem.BufferSlice }
+
+// same reports whether two values are the same one. Those that cannot be compared are, if
+// they have not been copied.
+func same(a, b any) bool {
+	return *(*[2]uintptr)(unsafe.Pointer(&a)) == *(*[2]uintptr)(unsafe.Pointer(&b))
+}
+
+// decode returns a message like another one with what is in data, or nil if that cannot be
+// had.
+func (c codec) decode(like protoreflect.MessageType, data mem.BufferSlice) any {
+	if like == nil {
+		return nil
+	}
+	m := like.New().Interface()
+	if err := c.Unmarshal(data, m); err != nil {
+		return nil
+	}
+	return m
+}
+
+// encoded stands for a message of which only the encoding is left.
+type encoded struct{ _ byte }
