@@ -18,6 +18,14 @@ import (
 // examine finds out what a failed attempt shows: whose clock ended it, and
 // whether a server can have executed it.
 func (c *call) examine(a *attempt, err error) {
+	c.look(a, err)
+	a.Code, a.Delivery, a.Hint, a.local = a.seen.Code(), a.seen.Delivery, a.seen.Hint, a.seen.Local
+	if a.seen.CallerDone {
+		a.left = c.callerReason()
+	}
+}
+
+func (c *call) look(a *attempt, err error) {
 	if a.stream != nil && a.settled {
 		a.got.header, a.got.trailer = a.headerNow(), a.stream.Trailer()
 	}
@@ -48,6 +56,7 @@ func (c *call) examine(a *attempt, err error) {
 func (a *attempt) showOutputs() {
 	if a.isKnown() {
 		a.seen.Header, a.seen.Trailer = a.got.header, a.got.trailer
+		a.hasHeader = a.seen.Header != nil
 	}
 }
 

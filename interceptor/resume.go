@@ -78,6 +78,7 @@ func (s *stream) nextLeg(broken *attempt, m any) bool {
 	log.closeSend()
 	s.log, s.request = log, next
 	s.kept, s.resumed, s.answered, s.receiving = nil, true, false, false
+	s.course.resume()
 	s.sendTo.Store(nil)
 	s.recvFrom.Store(nil)
 	s.wantLocked(m)

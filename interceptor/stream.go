@@ -226,7 +226,7 @@ func (s *stream) concludeAttempt(a *attempt, err error) {
 		a.seen.Delivery = classify.DeliveryAnswered
 		a.Outcome = classify.Outcome{Kind: classify.Success}
 	}
-	a.Result = resultOf(a)
+	a.Result = a.result()
 	a.lease.Release(a.leaseResult())
 	s.record(a)
 }
@@ -251,7 +251,8 @@ func (s *stream) commitLocked(a *attempt, why CommitReason) {
 	if s.kept != nil {
 		return
 	}
-	s.kept, s.keptFor = a, why
+	s.kept = a
+	s.course.commit(a.Number, why)
 	if s.watched {
 		s.telling.Lock()
 		s.timeline.Committed, s.timeline.CommittedAt = why, time.Now()
