@@ -30,7 +30,7 @@ type rounds struct {
 	mu      sync.Mutex // guards what follows; nothing foreign is called while it is held
 	changed sync.Cond  // something that somebody waits for
 
-	joined  bool     // the caller's goroutine is in a round
+	joined  bool     // the caller's goroutine is in a round, or was alone in the last
 	workers int      // goroutines that make attempts, the caller's included
 	kept    *attempt // of a stream: the one that it is committed to
 
@@ -48,11 +48,15 @@ type rounds struct {
 // all of them have. What became of it is in c.decided.
 func (c *call) runRound() {
 	c.enter()
-	for next := c.lead; next != nil; next = c.settle(next) {
+	alone := false
+	for next := c.lead; next != nil; {
 		c.mine = next
 		c.try(next)
+		next, alone = c.settle(next)
 	}
-	c.join()
+	if !alone {
+		c.join()
+	}
 }
 
 func (c *call) enter() {
@@ -68,21 +72,22 @@ func (c *call) enter() {
 }
 
 // settle takes in that an attempt has ended, and returns the one that its goroutine is to
-// make next, or nil if it makes no more.
-func (c *call) settle(a *attempt) *attempt {
-	goesOn := c.conclude(a)
+// make next, or nil if it makes no more. Alone says that then nobody else is in the round,
+// nor will be.
+func (c *call) settle(a *attempt) (next *attempt, alone bool) {
+	goesOn, alone := c.conclude(a)
 	if !a.goesOn {
 		c.record(a)
 	}
 	if goesOn {
-		return c.replace(a)
+		next = c.replace(a)
 	}
-	return nil
+	return next, alone
 }
 
 // conclude says what became of an attempt that has ended, and reports whether the round
-// goes on.
-func (c *call) conclude(a *attempt) (goesOn bool) {
+// goes on, and if it does not whether this goroutine is the only one in it.
+func (c *call) conclude(a *attempt) (goesOn, alone bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for i, r := range c.running {
@@ -98,7 +103,7 @@ func (c *call) conclude(a *attempt) (goesOn bool) {
 		c.cancelledLocked(v.cancelledAt)
 		c.stopLocked()
 	}
-	return !c.over
+	return !c.over, c.over && c.workers == 1 && !c.armed && c.torn == nil
 }
 
 // replace returns the attempt that takes the place of a failed one, on the same goroutine.
@@ -207,7 +212,7 @@ func (c *call) fire() {
 	if ok {
 		for a = c.startHedge(now, next, nil); a != nil; {
 			c.try(a)
-			a = c.settle(a)
+			a, _ = c.settle(a)
 		}
 		c.leave()
 	}
