@@ -71,6 +71,11 @@ type wanted struct {
 	why  WaitReason
 }
 
+// attempt returns the record that the attempt starts with.
+func (w wanted) attempt() Attempt {
+	return Attempt{Kind: w.kind, Wait: w.wait, WaitedOn: w.why}
+}
+
 // moment is when something is decided, and what time the call has left then.
 type moment struct {
 	now      time.Time
@@ -88,8 +93,9 @@ func (m moment) tooClose(wait time.Duration) bool {
 type step struct {
 	next     wanted
 	ask      bool         // a budget for next
-	take     bool         // next has the lease that was granted in advance
-	giveBack bool         // that lease is not needed
+	keep     bool         // what it has granted, until the attempt that next replaces has ended
+	take     bool         // next has what was kept
+	giveBack bool         // what was granted is not needed
 	hedge    bool         // next is a hedge that is due now
 	setTimer bool         // for the hedge that is scheduled
 	expire   bool         // end the attempt, as if its deadline had passed

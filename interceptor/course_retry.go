@@ -117,7 +117,7 @@ func (k *course) overdueAnswered(a *attemptState, m moment, s step, granted bool
 	}
 	a.timedOut = true
 	k.hasReplacement, k.replacement = true, s.next
-	return step{take: true, expire: true}
+	return step{keep: true, expire: true}
 }
 
 // notReplaced is the step for an overdue attempt that nothing takes the place of: it goes

@@ -107,7 +107,7 @@ func (c *call) replaceOverdue(a *attempt) step {
 	defer c.mu.Unlock()
 	s = c.course.overdueAnswered(&a.attemptState, m, s, granted)
 	switch {
-	case s.take:
+	case s.keep:
 		c.replacementLease = lease
 	case s.giveBack:
 		defer lease.Release(budget.Unsent)

@@ -179,11 +179,6 @@ func (c *call) startGranted(now time.Time, next wanted, lease budget.Lease, inst
 	return a
 }
 
-// attempt returns the record of an attempt that is to be made.
-func (w wanted) attempt() Attempt {
-	return Attempt{Kind: w.kind, Wait: w.wait, WaitedOn: w.why}
-}
-
 // armLocked sets the timer for the hedge that is scheduled, if a step says so.
 func (c *call) armLocked(s step) {
 	if !s.setTimer {
