@@ -323,6 +323,8 @@ func says(number int, m moment, granted bool) event {
 	}
 }
 
+func asking(r *race) string { return fmt.Sprint(r.asking) }
+
 type line struct {
 	event event
 	want  string
@@ -340,7 +342,7 @@ func TestRounds(t *testing.T) {
 		changes []func(k *course)
 		lines   []line
 	}{
-		{"no hedge is sent", plain, []line{{begins(0), "set timer 100ms"}, {ends(1, 50*ms, succeeds), "won, decides, cancels @50ms"}}},
+		{"no hedge is sent", plain, []line{{begins(0), "set timer 100ms"}, {ends(1, 50*ms, succeeds), "won, decides, cancels @50ms"}, {due(at(60 * ms)), ""}}},
 		{"all are sent", plain, after(second,
 			line{due(at(150 * ms)), "early by 50ms"},
 			line{due(at(200 * ms)), hedgeTimer}, line{granted, "3"},
@@ -354,6 +356,7 @@ func TestRounds(t *testing.T) {
 		{"not ready is asked before the deadline", plain, []line{{begins(0), "set timer 100ms"}, {dueIf(at(100*ms).within(0), false, false), "denied: not-ready, set timer 100ms"}}},
 		{"the caller has left", plain, []line{{begins(0), "set timer 100ms"}, {dueIf(at(100*ms), true, true), ""}}},
 		{"two attempts", []func(k *course){isHedged, twoAttempts}, []line{{begins(0), "set timer 100ms"}, {due(at(100 * ms)), "ask hedge after 100ms hedge-delay"}, {granted, "2"}}},
+		{"the round of the last attempt", []func(k *course){isHedged, func(k *course) { k.made = 4 }}, []line{{begins(0), ""}, {due(at(100 * ms)), ""}}},
 		{"one that is asked for counts", []func(k *course){isHedged, twoAttempts}, []line{{begins(0), "set timer 100ms"}, {due(at(100 * ms)), "ask hedge after 100ms hedge-delay"}, {due(at(100 * ms)), ""}}},
 		{"the round is decided while a budget is asked", plain, []line{{begins(0), "set timer 100ms"}, {due(at(100 * ms)), hedgeTimer}, {ends(1, 101*ms, succeeds), "won, decides, cancels @101ms"}, {granted, "too late"}}},
 
@@ -393,7 +396,9 @@ func TestRounds(t *testing.T) {
 		{"what was granted in advance counts", []func(k *course){isHedged, twoAttempts}, []line{{begins(0), "set timer 100ms"}, {overdueAt(1, soon), "ask hedge after 0s "}, {says(1, soon, true), "keep, expire"},
 			{due(at(100 * ms)), ""}}},
 		{"the round is decided while a budget is asked for an overdue attempt", plain, after(second, line{overdueAt(1, soon), "ask hedge after 0s "}, line{ends(2, 110*ms, succeeds), "won, decides, cancels @110ms"},
-			line{says(1, soon, true), "give back"})},
+			line{says(1, soon, true), "give back"}, line{asking, "0"})},
+		{"the replacement of an overdue attempt takes a place", []func(k *course){isHedged, twoAttempts}, []line{{begins(0), "set timer 100ms"}, {overdueAt(1, soon), "ask hedge after 0s "}, {says(1, soon, true), "keep, expire"},
+			{ends(1, 50*ms, down), "failed, decides: hedge after 0s "}, {asking, "1"}, {granted, "2"}, {asking, "0"}}},
 	} {
 		k := newCourse(r.changes...)
 		p := &race{course: k, attempts: map[int]*attemptState{}}
@@ -441,19 +446,33 @@ func TestOverdue(t *testing.T) {
 			down(a)
 			assert.Equal(t, r.retry, k.afterFailure(a, r.m, false).String(), r.name)
 		}
+		if r.then == "keep, expire" && r.retry != "end: disabled" {
+			assert.Equal(t, "ask retry after 200ms backoff", k.afterFailure(a, r.m, false).String(), "%v: its wait counts", r.name)
+		}
 	}
 }
 
-// TestOverdueAnswersAfterAll: what was granted in advance is for the attempt that timed out.
-func TestOverdueAnswersAfterAll(t *testing.T) {
+// TestGrantedInAdvance: what was granted in advance is for the attempt that timed out, and
+// for one of its kind.
+func TestGrantedInAdvance(t *testing.T) {
 	t.Parallel()
 	soon := at(0).within(time.Minute)
-	k, a, other := newCourse(), &attemptState{Attempt: Attempt{Number: 1}}, &attemptState{Attempt: Attempt{Number: 2}}
-	require.Equal(t, "keep, expire", k.overdueAnswered(a, soon, k.attemptOverdue(a, soon, true), true).String())
-	assert.Equal(t, 1, k.asking)
-	down(other)
-	assert.Equal(t, "give back, ask retry after 100ms backoff", k.afterFailure(other, soon, false).String())
-	assert.Zero(t, k.asking)
+	for _, r := range []struct {
+		changes []func(k *course)
+		failed  int
+		want    string
+	}{
+		{nil, 1, "retry after 100ms backoff"},
+		{nil, 2, "give back, ask retry after 100ms backoff"},
+		{[]func(k *course){isHedged}, 1, "give back, ask retry after 0s "}, // it is a hedge's
+	} {
+		k, a := newCourse(r.changes...), []*attemptState{{}, {}}
+		require.Equal(t, "keep, expire", k.overdueAnswered(a[0], soon, k.attemptOverdue(a[0], soon, true), true).String())
+		require.Equal(t, 1, k.asking)
+		down(a[r.failed-1])
+		assert.Equal(t, r.want, k.afterFailure(a[r.failed-1], soon, false).String())
+		assert.Zero(t, k.asking)
+	}
 }
 
 func TestTimeoutOf(t *testing.T) {
