@@ -15,9 +15,9 @@ import (
 // no goroutine, lock, timer, clock or context, and of grpc only the codes, so that its tests
 // are tables. TestCoreIsApart holds the files course*.go to that.
 //
-// The call is what does it. While attempts run side by side it tells the course of events
-// with its mu held, and asks budgets without: a step says that a budget is to be asked, and
-// budgetGranted and budgetDenied are the answers.
+// The call does what the steps say. While attempts run side by side it tells the course of
+// events with its mu held. Budgets it asks without: a step says that one is to be asked, and
+// the answer is another event.
 type course struct {
 	rules  *rules
 	hedged bool
@@ -31,8 +31,8 @@ type course struct {
 	pushedBack     bool   // the server forbade further attempts
 	refused        bool   // no more hedges: one was refused
 	lastHedge      bool   // no more hedges: another reply could not be made
-	hasReplacement bool   // an attempt was granted in advance,
-	replacement    wanted // which takes the place of one that has timed out
+	hasReplacement bool   // an attempt has been granted that takes the place of
+	replacement    wanted // one that has timed out, once that has ended
 
 	// Of the round.
 	over      bool // it is decided: nothing will be started any more

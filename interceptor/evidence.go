@@ -15,8 +15,7 @@ import (
 // has a transport, and from texts that only it writes. TestNotSent, TestKilledInMidCall,
 // TestRefusedStreams and TestLocalErrors hold all of this against the version in use.
 
-// examine finds out what a failed attempt shows: whose clock ended it, and
-// whether a server can have executed it.
+// examine finds out what a failed attempt shows, for classifiers and for the rules.
 func (c *call) examine(a *attempt, err error) {
 	c.look(a, err)
 	a.Code, a.Delivery, a.Hint, a.local = a.seen.Code(), a.seen.Delivery, a.seen.Hint, a.seen.Local
@@ -25,6 +24,7 @@ func (c *call) examine(a *attempt, err error) {
 	}
 }
 
+// look finds out whose clock ended the attempt, and whether a server can have executed it.
 func (c *call) look(a *attempt, err error) {
 	if a.stream != nil && a.settled {
 		a.got.header, a.got.trailer = a.headerNow(), a.stream.Trailer()

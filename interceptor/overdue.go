@@ -94,7 +94,7 @@ func (o *overdue) decide() {
 // replaceOverdue takes the lease of the attempt that follows one that has timed out, if
 // there is one.
 func (c *call) replaceOverdue(a *attempt) step {
-	retryable := c.classify(timedOut(c, a)).Kind == classify.Retryable && !c.dirty
+	retryable := c.classify(c.asTimedOut(a)).Kind == classify.Retryable && !c.dirty
 	m := c.momentAt(time.Now())
 	c.mu.Lock()
 	s := c.course.attemptOverdue(&a.attemptState, m, retryable)
@@ -115,8 +115,8 @@ func (c *call) replaceOverdue(a *attempt) step {
 	return s
 }
 
-// timedOut returns an attempt that its own timeout has ended, as classifiers see it.
-func timedOut(c *call, a *attempt) *classify.Attempt {
+// asTimedOut returns what classifiers would see of an attempt if its timeout ended it now.
+func (c *call) asTimedOut(a *attempt) *classify.Attempt {
 	expired := status.FromContextError(context.DeadlineExceeded)
 	return &classify.Attempt{
 		Method: c.method, Reply: a.reply, Idempotency: c.idempotency,
