@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 
 	"github.com/rego-go/rego/budget"
@@ -16,7 +15,7 @@ import (
 
 // attempt is an attempt under way: its record, and what only it may write to.
 type attempt struct {
-	Attempt
+	attemptState
 	seen  classify.Attempt // as classifiers see it
 	lease budget.Lease
 
@@ -28,18 +27,15 @@ type attempt struct {
 	reply    any
 	ownReply bool // it is not the caller's
 
-	timed      bool               // its start is known
-	begun      bool               // ctx is made, and observers know
-	ctx        context.Context    // that it is made with, unless it is the call's
-	cancel     context.CancelFunc // ends ctx; nil if nobody needs that
-	dropped    bool               // cancelled by its call. Guarded by the call's mu
-	timedOut   bool               // its timeout has cancelled it. Guarded by the call's mu
-	survivable bool               // it failed in a way that leaves a chance to others
-	inside     context.Context    // ctx, while the attempt runs watched
+	timed   bool               // its start is known
+	begun   bool               // ctx is made, and observers know
+	ctx     context.Context    // that it is made with, unless it is the call's
+	cancel  context.CancelFunc // ends ctx; nil if nobody needs that
+	dropped bool               // cancelled by its call. Guarded by the call's mu, as is timedOut
+	inside  context.Context    // ctx, while the attempt runs watched
 
 	*leg                      // of a stream
 	stream  grpc.ClientStream // of its own; nil until it is open, and in unary calls
-	goesOn  bool              // it had its first message, and others may follow
 	settled bool              // its stream has returned its last message, or an error
 }
 
@@ -119,14 +115,11 @@ func (c *call) leash(a *attempt) {
 // attemptTimeout returns when the attempt is to make place for another one, zero if
 // none can follow.
 func (c *call) attemptTimeout(a *attempt) time.Duration {
-	d := c.plan.policy.AttemptTimeout
-	if d == 0 {
+	if c.rules.attemptTimeout == 0 {
 		return 0
 	}
-	if _, bounded := c.deadline(); bounded && (a.Number-c.legStartsAt >= c.plan.maxAttempts || c.kept != nil || c.plan.retriesOff && !c.hedged) {
-		return 0
-	}
-	return d
+	_, bounded := c.deadline()
+	return c.course.timeoutOf(a.Number, bounded)
 }
 
 // learn notes how long a timed attempt took.
@@ -161,6 +154,18 @@ func (c *call) judge(a *attempt) {
 	}
 }
 
+// survivable reports whether an attempt failed in a way that leaves a chance to
+// others (gRFC A6's non-fatal codes). A server that pushes back forbids new
+// attempts, not those that run.
+func (c *call) survivable(a *attempt) bool {
+	if !a.seen.Hint.Stops() {
+		return a.Outcome.Kind == classify.Retryable
+	}
+	seen := a.seen
+	seen.Hint = classify.Hint{}
+	return c.classify(&seen).Kind == classify.Retryable
+}
+
 // classify asks the policy's classifier. A call ends well only if there is a reply: one
 // that takes an error for success ends the call with that error.
 func (c *call) classify(seen *classify.Attempt) classify.Outcome {
@@ -174,40 +179,6 @@ func (c *call) classify(seen *classify.Attempt) classify.Outcome {
 	return o
 }
 
-// leaseResult says how the attempt ended as far as budgets care.
-func (a *attempt) leaseResult() budget.Result {
-	switch o := a.Outcome; {
-	case o.Kind == classify.Success:
-		return budget.Success
-	case a.seen.Err != nil && a.seen.Delivery == classify.DeliveryNotSent:
-		return budget.Unsent
-	case o.Kind == classify.Retryable, o.Reason == classify.ReasonNotIdempotent,
-		o.Reason == classify.ReasonPushbackStop:
-		return budget.Failure
-	}
-	return budget.Neutral
-}
-
-// resultOf returns what became of an attempt that no other one was faster than.
-func resultOf(a *attempt) AttemptResult {
-	switch {
-	case a.Outcome.Kind == classify.Success:
-		return AttemptWon
-	case a.seen.CallerDone:
-		return AttemptCancelled
-	}
-	return AttemptFailed
-}
-
-// isSure reports whether an attempt failed with what every other attempt would be told:
-// INVALID_ARGUMENT is a fault of the request "regardless of the state of the system", as
-// the status codes of gRPC define it, and what this side has refused to send it would
-// refuse again. Every other status may be a matter of the backend, its load or the moment:
-// also an answer that is too large to be taken.
-func (a *attempt) isSure() bool {
-	return a.seen.Code() == codes.InvalidArgument || a.seen.Local && a.seen.Header == nil
-}
-
 // record puts an ended attempt into the timeline, if somebody will look at it:
 // failures are part of the error.
 func (c *call) record(a *attempt) {
@@ -219,7 +190,7 @@ func (c *call) record(a *attempt) {
 	}
 	c.telling.Lock()
 	defer c.telling.Unlock()
-	a.Code, a.Delivery, a.Hint, a.Peer = a.seen.Code(), a.seen.Delivery, a.seen.Hint, a.address()
+	a.Delivery, a.Peer = a.seen.Delivery, a.address()
 	if a.Outcome.Kind != classify.Success {
 		c.failures = append(c.failures, AttemptError{a.Attempt, a.seen.Err})
 	}

@@ -56,7 +56,7 @@ type call struct {
 	lead     *attempt     // the original, or the retry that took its place
 	mine     *attempt     // that the goroutine of the lead makes now
 	pending  budget.Lease // of the attempt that is waited for
-	backoffs int          // waits since the last pushback
+	course                // the rules. Guarded by mu while attempts run side by side
 	rounds
 
 	watched  bool            // somebody will look at the timeline
@@ -68,7 +68,6 @@ type call struct {
 
 	bidirectional bool // a stream of which both sides send
 	resumed       bool // attempts are of a leg that continues a stream
-	legStartsAt   int  // so many attempts were made before the leg
 }
 
 // maker makes the attempts of a call.
@@ -126,12 +125,12 @@ func (c *call) configure(opts []grpc.CallOption) error {
 	}
 	t := c.target(c.conn)
 	if c.said.policy == nil {
-		c.plan = t.plan(c.method)
+		c.follow(t.plan(c.method))
 	} else {
 		if faults := c.interceptor.unresolved("", c.said.policy, noTable); len(faults) > 0 {
 			return status.Errorf(codes.Internal, "rego: policy: %v", faults)
 		}
-		c.plan = t.ownPlan(c.said.policy, c.method)
+		c.follow(t.ownPlan(c.said.policy, c.method))
 	}
 	if c.plan.open && c.plan.method.annotated != nil && c.conn != nil {
 		c.takePolicyOf(c.conn.GetMethodConfig(c.method))
@@ -163,6 +162,11 @@ func (c *call) configure(opts []grpc.CallOption) error {
 		c.hedged = c.hedgeDenied == DeniedNothing
 	}
 	return nil
+}
+
+// follow makes a plan the call's.
+func (c *call) follow(p *plan) {
+	c.plan, c.rules = p, &p.rules
 }
 
 var waitForReady = grpc.WaitForReady(true)
@@ -223,9 +227,8 @@ func (c *call) begin(ctx context.Context) {
 	if c.said.sendKey {
 		c.ctx = withIdempotencyKey(c.ctx, c.said.idempotencyKey)
 	}
-	c.made = 1
 	c.lead = &c.original
-	c.lead.Attempt, c.lead.reply = Attempt{Number: 1}, c.reply
+	c.lead.Attempt, c.lead.reply = Attempt{Number: c.course.started()}, c.reply
 	if c.lead.timed = c.timed(); c.lead.timed {
 		c.lead.Start = time.Now()
 	}
@@ -276,8 +279,7 @@ func (c *call) again() (EndReason, time.Time) {
 	if reason = c.wait(&next); reason != EndUnfinished {
 		return reason, time.Now()
 	}
-	c.made++
-	next.Start = time.Now()
+	next.Number, next.Start = c.course.started(), time.Now()
 	c.lead = c.successor(c.lead, next, c.pending)
 	c.pending = budget.Lease{}
 	return EndUnfinished, time.Time{}
@@ -302,7 +304,7 @@ func (c *call) successor(a *attempt, next Attempt, lease budget.Lease) *attempt 
 	}
 	*a.outputs = outputs{inside: insideOption{conn: c.conn}}
 	*a = attempt{
-		Attempt: next, lease: lease, timed: true, reply: a.reply, ownReply: a.ownReply, outputs: a.outputs,
+		attemptState: attemptState{Attempt: next}, lease: lease, timed: true, reply: a.reply, ownReply: a.ownReply, outputs: a.outputs,
 		opts: a.opts[:privateOutputs+len(c.shared)], // without the caller's outputs
 	}
 	return a
@@ -317,7 +319,7 @@ func (c *call) newAttempt(next Attempt, lease budget.Lease) *attempt {
 		room    [privateOutputs + 3]grpc.CallOption
 	})
 	a := &n.attempt
-	*a = attempt{Attempt: next, lease: lease, timed: true, outputs: &n.outputs}
+	*a = attempt{attemptState: attemptState{Attempt: next}, lease: lease, timed: true, outputs: &n.outputs}
 	n.outputs.inside.conn = c.conn
 	n.outputs.apart = !c.endsInTime
 	if c.streaming {
@@ -337,7 +339,7 @@ func (c *call) runAlone() {
 	a := c.lead
 	c.decided, c.mine = a, a
 	c.try(a)
-	a.Result = resultOf(a)
+	a.Result = a.result()
 	if !a.goesOn {
 		c.record(a)
 	}
@@ -497,7 +499,7 @@ func (c *call) abort() {
 		c.abandon()
 	}
 	c.pending.Release(budget.Neutral)
-	c.replacement.giveBack()
+	c.replacementLease.Release(budget.Unsent)
 	for _, a := range []*attempt{c.lead, c.mine} {
 		if a != nil {
 			c.tearDown(a)

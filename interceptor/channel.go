@@ -76,7 +76,7 @@ func (c *call) takePolicyOf(mc methodConfig) {
 	if !c.plan.open || !c.insteadOfGRPC || mc.RetryPolicy == nil {
 		return
 	}
-	c.plan = c.target(c.conn).channelPlan(c.plan.method, mc)
+	c.follow(c.target(c.conn).channelPlan(c.plan.method, mc))
 	if c.watched {
 		c.telling.Lock()
 		defer c.telling.Unlock()

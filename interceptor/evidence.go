@@ -17,9 +17,19 @@ import (
 // has a transport, and from texts that only it writes. TestNotSent, TestKilledInMidCall,
 // TestRefusedStreams and TestLocalErrors hold all of this against the version in use.
 
-// examine finds out what a failed attempt shows: whose clock ended it, and
-// whether a server can have executed it.
+// examine finds out what a failed attempt shows, for classifiers and for the rules.
 func (c *call) examine(a *attempt, err error) {
+	c.look(a, err)
+	a.Code, a.Delivery, a.Hint, a.local = a.seen.Code(), a.seen.Delivery, a.seen.Hint, a.seen.Local
+	// Without a word from grpc nobody knows: an interceptor below keeps it to itself.
+	a.hasHeader = a.got.header != nil || !a.proven && !a.done
+	if a.seen.CallerDone {
+		a.left = c.callerReason()
+	}
+}
+
+// look finds out whose clock ended the attempt, and whether a server can have executed it.
+func (c *call) look(a *attempt, err error) {
 	seen := &a.seen
 	seen.Err, seen.Status = err, statusOf(err)
 	if !c.streaming && err == io.EOF { //nolint:errorlint // grpc does not wrap it
@@ -69,12 +79,6 @@ func (a *attempt) delivery() classify.Delivery {
 		return classify.DeliveryNotSent
 	}
 	return classify.DeliveryUnknown
-}
-
-// isCommitted reports whether an attempt has committed its call as gRFC A6 has it: a
-// header has come, or may have, since an interceptor below keeps from rego what did.
-func (c *call) isCommitted(a *attempt) bool {
-	return c.plan.policy.AsGRPC && c.said.resume == nil && (a.got.header != nil || !a.proven && !a.done)
 }
 
 // lostStatus stands for the io.EOF that a unary call of grpc-go v1.85 returns now and

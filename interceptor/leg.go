@@ -180,7 +180,7 @@ func (s *stream) openLeg(ctx context.Context, a *attempt) {
 	cs, err := s.streamer(ctx, s.desc, s.conn, s.method, opts...)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	a.tried, a.stream, a.openErr = true, cs, err
+	a.tried, a.stream, a.openErr, a.open = true, cs, err, err == nil
 	if err == nil {
 		s.live = append(s.live, a)
 		s.opened = true
@@ -280,7 +280,7 @@ func (s *stream) takeEarlyLocked(a *attempt) error {
 // nothing to tell.
 func (s *stream) isAliveLocked() {
 	if s.desc.ServerStreams {
-		s.alive = true
+		s.course.isAlive()
 	}
 }
 

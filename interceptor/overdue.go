@@ -11,11 +11,9 @@ import (
 	"github.com/rego-go/rego/classify"
 )
 
-// overdue watches over the timeout of a unary attempt. When that has passed, it asks all
-// that a retry would ask: whether the timeout of an attempt is retryable here, whether an
-// attempt is left, the wait fits and the budget grants it. Only then does it end the
-// attempt, whose place is taken by the one that was granted. Otherwise an attempt that
-// nothing comes after would be ended, and a call be worse off than without rego. What a
+// overdue watches over the timeout of a unary attempt. When that has passed, it asks the
+// rules whether another attempt takes its place, and only then ends it: otherwise an attempt
+// that nothing comes after would be ended, and a call be worse off than without rego. What a
 // budget denies is asked for again when the timeout has passed once more.
 //
 // A call without a deadline has nothing else that ends it, so there the attempt ends in
@@ -33,19 +31,6 @@ type overdue struct {
 	rests bool // the clock does
 	asked sync.WaitGroup
 	torn  *tear
-}
-
-// replacement is the attempt that takes the place of one that timed out.
-type replacement struct {
-	lease budget.Lease
-	next  Attempt
-}
-
-// giveBack is for one that was not needed.
-func (r *replacement) giveBack() {
-	if r != nil {
-		r.lease.Release(budget.Unsent)
-	}
 }
 
 func (c *call) watchOver(a *attempt, after time.Duration, ctx *expiring) *overdue {
@@ -119,26 +104,15 @@ func (o *overdue) decide() {
 	if c.conn != nil {
 		c.boundBy(c.conn.GetMethodConfig(c.method))
 	}
-	replaced, why := c.replaceOverdue(o.attempt)
-	if replaced {
+	s := c.replaceOverdue(o.attempt)
+	if s.expire {
 		o.ctx.expire()
-		return
 	}
-	if _, bounded := c.deadline(); !bounded {
-		c.mu.Lock()
-		ends := !c.streaming || !o.attempt.tried // a stream that is open may have nothing to tell
-		o.attempt.timedOut = o.attempt.timedOut || ends
-		c.mu.Unlock()
-		if ends {
-			o.ctx.expire()
-			return
+	if s.denied != DeniedNothing {
+		if !o.told {
+			o.told = true
+			c.deny(Attempt{Kind: s.next.kind}, time.Now(), s.denied)
 		}
-	}
-	if why != DeniedNothing && !o.told {
-		o.told = true
-		c.deny(Attempt{Kind: c.kindOfNext()}, time.Now(), why)
-	}
-	if why == DeniedByBudget {
 		o.mu.Lock()
 		defer o.mu.Unlock()
 		if !o.over {
@@ -147,63 +121,37 @@ func (o *overdue) decide() {
 	}
 }
 
-// kindOfNext is what takes the place of an attempt while the call goes on.
-func (c *call) kindOfNext() budget.Kind {
-	if c.hedged {
-		return budget.Hedge
+// replaceOverdue takes the lease of the attempt that follows one that has timed out, if
+// there is one.
+func (c *call) replaceOverdue(a *attempt) step {
+	retryable := c.classify(c.asTimedOut(a)).Kind == classify.Retryable && !c.dirty
+	m := c.momentAt(time.Now())
+	c.mu.Lock()
+	s := c.course.attemptOverdue(&a.attemptState, m, retryable)
+	c.mu.Unlock()
+	if !s.ask {
+		return s
 	}
-	return budget.Retry
+	lease, granted := budget.Take(c.plan.budgetOf(s.next.kind), s.next.kind)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s = c.course.overdueAnswered(&a.attemptState, m, s, granted)
+	switch {
+	case s.keep:
+		c.replacementLease = lease
+	case s.giveBack:
+		defer lease.Release(budget.Unsent)
+	}
+	return s
 }
 
-// replaceOverdue takes the lease of the attempt that follows one that has timed out, and
-// reports whether there is one.
-func (c *call) replaceOverdue(a *attempt) (bool, DenialReason) {
+// asTimedOut returns what classifiers would see of an attempt if its timeout ended it now.
+func (c *call) asTimedOut(a *attempt) *classify.Attempt {
 	expired := status.FromContextError(context.DeadlineExceeded)
-	seen := &classify.Attempt{
+	return &classify.Attempt{
 		Method: c.method, Reply: a.reply, Idempotency: c.idempotency,
 		Err: expired.Err(), Status: expired, TimedOut: true,
 	}
-	if c.classify(seen).Kind != classify.Retryable || c.dirty {
-		return false, DeniedNothing
-	}
-	now := time.Now()
-	r := &replacement{next: Attempt{Kind: c.kindOfNext()}}
-	from := c.plan.hedges
-	if !c.hedged {
-		from = c.plan.budget
-		r.next.Wait, r.next.WaitedOn = c.plan.policy.Retry.Backoff.Delay(c.backoffs, nil), WaitBackoff
-	}
-	c.mu.Lock()
-	left := c.made+c.asking < c.plan.maxAttempts && !c.over && c.kept == nil && !c.pushedBack && !c.lastHedge && !c.refused && c.replacement == nil
-	if left {
-		c.asking++
-	}
-	c.mu.Unlock()
-	if !left {
-		return false, DeniedNothing
-	}
-	var granted bool
-	tooClose := c.tooClose(now, r.next.Wait)
-	if !tooClose {
-		r.lease, granted = budget.Take(from, r.next.Kind)
-	}
-	c.mu.Lock()
-	if granted && !c.over {
-		a.timedOut = true
-		c.replacement = r // and is counted among what is asked for, until it starts
-		c.mu.Unlock()
-		return true, DeniedNothing
-	}
-	c.asking--
-	c.mu.Unlock()
-	switch {
-	case granted:
-		r.giveBack()
-		return false, DeniedNothing
-	case tooClose:
-		return false, DeniedByDeadline
-	}
-	return false, DeniedByBudget
 }
 
 // isTimedOut reports whether the attempt's own timeout has cancelled it.

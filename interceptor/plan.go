@@ -18,12 +18,11 @@ import (
 
 // plan is a policy made ready for the calls of one method to one target.
 type plan struct {
-	policy      *policy.Policy
-	version     string
-	open        bool // no rule says it: the channel's service config may know better
-	named       bool // it is for this method, and not for all or those of a service
-	maxAttempts int
-	retriesOff  bool
+	policy  *policy.Policy
+	version string
+	open    bool // no rule says it: the channel's service config may know better
+	named   bool // it is for this method, and not for all or those of a service
+	rules
 	classifier  classify.Classifier
 	looksAtOK   bool // the classifier may see more in OK than success
 	idempotency classify.Idempotency
@@ -39,10 +38,15 @@ type plan struct {
 func (t *target) newPlanLocked(p *policy.Policy, version string, table *policy.Table, m *method) *plan {
 	it := t.interceptor
 	pl := &plan{
-		policy:      p,
-		version:     version,
-		maxAttempts: min(p.Retry.MaxAttempts, it.maxAttempts),
-		retriesOff:  p.Retry.Off || table.RetriesOff(),
+		policy:  p,
+		version: version,
+		rules: rules{
+			maxAttempts:    min(p.Retry.MaxAttempts, it.maxAttempts),
+			retriesOff:     p.Retry.Off || table.RetriesOff(),
+			asGRPC:         p.AsGRPC,
+			attemptTimeout: p.AttemptTimeout,
+			backoff:        p.Retry.Backoff,
+		},
 		classifier:  classify.GRPC,
 		idempotency: p.Idempotency,
 		budget:      t.budget,
@@ -71,6 +75,14 @@ func (t *target) newPlanLocked(p *policy.Policy, version string, table *policy.T
 		}
 	}
 	return pl
+}
+
+// budgetOf returns what grants attempts of a kind.
+func (p *plan) budgetOf(k budget.Kind) budget.Budget {
+	if k == budget.Hedge {
+		return p.hedges
+	}
+	return p.budget
 }
 
 // namedBudgetLocked returns the budget that a policy names: in code or, for this

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/rego-go/rego/budget"
 	"github.com/rego-go/rego/classify"
 	"github.com/rego-go/rego/policy"
 )
@@ -89,15 +90,15 @@ func TestHedgeIsPostponed(t *testing.T) {
 		synctest.Wait() // it has run, and armed says that its goroutine has not looked
 		c.armed = true
 
-		c.armLocked(time.Now(), time.Second, WaitPushback)
-		_, _, _, due := c.isDue()
+		c.schedule(time.Now(), wanted{budget.Hedge, time.Second, WaitPushback})
+		c.armLocked(step{setTimer: true})
+		_, _, due := c.isDue()
 		assert.False(t, due, "it is early")
 		assert.True(t, c.armed)
 		time.Sleep(time.Second)
-		_, after, why, due := c.isDue()
+		_, next, due := c.isDue()
 		assert.True(t, due)
-		assert.Equal(t, time.Second, after)
-		assert.Equal(t, WaitPushback, why)
+		assert.Equal(t, wanted{budget.Hedge, time.Second, WaitPushback}, next)
 		assert.False(t, c.armed)
 		assert.Equal(t, 1, c.workers)
 		c.stopLocked()

@@ -111,6 +111,8 @@ func (s *stream) Header() (metadata.MD, error) {
 			s.mu.Unlock()
 			defer s.mu.Lock()
 			return d.stream.Header()
+		case s.resume != nil && s.state < streamEnding && s.headedLocked() != nil: // what is delivered commits it, and nothing else
+			return s.headedLocked().head.Copy(), nil
 		case s.state < streamEnding && s.commitHeadedLocked(), s.lookHereLocked():
 		case s.hiddenLocked():
 			return nil, nil
@@ -128,16 +130,24 @@ func (s *stream) startEngineIfLocked() {
 	}
 }
 
-// commitHeadedLocked commits the stream to an attempt whose header is there, if there is
-// one.
-func (s *stream) commitHeadedLocked() bool {
+// headedLocked returns an attempt whose header is there, if there is one.
+func (s *stream) headedLocked() *attempt {
 	for _, a := range s.live {
-		if a.headed && !a.dropped && s.kept == nil {
-			s.commitLocked(a, CommitHeader)
-			return true
+		if a.headed && !a.dropped {
+			return a
 		}
 	}
-	return false
+	return nil
+}
+
+// commitHeadedLocked commits the stream to such an attempt, unless it is committed.
+func (s *stream) commitHeadedLocked() bool {
+	a := s.headedLocked()
+	if a == nil || s.kept != nil {
+		return false
+	}
+	s.commitLocked(a, CommitHeader)
+	return true
 }
 
 // lookHereLocked waits for the header of an attempt that nobody looks at, on this

@@ -74,7 +74,7 @@ func (s *stream) nextLeg(broken *attempt, m any) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.resumed = true
-	s.legStartsAt, s.made, s.backoffs = s.legStartsAt+s.made, 0, 0
+	s.course.resume()
 	s.reply = m
 	return true
 }

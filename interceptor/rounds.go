@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/rego-go/rego/budget"
-	"github.com/rego-go/rego/classify"
 )
 
 // rounds is what the attempts of a hedged call share: one round of them at a time,
@@ -24,50 +23,40 @@ import (
 // Of a stream the goroutine is not the caller's but its engine's, and the first
 // message is the reply.
 type rounds struct {
-	hedged   bool
-	delay    time.Duration // between the starts of two attempts
-	replies  replies       // of hedges
-	wasReady bool          // the channel, when the call began
-	fireFunc func()        // fire, made once
+	replies  replies // of hedges
+	wasReady bool    // the channel, when the call began
+	fireFunc func()  // fire, made once
 
 	mu      sync.Mutex // guards what follows; nothing foreign is called while it is held
 	changed sync.Cond  // something that somebody waits for
 
-	joined  bool     // the caller's goroutine is in a round
+	joined  bool     // the caller's goroutine is in a round, or was alone in the last
+	workers int      // goroutines that make attempts, the caller's included
 	kept    *attempt // of a stream: the one that it is committed to
-	keptFor CommitReason
 
-	decided     *attempt   // by now; who fails last decides if nobody does better
-	over        bool       // nothing will be started any more
-	made        int        // attempts of the call
-	asking      int        // more of them, which a budget is being asked for
-	places      int        // of the schedule, taken by attempts and by hedges that were denied
-	running     []*attempt // that have started in this round, with nil for those that have ended
-	firstTwo    [2]*attempt
-	workers     int  // goroutines that make attempts, the caller's included
-	pushedBack  bool // the server forbade further attempts
-	lastHedge   bool // no more hedges: another reply could not be made
-	refused     bool // no more hedges: one was refused
-	alive       bool // an attempt of the round has shown that it is not slow: its like is not hedged
-	replacement *replacement
-	torn        *tear
+	decided          *attempt   // by now; who fails last decides if nobody does better
+	running          []*attempt // that have started in this round, with nil for those that have ended
+	firstTwo         [2]*attempt
+	replacementLease budget.Lease // of the attempt that was granted in advance
+	torn             *tear
 
-	timer     *time.Timer
-	armed     bool      // the timer is on, or its goroutine has not looked yet
-	due       time.Time // of the next hedge
-	dueAfter  time.Duration
-	dueReason WaitReason
+	timer *time.Timer
+	armed bool // the timer is on, or its goroutine has not looked yet
 }
 
 // runRound makes a round of attempts, the lead on this goroutine, and returns when
 // all of them have. What became of it is in c.decided.
 func (c *call) runRound() {
 	c.enter()
-	for next := c.lead; next != nil; next = c.settle(next) {
+	alone := false
+	for next := c.lead; next != nil; {
 		c.mine = next
 		c.try(next)
+		next, alone = c.settle(next)
 	}
-	c.join()
+	if !alone {
+		c.join()
+	}
 }
 
 func (c *call) enter() {
@@ -77,35 +66,28 @@ func (c *call) enter() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.joined = true
-	c.over = c.kept != nil
 	c.workers = 1
-	c.alive = false
-	c.places = c.made
 	c.running = append(c.firstTwo[:0], c.lead)
-	if !c.over {
-		c.armNextLocked(c.lead.Start)
-	}
+	c.armLocked(c.course.roundBegins(c.lead.Start))
 }
 
-// settle takes in that an attempt has ended, and returns the one that its
-// goroutine is to make next, or nil if it has left the round.
-func (c *call) settle(a *attempt) *attempt {
-	goesOn := c.conclude(a)
+// settle takes in that an attempt has ended, and returns the one that its goroutine is to
+// make next, or nil if it makes no more. Alone says that then nobody else is in the round,
+// nor will be.
+func (c *call) settle(a *attempt) (next *attempt, alone bool) {
+	goesOn, alone := c.conclude(a)
 	if !a.goesOn {
 		c.record(a)
 	}
 	if goesOn {
-		if next := c.replace(a); next != nil {
-			return next
-		}
+		next = c.replace(a)
 	}
-	c.leave()
-	return nil
+	return next, alone
 }
 
 // conclude says what became of an attempt that has ended, and reports whether the round
-// goes on.
-func (c *call) conclude(a *attempt) (goesOn bool) {
+// goes on, and if it does not whether this goroutine is the only one in it.
+func (c *call) conclude(a *attempt) (goesOn, alone bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for i, r := range c.running {
@@ -113,180 +95,98 @@ func (c *call) conclude(a *attempt) (goesOn bool) {
 			c.running[i] = nil
 		}
 	}
-	switch {
-	case a == c.kept:
+	v := c.course.attemptEnded(&a.attemptState)
+	if v.decides {
 		c.decided = a
-		a.Result = resultOf(a)
-	case !c.over:
-		c.decided = a
-		a.Result = resultOf(a)
-		if c.decidesLocked(a) {
-			c.decideLocked(a)
-		}
-	case c.kept != nil, c.decided != nil && c.decided.Result == AttemptWon:
-		a.Result, a.goesOn = AttemptLost, false
-	default:
-		a.Result, a.goesOn = AttemptCancelled, false
 	}
-	return !c.over
+	if v.cancels {
+		c.cancelledLocked(v.cancelledAt)
+		c.stopLocked()
+	}
+	return !c.over, c.over && c.workers == 1 && !c.armed && c.torn == nil
 }
 
-// decidesLocked reports whether an attempt decides against those that run. A success
-// does, and so does the end of the call. A retryable failure does not (gRFC A6's
-// non-fatal codes). Any other failure of the lead does, as it would without hedging. That
-// of a hedge does in policies that are gRPC's; in others only if every attempt would be
-// told the same, since without rego the lead would go on.
-func (c *call) decidesLocked(a *attempt) bool {
-	switch {
-	case a.Result != AttemptFailed:
-		return true
-	case a.survivable:
-		return false
-	}
-	return a.Kind != budget.Hedge || c.plan.policy.AsGRPC || a.isSure() || !c.anyRunningLocked()
-}
-
-func (c *call) anyRunningLocked() bool {
-	for _, r := range c.running {
-		if r != nil {
-			return true
-		}
-	}
-	return false
-}
-
-// survivable reports whether an attempt failed in a way that leaves a chance to
-// others (gRFC A6's non-fatal codes). A server that pushes back forbids new
-// attempts, not those that run.
-func (c *call) survivable(a *attempt) bool {
-	if !a.seen.Hint.Stops() {
-		return a.Outcome.Kind == classify.Retryable
-	}
-	seen := a.seen
-	seen.Hint = classify.Hint{}
-	return c.classify(&seen).Kind == classify.Retryable
-}
-
-// replace returns the hedge that takes the place of a failed attempt, on the same
-// goroutine. There is none after a refusal of the server or, since it would be refused
-// as well, of the hedge itself.
+// replace returns the attempt that takes the place of a failed one, on the same goroutine.
 func (c *call) replace(a *attempt) *attempt {
-	wait, why := hinted(a.seen.Hint)
 	c.mu.Lock()
-	var r *replacement
-	if a.timedOut {
-		r, c.replacement = c.replacement, nil
-	}
-	takes := false
-	switch {
-	case a.seen.Hint.Stops():
-		c.pushedBack = true
-	case !a.survivable || c.isCommitted(a):
-		c.refused = true
-	case wait > 0:
-		// If nobody is left to wait beside, the round ends here, and what comes
-		// next waits as long.
-		c.armLocked(a.End, wait, why)
-	default:
-		if takes = r != nil; takes {
-			c.places++
-			c.armNextLocked(a.End)
-			break
-		}
-		c.mu.Unlock()
-		return c.startHedge(a.End, 0, WaitNone, a)
-	}
-	if r != nil && !takes {
-		c.asking--
+	s := c.course.attemptFailed(&a.attemptState)
+	c.armLocked(s)
+	var lease budget.Lease
+	if s.take || s.giveBack {
+		lease, c.replacementLease = c.replacementLease, budget.Lease{}
 	}
 	c.mu.Unlock()
-	if takes {
-		return c.startGranted(a.End, r.next, r.lease, a)
+	switch {
+	case s.take:
+		return c.startGranted(a.End, s.next, lease, a)
+	case s.giveBack:
+		lease.Release(budget.Unsent)
+	case s.hedge:
+		return c.startHedge(a.End, s.next, a)
 	}
-	r.giveBack()
 	return nil
 }
 
-// startHedge asks for leave to start a hedge now, after a wait, and sets the timer for
-// the one after it. It takes the place of another attempt, if that is not nil.
-func (c *call) startHedge(now time.Time, wait time.Duration, why WaitReason, instead *attempt) *attempt {
-	hedge := Attempt{Kind: budget.Hedge, Wait: wait, WaitedOn: why}
+// startHedge asks for leave to start a hedge now, and sets the timer for the one after it.
+// It takes the place of another attempt, if that is not nil.
+func (c *call) startHedge(now time.Time, next wanted, instead *attempt) *attempt {
 	c.askChannel()
-	canSend := c.canSend()
-	tooClose := c.tooClose(now, 0)
-	gone := c.ctx.Err() != nil
+	m, canSend, gone := c.momentAt(now), c.canSend(), c.ctx.Err() != nil
 	c.mu.Lock()
-	if gone || c.over || c.alive && instead == nil || c.pushedBack || c.lastHedge || c.refused || c.made+c.asking >= c.plan.maxAttempts {
-		c.mu.Unlock()
-		return nil
-	}
-	c.places++
-	c.armNextLocked(now)
-	c.asking++
+	s := c.course.hedgeDue(m, next, canSend, gone)
+	c.armLocked(s)
 	c.mu.Unlock()
-	denied := DeniedNothing
-	var lease budget.Lease
-	switch {
-	case !canSend:
-		denied = DeniedNotReady
-	case tooClose:
-		denied = DeniedByDeadline
-	default:
-		var granted bool
-		if lease, granted = budget.Take(c.plan.hedges, budget.Hedge); !granted {
-			denied = DeniedByBudget
+	if s.ask {
+		if lease, granted := budget.Take(c.plan.budgetOf(next.kind), next.kind); granted {
+			return c.startGranted(now, next, lease, instead)
 		}
-	}
-	if denied != DeniedNothing {
 		c.mu.Lock()
-		c.asking--
+		s = c.course.budgetDenied(s)
 		c.mu.Unlock()
-		c.deny(hedge, now, denied)
-		return nil
 	}
-	return c.startGranted(now, hedge, lease, instead)
+	if s.denied != DeniedNothing {
+		c.deny(s.next.attempt(), now, s.denied)
+	}
+	return nil
 }
 
 // startGranted returns an attempt that a budget was asked for and has granted, unless the
 // round has been decided meanwhile.
-func (c *call) startGranted(now time.Time, next Attempt, lease budget.Lease, instead *attempt) *attempt {
+func (c *call) startGranted(now time.Time, next wanted, lease budget.Lease, instead *attempt) *attempt {
 	c.tellOfRetryPolicy(c.conn, c.method)
-	next.Start = now
+	n := next.attempt()
+	n.Start = now
 	var a *attempt
 	if instead != nil {
-		a = c.successor(instead, next, lease)
+		a = c.successor(instead, n, lease)
 	} else {
-		a = c.newAttempt(next, lease)
+		a = c.newAttempt(n, lease)
 		if !c.streaming {
 			a.reply, a.ownReply = c.replies.make(), true
 		}
 	}
 	c.leash(a)
 	c.mu.Lock()
-	c.asking--
-	if c.over {
-		c.mu.Unlock()
+	number, starts := c.course.budgetGranted()
+	if starts {
+		a.Number = number
+		c.running = append(c.running, a) // what it holds is returned from here on
+	}
+	c.mu.Unlock()
+	if !starts {
 		a.cancel()
 		a.lease.Release(budget.Unsent)
 		return nil
 	}
-	defer c.mu.Unlock()
-	c.made++
-	a.Number = c.legStartsAt + c.made
-	c.running = append(c.running, a) // what it holds is returned from here on
 	return a
 }
 
-// armNextLocked sets the timer for the next hedge on schedule. A hedge that was
-// denied has had its place.
-func (c *call) armNextLocked(now time.Time) {
-	if c.places < c.plan.maxAttempts {
-		c.armLocked(now, c.delay, WaitHedgeDelay)
+// armLocked sets the timer for the hedge that is scheduled, if a step says so.
+func (c *call) armLocked(s step) {
+	if !s.setTimer {
+		return
 	}
-}
-
-func (c *call) armLocked(now time.Time, wait time.Duration, why WaitReason) {
-	c.due, c.dueAfter, c.dueReason = now.Add(wait), wait, why
+	wait := c.scheduled.wait
 	switch {
 	case c.timer == nil:
 		c.timer = time.AfterFunc(wait, c.fireFunc)
@@ -305,45 +205,33 @@ func (c *call) fire() {
 			c.catch(recover(), a)
 		}
 	}()
-	now, after, why, ok := c.isDue()
-	if !ok {
-		returned = true
-		return
-	}
-	if a = c.startHedge(now, after, why, nil); a == nil {
+	now, next, ok := c.isDue()
+	if ok {
+		for a = c.startHedge(now, next, nil); a != nil; {
+			c.try(a)
+			a, _ = c.settle(a)
+		}
 		c.leave()
-	}
-	for a != nil {
-		c.try(a)
-		a = c.settle(a)
 	}
 	returned = true
 }
 
 // isDue reports whether the next hedge is due, and then counts its goroutine.
-func (c *call) isDue() (now time.Time, after time.Duration, why WaitReason, ok bool) {
+func (c *call) isDue() (now time.Time, next wanted, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	now, after, why = time.Now(), c.dueAfter, c.dueReason
-	if early := c.due.Sub(now); early > 0 && !c.over {
+	now = time.Now()
+	if early := c.course.untilDue(now); early > 0 {
 		c.timer.Reset(early)
-		return now, after, why, false
+		return now, next, false
 	}
 	c.armed = false
 	if c.over {
 		c.changed.Broadcast()
-		return now, after, why, false
+		return now, next, false
 	}
 	c.workers++
-	return now, after, why, true
-}
-
-// decideLocked ends the round with the attempt that has decided it.
-func (c *call) decideLocked(by *attempt) {
-	if by.Result != AttemptCancelled { // else the caller cancels them all
-		c.cancelledLocked(by.End)
-	}
-	c.stopLocked()
+	return now, c.scheduled, true
 }
 
 // cancelledLocked notes that all that run, but for the one that is kept, are
@@ -357,7 +245,7 @@ func (c *call) cancelledLocked(now time.Time) {
 }
 
 func (c *call) stopLocked() {
-	c.over = true
+	c.course.stop()
 	for _, a := range c.running {
 		if a != nil && a != c.kept {
 			a.dropped = true
@@ -393,10 +281,11 @@ func (c *call) leaveLocked() {
 	c.changed.Broadcast()
 }
 
-// join waits until everybody has left the round, and passes on what tore one of
-// its attempts down.
+// join leaves the round, waits until everybody has, and passes on what tore one of its
+// attempts down.
 func (c *call) join() {
 	c.mu.Lock()
+	c.leaveLocked()
 	for c.workers > 0 || c.armed {
 		c.changed.Wait()
 	}

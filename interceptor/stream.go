@@ -109,6 +109,7 @@ func (s *stream) start(ctx context.Context) (grpc.ClientStream, error) {
 	s.looksAtOK = s.looksAtOK && !s.desc.ServerStreams
 	if s.desc.ServerStreams && !s.desc.ClientStreams {
 		s.resume = s.said.resume
+		s.course.resumes = s.resume != nil
 	}
 	a := s.lead
 	alone := s.isOnlyChance()
@@ -296,7 +297,7 @@ func (s *stream) concludeAttempt(a *attempt, err error) {
 		a.seen.Delivery = classify.DeliveryAnswered
 		a.Outcome = classify.Outcome{Kind: classify.Success}
 	}
-	a.Result = resultOf(a)
+	a.Result = a.result()
 	a.lease.Release(a.leaseResult())
 	s.record(a)
 }
@@ -307,7 +308,8 @@ func (s *stream) commitLocked(a *attempt, why CommitReason) {
 	if s.kept != nil || s.state >= streamEnding {
 		return
 	}
-	s.kept, s.keptFor = a, why
+	s.kept = a
+	s.course.commit(a.Number, why)
 	if s.watched {
 		s.committedAt = time.Now()
 		s.untold.Store(true)

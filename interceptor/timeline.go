@@ -86,18 +86,6 @@ func (r CommitReason) String() string { return name(commitReasons[:], int(r)) }
 // MarshalText returns the words of String.
 func (r CommitReason) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 
-// endReason is why a stream that was committed before is not retried.
-func (r CommitReason) endReason() EndReason {
-	switch r {
-	case CommitBufferFull:
-		return EndReplayBufferFull
-	case CommitOneAttempt: // and attempts are left
-		return EndDisabled
-	default:
-		return EndCommitted
-	}
-}
-
 // WaitReason is why a retry or a hedge waited as long as it did.
 type WaitReason uint8
 

@@ -6,6 +6,8 @@ import (
 	"sync"
 
 	"google.golang.org/grpc"
+
+	"github.com/rego-go/rego/budget"
 )
 
 // unary is a unary call. Unary calls are pooled, and the original lives inside, so that a
@@ -96,7 +98,7 @@ func (u *unary) serve(ctx context.Context, d *door, method string, req, reply an
 	defer u.close(&returned)
 	u.begin(ctx)
 	reason, now := u.decide()
-	u.replacement.giveBack()
+	u.replacementLease.Release(budget.Unsent)
 	err := u.finish(reason, now)
 	switch {
 	case err != nil:
