@@ -472,16 +472,28 @@ func (c *call) callOnFinish(err error) {
 
 // output fills the caller's outputs at the end of a stream from the deciding attempt and
 // calls OnFinish, in the order grpc does: outputs first, and only if the attempt got a
-// transport.
-func (c *call) output(err error) {
-	switch d := c.decided; {
-	case !c.wantsOutput || d == nil || d.got == nil:
+// transport. As bare, OnFinish is not called before grpc has ended the attempt, and never
+// if grpc has not heard of it.
+func (c *call) output(reason EndReason, err error) {
+	d := c.decided
+	switch {
+	case d == nil || d.got == nil:
+		c.callOnFinish(err)
+		return
 	case d.done:
 		c.fillOutputs(d.got)
 	case d.settled && d.outputs.shown != nil: // another transport than grpc's
 		c.fillOutputs(d.outputs.shown)
 	}
-	c.callOnFinish(err)
+	switch {
+	case !c.wantsFinish:
+	case c.left(reason):
+		c.callOnFinish(err)
+	case d.done:
+		c.callOnFinish(d.got.err)
+	default:
+		d.outputs.whenDone(c.callOnFinish)
+	}
 }
 
 // copyOf copies metadata; none stays none.

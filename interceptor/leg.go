@@ -85,18 +85,18 @@ func (s *stream) firstMessageLocked(a *attempt) error {
 			return a.broken
 		case a.early != nil && s.reply != nil:
 			return s.takeEarlyLocked(a)
+		case s.mayReceiveLocked(a) && !a.dropped:
+			err := s.receiveFirstLocked(a)
+			if a.broken != nil && !errors.Is(a.broken, io.EOF) {
+				return a.broken
+			}
+			return err
 		case a.over && a.overErr != nil:
 			return a.overErr
 		case a.over && a.early == nil:
 			return io.EOF
 		case a.dropped:
 			return errDropped
-		case s.mayReceiveLocked(a):
-			err := s.receiveFirstLocked(a)
-			if a.broken != nil && !errors.Is(a.broken, io.EOF) {
-				return a.broken
-			}
-			return err
 		}
 		s.changed.Wait()
 	}
@@ -191,7 +191,7 @@ func (s *stream) openLeg(ctx context.Context, a *attempt) {
 			a.watch.rest()
 		}
 		s.drainBesideLocked(a)
-		if s.desc.ClientStreams || s.hedged {
+		if !s.alone && (s.desc.ClientStreams || s.hedged) {
 			s.lookBesideLocked(a)
 		}
 	}

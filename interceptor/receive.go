@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
 
 	"github.com/rego-go/rego/budget"
 )
@@ -32,22 +33,50 @@ func (s *stream) RecvMsg(m any) error {
 		if s.resume != nil {
 			s.last, s.delivered = m, s.recvFrom.Load() != nil
 		}
-		return s.firstResultLocked()
+		return s.firstResultLocked(m)
 	}
 	if s.torn != nil {
 		s.torn.again()
 	}
-	return cmp.Or(s.err, io.EOF)
+	return s.receiveLateLocked(m)
+}
+
+// receiveLateLocked receives from a call that has ended, as bare: what had arrived before is
+// still there, and else the stream tells again how it has ended. A call that has not ended
+// with its stream tells that itself.
+func (s *stream) receiveLateLocked(m any) error {
+	d := s.decided
+	if d == nil || d.stream == nil || s.gone || errors.Is(s.err, errUnanswered) {
+		return cmp.Or(s.err, io.EOF)
+	}
+	var err error
+	s.unlocked(func() { err = d.stream.RecvMsg(m) })
+	return s.explainLocked(err)
+}
+
+// explainLocked returns an error of the stream that has decided the call as that of the
+// call.
+func (s *stream) explainLocked(err error) error {
+	e, ok := s.err.(*Error) //nolint:errorlint // it is what finish has made
+	switch {
+	case err == nil, errors.Is(err, io.EOF), !ok:
+		return err
+	case e.Error() == err.Error():
+		return e
+	}
+	return &Error{Reason: e.Reason, Attempts: e.Attempts, err: err}
 }
 
 // firstResultLocked returns what came of the first RecvMsg. If that has its message,
 // the stream may have ended since: then the next one tells.
-func (s *stream) firstResultLocked() error {
+func (s *stream) firstResultLocked(m any) error {
 	switch {
 	case s.recvFrom.Load() != nil:
 		return nil
 	case s.err == nil && s.decided.eof:
 		return io.EOF
+	case s.err != nil && s.decided != nil && !s.decided.settled: // it was not received from
+		return s.receiveLateLocked(m)
 	}
 	return s.err
 }
@@ -76,18 +105,32 @@ func (s *stream) recvDirect(a *attempt, m any) error {
 	if err == nil && s.desc.ServerStreams {
 		return nil
 	}
+	if err != nil && !errors.Is(err, io.EOF) && s.goesOn(a) {
+		return err // an interceptor below says it
+	}
 	return s.received(a, err)
+}
+
+// goesOn reports whether grpc's stream of an attempt has not ended.
+func (s *stream) goesOn(a *attempt) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.endsInTime && !a.over && a.stream.Context().Err() == nil && a.isGRPCs()
+}
+
+// isGRPCs reports whether the stream of an attempt is one of grpc's own, and not another
+// transport's.
+func (a *attempt) isGRPCs() bool {
+	_, ok := peer.FromContext(a.stream.Context())
+	return ok || a.codec.met.Load()
 }
 
 // received ends the call with what RecvMsg returned of its stream.
 func (s *stream) received(a *attempt, err error) error {
 	s.endWith(a, err)
-	if err == nil || errors.Is(err, io.EOF) {
-		return err
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return cmp.Or(s.err, err)
+	return s.explainLocked(err)
 }
 
 // Header commits the stream to an attempt whose header has arrived. Of a stream that has
@@ -228,6 +271,19 @@ func (v *streamContext) Value(key any) any {
 		}
 	}
 	return v.Context.Value(key)
+}
+
+// Err returns how the attempt that has decided the call was ended, if it was the end of its
+// context: the service config may bound that.
+func (v *streamContext) Err() error {
+	err := v.Context.Err()
+	if err == nil {
+		return nil
+	}
+	if a := v.stream.front(); a != nil {
+		return cmp.Or(a.stream.Context().Err(), err)
+	}
+	return err
 }
 
 // front returns the attempt that is kept, or else one that is under way, or nil.

@@ -48,7 +48,7 @@ func (s *stream) recvResumable(a *attempt, m any) error {
 	s.beEngineLocked(s.decideAgain)
 	returned = true
 	s.last, s.delivered = m, s.recvFrom.Load() != nil
-	return s.firstResultLocked()
+	return s.firstResultLocked(m)
 }
 
 // setReceiving reports also whether it is too late, since the call has ended or is

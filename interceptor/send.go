@@ -43,7 +43,7 @@ func (s *stream) sendDirect(a *attempt, m any) error {
 		s.changed.Broadcast()
 	}
 	s.waitLocked(func() bool { return s.state == streamEnded })
-	if s.err == nil {
+	if s.err == nil || s.err.Error() != err.Error() { // it had ended before
 		return err
 	}
 	return s.err
@@ -58,12 +58,15 @@ func (s *stream) sendLogged(m any) error {
 	defer s.mu.Unlock()
 	s.waitsLocked()
 	defer s.waitedLocked()
-	place := -1 // in the log
+	place := -1       // in the log
+	var refused error // what an interceptor below says to the message
 	for {
 		direct := s.sendTo.Load()
 		switch {
 		case s.torn != nil:
 			s.torn.again()
+		case refused != nil:
+			return refused
 		case place < 0 && (direct != nil || s.state >= streamEnding || s.log.closed && s.closedLocked() != nil):
 			op.data.Free()
 			return s.sendUnlogged(m)
@@ -76,14 +79,17 @@ func (s *stream) sendLogged(m any) error {
 		case place < 0 && s.kept == nil && !s.log.closed && keeps:
 			if keeps = s.keepLocked(m, &op); keeps {
 				place = len(s.log.ops) - 1
-				s.pushLocked(place, m)
+				_, refused = s.pushLocked(place, m)
 			}
 		case place < 0 && s.kept == nil && !s.log.closed && s.furthestLocked() != nil:
 			s.commitLocked(s.furthestLocked(), CommitBufferFull)
 		case s.kept == nil && s.brokenLocked() != nil:
 			s.commitLocked(s.brokenLocked(), CommitHeader)
-		case !s.pushLocked(place, m):
-			s.changed.Wait()
+		default:
+			var pushed bool
+			if pushed, refused = s.pushLocked(place, m); !pushed {
+				s.changed.Wait()
+			}
 		}
 	}
 }
@@ -98,7 +104,7 @@ func (s *stream) sendUnlogged(m any) error {
 		a = s.closedLocked()
 	}
 	switch {
-	case a != nil && a.stream != nil:
+	case a != nil && a.stream != nil && !s.neverClosed:
 		var err error
 		s.unlocked(func() { err = s.sendDirect(a, m) })
 		return err
@@ -187,17 +193,16 @@ func (s *stream) brokenLocked() (broken *attempt) {
 // pushLocked has attempts send what they have not sent. Without hedging this
 // goroutine does it, and pushLocked reports whether there was something. What is at
 // place is a message that the application is sending now.
-func (s *stream) pushLocked(place int, m any) bool {
+func (s *stream) pushLocked(place int, m any) (pushed bool, refused error) {
 	for _, a := range s.live {
 		switch {
 		case s.hedged:
 			s.drainBesideLocked(a)
 		case !a.draining && s.wantsOpLocked(a):
-			s.drainLocked(a, place, m)
-			return true
+			return true, s.drainLocked(a, place, m)
 		}
 	}
-	return false
+	return false, nil
 }
 
 // CloseSend never fails.
@@ -213,12 +218,14 @@ func (s *stream) CloseSend() error {
 		s.mu.Unlock()
 		defer s.mu.Lock()
 		return a.stream.CloseSend()
-	case s.log.closed, s.state >= streamEnding, s.ctx.Err() != nil: // what is cancelled is not complete
-		s.log.closed = true
+	case s.state >= streamEnding, !s.log.closed && s.ctx.Err() != nil: // what is cancelled is not complete
+		s.log.closed, s.neverClosed = true, true
+		return nil
+	case s.log.closed:
 		return nil
 	}
 	s.log.closeSend()
-	s.pushLocked(-1, nil)
+	_, _ = s.pushLocked(-1, nil)
 	return nil
 }
 
@@ -242,14 +249,16 @@ func (s *stream) drainBesideLocked(a *attempt) {
 		defer s.catchBeside(&returned)
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.drainLocked(a, -1, nil)
+		_ = s.drainLocked(a, -1, nil)
 		returned = true
 	}()
 }
 
 // drainLocked sends what the attempt has not sent. One goroutine at a time does. If it is
-// the application's, which is sending m, place is where that is in the log.
-func (s *stream) drainLocked(a *attempt, place int, m any) {
+// the application's, which is sending m, place is where that is in the log. What an
+// interceptor below says to that message is for the application, and the stream goes on, as
+// bare; there is no other attempt then.
+func (s *stream) drainLocked(a *attempt, place int, m any) (refused error) {
 	a.draining = true
 	defer func() {
 		a.draining = false
@@ -261,10 +270,16 @@ func (s *stream) drainLocked(a *attempt, place int, m any) {
 		if a.cursor == place {
 			msg = m
 		}
-		if err := s.sendUnlocked(a, s.log.ops[a.cursor], msg); err != nil {
+		err := s.sendUnlocked(a, s.log.ops[a.cursor], msg)
+		switch {
+		case err == nil:
+		case msg != nil && !errors.Is(err, io.EOF) && !a.over && a.stream.Context().Err() == nil:
+			refused = err
+			s.commitLocked(a, CommitSendRefused)
+		default:
 			a.broken = err
 			s.brokeLocked(a)
-			return
+			return nil
 		}
 		a.cursor++
 		if a == s.kept {
@@ -275,6 +290,7 @@ func (s *stream) drainLocked(a *attempt, place int, m any) {
 		}
 		s.changed.Broadcast()
 	}
+	return refused
 }
 
 // brokeLocked sees to it that the call hears how an attempt has ended that takes no more

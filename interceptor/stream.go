@@ -30,21 +30,25 @@ type stream struct {
 	desc     *grpc.StreamDesc
 	streamer grpc.Streamer
 	codec    codec
+	alone    bool // there is one attempt, whatever comes
 
 	sendTo   atomic.Pointer[attempt] // what SendMsg and CloseSend go to, once all in the log is sent
 	recvFrom atomic.Pointer[attempt] // what RecvMsg goes to, once it has had its first message
 	untold   atomic.Bool             // observers do not know yet that the stream is committed
 
 	// Guarded by mu, as is the log.
-	state    streamState
-	log      replayLog
-	live     []*attempt // that are open, until they end or another one is kept
-	opened   bool       // one has been
-	idle     bool       // there is no engine
-	waiting  int        // goroutines of the application that wait
-	answered bool       // the first RecvMsg has its result
-	err      error      // of the call, once it has ended
-	view     *streamContext
+	state  streamState
+	log    replayLog
+	live   []*attempt // that are open, until they end or another one is kept
+	opened bool       // one has been
+
+	gone        bool  // the call has ended between two attempts
+	neverClosed bool  // CloseSend came too late for any of them
+	idle        bool  // there is no engine
+	waiting     int   // goroutines of the application that wait
+	answered    bool  // the first RecvMsg has its result
+	err         error // of the call, once it has ended
+	view        *streamContext
 
 	committedAt time.Time
 
@@ -112,8 +116,8 @@ func (s *stream) start(ctx context.Context) (grpc.ClientStream, error) {
 		s.course.resumes = s.resume != nil
 	}
 	a := s.lead
-	alone := s.isOnlyChance()
-	if !alone {
+	s.alone = s.isOnlyChance()
+	if !s.alone {
 		s.codec = codecOf(s.shared)
 		if s.hedged || s.desc.ClientStreams { // somebody looks for its header, and may have to be called off
 			s.leash(a)
@@ -122,7 +126,7 @@ func (s *stream) start(ctx context.Context) (grpc.ClientStream, error) {
 	s.setStreamOptions(a, s.first.options[:])
 	s.openLeg(s.beginAttempt(a), a)
 	returned = true
-	if a.openErr == nil && alone {
+	if a.openErr == nil && s.alone {
 		s.passThrough(a)
 		return s, nil
 	}
@@ -251,7 +255,7 @@ func (s *stream) end(how func() (EndReason, time.Time)) {
 	s.becomeLocked(streamEnding)
 	s.mu.Unlock()
 	var err error = errAbandoned
-	returned := false
+	returned, gone := false, true
 	defer func() {
 		if !returned {
 			s.abort()
@@ -259,14 +263,15 @@ func (s *stream) end(how func() (EndReason, time.Time)) {
 		s.endContext()
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.err, s.answered = err, true
+		s.err, s.answered, s.gone = err, true, gone
 		s.log.clear()
 		s.becomeLocked(streamEnded)
 	}()
 	reason, now := how()
 	s.tellCommit()
 	err = s.finish(reason, now)
-	s.output(err)
+	gone = s.left(reason)
+	s.output(reason, err)
 	returned = true
 }
 

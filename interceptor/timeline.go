@@ -77,9 +77,12 @@ const (
 	CommitMessageType
 	// CommitOneAttempt: the policy allows no second attempt.
 	CommitOneAttempt
+	// CommitSendRefused: an interceptor below has refused a message that the application
+	// sent, and told it so. The stream goes on.
+	CommitSendRefused
 )
 
-var commitReasons = [...]string{"", "answer", "header", "replay-buffer-full", "message-type", "one-attempt"}
+var commitReasons = [...]string{"", "answer", "header", "replay-buffer-full", "message-type", "one-attempt", "send-refused"}
 
 func (r CommitReason) String() string { return name(commitReasons[:], int(r)) }
 

@@ -176,7 +176,9 @@ func (s *schedule) record(m middleware) middle {
 			m.stream,
 			func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 				m, end := s.attempt(ctx)
-				cs, err := streamer(ctx, desc, cc, method, opts...)
+				// First, since rego may end the call, and so the context, when it is told.
+				told := append([]grpc.CallOption{grpc.OnFinish(end)}, opts...)
+				cs, err := streamer(ctx, desc, cc, method, told...)
 				if err != nil {
 					end(err)
 					return nil, err

@@ -1,6 +1,7 @@
 package twin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -55,6 +56,16 @@ func (ls lines) withoutReplyOfFailures() lines {
 		return ls
 	}
 	return ls.without("reply")
+}
+
+// inAnyOrder puts what happened in one instant into the order of its text: of two goroutines
+// none is first then.
+func (ls lines) inAnyOrder() lines {
+	ls = slices.Clone(ls)
+	slices.SortStableFunc(ls, func(a, b line) int {
+		return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.what, b.what), cmp.Compare(a.saw, b.saw))
+	})
+	return ls
 }
 
 // without leaves out lines by what was done.
