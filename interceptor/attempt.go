@@ -70,7 +70,7 @@ func (a *attempt) read(err error) {
 	if a.proven = a.done && a.outputs.tell(err); a.proven && a.got.shown != nil {
 		*a.got.shown = *a.outputs.shown // with what interceptors below have added
 	}
-	if !a.done && a.settled { // its options have not reached grpc
+	if !a.done && a.settled && a.stream.Context().Err() != nil { // its options have not reached grpc
 		head, _ := a.stream.Header()
 		a.got = &written{header: head, trailer: a.stream.Trailer()}
 		a.proven = true

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"slices"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -36,7 +37,8 @@ type leg struct {
 	probing bool            // it takes no more messages, and rego looks for the reason
 	early   mem.BufferSlice // which was an answer, before all was sent
 
-	watch *overdue // over the attempt timeout; nil without one
+	watch   *overdue    // over the attempt timeout; nil without one
+	forsake func() bool // stops looking after an attempt that the caller leaves; nil if grpc does
 }
 
 // make makes an attempt until its first message, or until it ends without one. What
@@ -190,8 +192,11 @@ func (s *stream) openLeg(ctx context.Context, a *attempt) {
 		if s.waiting == 0 && a.watch != nil {
 			a.watch.rest()
 		}
+		if !s.endsInTime {
+			a.forsake = context.AfterFunc(s.ctx, func() { s.onGone(a) })
+		}
 		s.drainBesideLocked(a)
-		if !s.alone && (s.desc.ClientStreams || s.hedged) {
+		if !s.alone && (s.desc.ClientStreams || s.hedged || a.watch != nil) {
 			s.lookBesideLocked(a)
 		}
 	}
@@ -292,6 +297,9 @@ func (s *stream) besideLocked(a *attempt) bool {
 // retireLocked takes an attempt out of those that are sent to.
 func (s *stream) retireLocked(a *attempt) {
 	s.live = slices.DeleteFunc(s.live, func(l *attempt) bool { return l == a })
+	if a.forsake != nil {
+		a.forsake()
+	}
 }
 
 // onDone is what grpc tells when the stream of an attempt has ended, and what it
@@ -299,7 +307,29 @@ func (s *stream) retireLocked(a *attempt) {
 // its first message ends the call.
 func (s *stream) onDone(a *attempt, err error) {
 	a.outputs.onFinish(err)
+	s.ended(a, err)
+}
+
+// onGone is told that the caller has left. grpc then ends the stream in an instant, and says
+// so, unless an interceptor below has kept the options of the attempt to itself: then
+// nobody else tells.
+func (s *stream) onGone(a *attempt) {
+	if !a.codec.met.Load() {
+		err := status.FromContextError(s.ctx.Err()).Err()
+		time.AfterFunc(untold, func() { s.ended(a, err) })
+	}
+}
+
+// untold is how long an attempt may be over without a word from grpc.
+const untold = time.Second
+
+// ended takes in that the stream of an attempt has ended.
+func (s *stream) ended(a *attempt, err error) {
 	s.mu.Lock()
+	if a.over {
+		s.mu.Unlock()
+		return
+	}
 	a.over, a.overErr = true, err
 	ends := s.recvFrom.Load() == a && !s.receiving
 	if !ends {

@@ -227,7 +227,7 @@ func (s *schedule) exceptions(p Program) (list []func(track string, ls lines) li
 	if p.anyCall(func(c Call) bool { return len(c.Beside) > 0 }) {
 		add(func(_ string, ls lines) lines { return ls.inAnyOrder() })
 	}
-	if p.anyCall(func(c Call) bool { return (c.Kind == Upload || c.Kind == Chat) && p.Rules[c.Method&1].MaxAttempts > 1 }) {
+	if p.anyCall(p.isWatched) {
 		// rego notices that such a stream has ended when it does, and not when the
 		// application looks.
 		add(func(track string, ls lines) lines {
@@ -237,10 +237,10 @@ func (s *schedule) exceptions(p Program) (list []func(track string, ls lines) li
 			return ls.without("finish", "context")
 		})
 	}
-	if p.anyCall(Call.isRefusedStream) {
-		// rego looks for the header of a stream as soon as that is open. So grpc sends one
-		// that is refused again, and hears that it is refused again, before the application
-		// does anything.
+	if p.anyCall(p.isRefusedStream) {
+		// rego looks for the header of a stream that is hedged, or that the client sends on, as
+		// soon as it is open. So grpc sends one that is refused again, and hears that it is
+		// refused again, before the application does anything.
 		add(func(string, lines) lines { return nil })
 	}
 	if has(p.Below, ReturnEarly) && (p.Rules[0].cancels() || p.Rules[1].cancels()) {
@@ -262,9 +262,17 @@ func withoutServer(track string, ls lines) lines {
 	return ls
 }
 
-// isRefusedStream reports whether a client sends a stream that the server refuses.
-func (c Call) isRefusedStream() bool {
-	return (c.Kind == Upload || c.Kind == Chat) && slices.ContainsFunc(c.Attempts, func(a Attempt) bool {
+// isWatched reports whether a call is a stream whose header rego looks for as soon as it is
+// open.
+func (p Program) isWatched(c Call) bool {
+	r := p.Rules[c.Method&1]
+	return r.MaxAttempts > 1 && (c.Kind == Upload || c.Kind == Chat || c.Kind == Watch && (r.HedgeAfter > 0 || r.AttemptTimeout > 0))
+}
+
+// isRefusedStream reports whether a call is a stream that the server refuses, and whose
+// header rego looks for.
+func (p Program) isRefusedStream(c Call) bool {
+	return p.isWatched(c) && slices.ContainsFunc(c.Attempts, func(a Attempt) bool {
 		return a.Refuse > 0 || slices.ContainsFunc(a.Steps, func(s Step) bool { return s.Do == Refused || s.Do == GoAwayBelow })
 	})
 }
@@ -320,6 +328,9 @@ func looseDifferences(p Program, s *schedule, id callID, bare, with *trace) (tra
 	call := p.call(id)
 	timed := call.Cancel > 0 || call.Deadline > 0 || p.Rules[call.Method&1].Timeout > 0 || p.ServiceTimeout > 0 ||
 		len(p.Outages) > 0 || len(s.passes[id]) > 1 || slices.ContainsFunc(append(slices.Clone(call.Ops), call.Beside...), func(o Op) bool { return o.Do == Cancel })
+	if has(p.Below, FailSend) || has(p.Below, FailRecv) {
+		return nil // which attempt an interceptor refuses is a matter of its number
+	}
 	decider := s.passes[id][0].decider(p.Rules[call.Method&1], 0)
 	if timed || !decider.stream && decider.number > 1 {
 		return nil // an application that has a stream is told by RecvMsg of what cannot be opened

@@ -212,17 +212,23 @@ func (r *recordedStream) RecvMsg(m any) error {
 // decider returns the attempt that the caller was told of. Where several may be it, since
 // they ended at the same instant, it is now this one and now that as it is asked again.
 func (p *pass) decider(rules Rules, again int) *made {
-	var last []*made
+	var last, answered []*made
 	for _, m := range p.attempts {
 		switch {
 		case m.answered, m.ended && m.err == nil && m.cancelled == 0:
-			return m
+			answered = append(answered, m)
 		case m.cancelled > 0 && !m.timedOut(rules) && len(p.attempts) > 1: // it has lost
 		case len(last) == 0, m.end > last[0].end:
 			last = []*made{m}
 		case m.end == last[0].end:
 			last = append(last, m)
 		}
+	}
+	if len(answered) > 0 {
+		return answered[again%len(answered)]
+	}
+	if len(last) == 0 { // all were cancelled, in the instant in which one of them has decided
+		last = slices.Clone(p.attempts)
 	}
 	said := slices.DeleteFunc(slices.Clone(last), func(m *made) bool { return m.err == nil || p.err == nil || m.err.Error() != p.err.Error() })
 	if len(said) > 0 {

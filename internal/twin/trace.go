@@ -77,7 +77,7 @@ func (ls lines) without(what ...string) lines {
 func (ls lines) received() (saw []string) {
 	for _, l := range ls {
 		switch l.what {
-		case "send", "close send", "context":
+		case "send", "close send", "context", "peer": // of how many connections there were
 		default:
 			saw = append(saw, l.what+" "+l.saw)
 		}
