@@ -224,8 +224,9 @@ func WithReplayLimit(bytes int) Option {
 // message the application got and the request that was sent (of the last leg, if the
 // stream has been resumed before). If ok is false the stream ends as it does without
 // the option. What resume returns is sent under the rules for retries: idempotency,
-// attempts, deadline and budget count for the whole call. The application must not
-// change a message before it has the next one. Streams of other kinds, of other
+// deadline and budget count for the whole call; attempts and waits are counted anew once
+// there is a message, so that a stream that gets on may go on for years. The application must
+// not change a message before it has the next one. Streams of other kinds, of other
 // message types, and unary calls ignore the option.
 func WithResume[Res, Req any](resume func(last *Res, request *Req) (next *Req, ok bool)) CallOption {
 	if resume == nil {
