@@ -24,6 +24,7 @@ import (
 // its timeline.
 type call struct {
 	*door
+	*locks
 	method    string
 	reply     any // what the caller wants filled; of a stream, its first message
 	conn      *grpc.ClientConn
@@ -60,7 +61,6 @@ type call struct {
 	rounds
 
 	watched  bool            // somebody will look at the timeline
-	telling  sync.Mutex      // held while observers are told, and the record is written
 	outside  context.Context // of the call, while observers wait for its end
 	timeline *Timeline       // of a call that is watched
 	event    Event           // what observers are told last

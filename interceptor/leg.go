@@ -38,7 +38,8 @@ type leg struct {
 	early   mem.BufferSlice // which was an answer, before all was sent
 
 	watch   *overdue    // over the attempt timeout; nil without one
-	forsake func() bool // stops looking after an attempt that the caller leaves; nil if grpc does
+	forsake func() bool // stops looking after an attempt that the caller leaves; nil if nobody does
+	lateEnd *time.Timer // takes it for over then, without a word from grpc
 }
 
 // make makes an attempt until its first message, or until it ends without one. What
@@ -97,6 +98,8 @@ func (s *stream) firstMessageLocked(a *attempt) error {
 			return a.overErr
 		case a.over && a.early == nil:
 			return io.EOF
+		case a.over && s.ctx.Err() != nil:
+			return status.FromContextError(s.ctx.Err()).Err()
 		case a.dropped:
 			return errDropped
 		}
@@ -259,6 +262,11 @@ func (s *stream) probeLocked(a *attempt) {
 	s.unlocked(func() { err = a.stream.RecvMsg(&answer) })
 	if a.probing = false; err == nil {
 		a.early = answer.data
+		a.forsake = context.AfterFunc(s.ctx, func() { // grpc has told already that it is over
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.changed.Broadcast()
+		})
 	}
 	s.changed.Broadcast()
 }
@@ -269,14 +277,24 @@ func (s *stream) takeEarlyLocked(a *attempt) error {
 	if a != s.lead && !s.lastHedge {
 		a.reply, a.ownReply = s.replies.make(), true
 	}
+	err := s.readEarlyLocked(a, a.reply)
+	if err == nil && !s.desc.ServerStreams {
+		s.settleLocked(a)
+	}
+	return err
+}
+
+// readEarlyLocked reads it into a message.
+func (s *stream) readEarlyLocked(a *attempt, m any) error {
 	data := a.early
 	a.early = nil
-	defer data.Free()
-	if err := s.codec.Unmarshal(data, a.reply); err != nil {
+	var err error
+	s.unlocked(func() {
+		defer data.Free()
+		err = s.codec.Unmarshal(data, m)
+	})
+	if err != nil {
 		return status.Errorf(codes.Internal, "grpc: failed to unmarshal the received message: %v", err)
-	}
-	if !s.desc.ServerStreams {
-		s.settleLocked(a)
 	}
 	return nil
 }
@@ -299,6 +317,10 @@ func (s *stream) retireLocked(a *attempt) {
 	s.live = slices.DeleteFunc(s.live, func(l *attempt) bool { return l == a })
 	if a.forsake != nil {
 		a.forsake()
+		a.forsake = nil
+	}
+	if a.lateEnd != nil {
+		a.lateEnd.Stop()
 	}
 }
 
@@ -314,9 +336,11 @@ func (s *stream) onDone(a *attempt, err error) {
 // so, unless an interceptor below has kept the options of the attempt to itself: then
 // nobody else tells.
 func (s *stream) onGone(a *attempt) {
-	if !a.codec.met.Load() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !a.codec.met.Load() && !a.over && a.forsake != nil {
 		err := status.FromContextError(s.ctx.Err()).Err()
-		time.AfterFunc(untold, func() { s.ended(a, err) })
+		a.lateEnd = time.AfterFunc(untold, func() { s.ended(a, err) })
 	}
 }
 
@@ -357,7 +381,8 @@ func (a *attempt) address() net.Addr {
 // every attempt has. The codec stands after these, so that it is the one that counts, and
 // OnFinish last, after all that is written.
 func (s *stream) setStreamOptions(a *attempt, room []grpc.CallOption) {
-	a.opts = append(a.outputs.appendTo(room[:0])[:privateOutputs-1], s.shared...)
+	a.opts = a.outputs.appendTo(room[:0])[:privateOutputs-1] // OnFinish is another one
+	a.opts = append(a.opts, s.shared...)
 	if a.codec.codec = s.codec; s.codec.marshaler != nil {
 		a.opts = append(a.opts, codecOption{grpc.ForceCodecV2CallOption{CodecV2: &a.codec}})
 	}

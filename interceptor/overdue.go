@@ -148,10 +148,14 @@ func (c *call) replaceOverdue(a *attempt) step {
 // asTimedOut returns what classifiers would see of an attempt if its timeout ended it now.
 func (c *call) asTimedOut(a *attempt) *classify.Attempt {
 	expired := status.FromContextError(context.DeadlineExceeded)
-	return &classify.Attempt{
-		Method: c.method, Reply: a.reply, Idempotency: c.idempotency,
+	seen := &classify.Attempt{
+		Method: c.method, Idempotency: c.idempotency,
 		Err: expired.Err(), Status: expired, TimedOut: true,
 	}
+	if !c.streaming { // what a stream receives into is known only later
+		seen.Reply = a.reply
+	}
+	return seen
 }
 
 // isTimedOut reports whether the attempt's own timeout has cancelled it.

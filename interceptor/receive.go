@@ -49,6 +49,9 @@ func (s *stream) receiveLateLocked(m any) error {
 	if d == nil || d.stream == nil || s.gone || errors.Is(s.err, errUnanswered) {
 		return cmp.Or(s.err, io.EOF)
 	}
+	if d.early != nil {
+		return s.readEarlyLocked(d, m)
+	}
 	var err error
 	s.unlocked(func() { err = d.stream.RecvMsg(m) })
 	return s.explainLocked(err)

@@ -27,9 +27,7 @@ type rounds struct {
 	wasReady bool    // the channel, when the call began
 	fireFunc func()  // fire, made once
 
-	mu      sync.Mutex // guards what follows; nothing foreign is called while it is held
-	changed sync.Cond  // something that somebody waits for
-
+	// Guarded by mu, which is held while nothing foreign is called.
 	joined  bool     // the caller's goroutine is in a round, or was alone in the last
 	workers int      // goroutines that make attempts, the caller's included
 	kept    *attempt // of a stream: the one that it is committed to
@@ -42,6 +40,14 @@ type rounds struct {
 
 	timer *time.Timer
 	armed bool // the timer is on, or its goroutine has not looked yet
+}
+
+// locks are those of a call. They are not overwritten with it: who has unlocked a mutex may
+// not yet have left it when the next one has.
+type locks struct {
+	mu      sync.Mutex
+	changed sync.Cond  // something that somebody waits for, with mu
+	telling sync.Mutex // held while observers are told, and the record is written
 }
 
 // runRound makes a round of attempts, the lead on this goroutine, and returns when

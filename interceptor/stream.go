@@ -51,6 +51,7 @@ type stream struct {
 	view        *streamContext
 
 	committedAt time.Time
+	own         locks
 
 	first struct { // of the original
 		leg
@@ -96,6 +97,7 @@ func newStream(d *door, desc *grpc.StreamDesc, cc *grpc.ClientConn, method strin
 	s.original.leg, s.original.outputs, s.original.opts = &s.first.leg, &s.first.outputs, s.first.shared[:0]
 	s.first.outputs.inside.conn = cc
 	s.first.apart = !s.endsInTime
+	s.locks = &s.own
 	s.changed.L = &s.mu
 	s.live = s.oneLive[:0]
 	s.said.replayLimit = d.interceptor.callReplayLimit
@@ -254,7 +256,7 @@ func (s *stream) end(how func() (EndReason, time.Time)) {
 	}
 	s.becomeLocked(streamEnding)
 	s.mu.Unlock()
-	var err error = errAbandoned
+	err := errAbandoned
 	returned, gone := false, true
 	defer func() {
 		if !returned {

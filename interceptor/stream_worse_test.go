@@ -2,7 +2,6 @@ package interceptor_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -55,9 +54,10 @@ func TestCloseSendMeetsTheFirstMessage(t *testing.T) {
 			var reader sync.WaitGroup
 			reader.Go(func() {
 				_, err := cs.Recv()
-				assert.NoError(t, err)
-				_, err = cs.Recv()
-				assert.ErrorIs(t, err, io.EOF)
+				if assert.NoError(t, err) {
+					_, err = cs.Recv()
+					assert.ErrorIs(t, err, io.EOF)
+				}
 			})
 			time.Sleep(10*ms + time.Duration(i/4)*ms/4)
 			require.NoError(t, cs.CloseSend())
@@ -442,7 +442,6 @@ func TestResumedForLong(t *testing.T) {
 			_, err := cs.Recv()
 			require.NoError(t, err)
 		}
-		var e *interceptor.Error
-		assert.False(t, errors.As(err, &e))
+		assert.NoError(t, err)
 	})
 }

@@ -20,6 +20,7 @@ type unary struct {
 	outputs outputs
 	room    []grpc.CallOption // for options; the private ones never change
 	past    []AttemptError    // room for failures
+	own     locks
 	onTimer func()
 }
 
@@ -36,6 +37,7 @@ func newUnary() *unary {
 	u.room = u.outputs.appendTo(make([]grpc.CallOption, 0, 16))
 	u.past = make([]AttemptError, 0, 4)
 	u.onTimer = u.fire
+	u.own.changed.L = &u.own.mu
 	u.reset()
 	return u
 }
@@ -51,7 +53,7 @@ func (u *unary) reset() {
 	clear(u.room[privateOutputs:cap(u.room)])
 	u.failures = u.past
 	u.maker, u.fireFunc = u, u.onTimer
-	u.changed.L = &u.mu
+	u.locks = &u.own
 	u.original.outputs, u.original.opts = &u.outputs, u.room[:privateOutputs]
 }
 
