@@ -95,6 +95,8 @@ type attemptCodec struct {
 	codec
 	sends atomic.Pointer[sending] // under way; nil between two messages
 	met   atomic.Bool             // it has been asked, so the attempt's options have reached grpc
+
+	option codecOption
 }
 
 // sending is a message on its way to grpc.

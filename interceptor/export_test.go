@@ -9,7 +9,7 @@ func (it *Interceptor) Replayed() int64 { return it.replay.bytes.Load() }
 // does.
 func Asked(opts []grpc.CallOption, msg any) {
 	for _, o := range opts {
-		if o, ok := o.(codecOption); ok {
+		if o, ok := o.(*codecOption); ok {
 			_, _ = o.CodecV2.Marshal(msg)
 		}
 	}

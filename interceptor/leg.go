@@ -384,7 +384,8 @@ func (s *stream) setStreamOptions(a *attempt, room []grpc.CallOption) {
 	a.opts = a.outputs.appendTo(room[:0])[:privateOutputs-1] // OnFinish is another one
 	a.opts = append(a.opts, s.shared...)
 	if a.codec.codec = s.codec; s.codec.marshaler != nil {
-		a.opts = append(a.opts, codecOption{grpc.ForceCodecV2CallOption{CodecV2: &a.codec}})
+		a.codec.option.CodecV2 = &a.codec
+		a.opts = append(a.opts, &a.codec.option)
 	}
 	if a.outputs.apart && s.wantsOutput {
 		s.offerOutputs(a)

@@ -121,7 +121,7 @@ func (s *stream) start(ctx context.Context) (grpc.ClientStream, error) {
 	s.alone = s.isOnlyChance()
 	if !s.alone {
 		s.codec = codecOf(s.shared)
-		if s.hedged || s.desc.ClientStreams { // somebody looks for its header, and may have to be called off
+		if s.hedged || s.desc.ClientStreams && !s.endsInTime { // who looks for its header may have to be called off
 			s.leash(a)
 		}
 	}

@@ -38,23 +38,23 @@ func TestStream(t *testing.T) {
 		require.ErrorIs(t, err, io.EOF)
 		require.Equal(t, 3, messages, "two, and the end")
 		assert.Equal(t, `
-otelobs internal T/Watch 0s..155ms
+otelobs internal T/Watch 0s..105ms
     rego.end.reason=succeeded
     rego.attempt.count=3
     @3ms rego.wait rego.wait.duration=0.05 rego.wait.reason=backoff
     @53ms rego.commit rego.commit.reason=answer
-    @55ms rego.wait rego.wait.duration=0.1 rego.wait.reason=backoff
-    @155ms rego.commit rego.commit.reason=answer
+    @55ms rego.wait rego.wait.duration=0.05 rego.wait.reason=backoff
+    @105ms rego.commit rego.commit.reason=answer
   otelobs client Attempt.T/Watch 0s..3ms Error: UNAVAILABLE
       rego.attempt.result=failed
     otelgrpc server T/Watch 0s..3ms
   otelobs client Attempt.T/Watch 53ms..55ms Error: UNAVAILABLE
       rego.attempt.result=failed
     otelgrpc server T/Watch 53ms..55ms
-  otelobs client Attempt.T/Watch 155ms..155ms
+  otelobs client Attempt.T/Watch 105ms..105ms
       rego.attempt.resumed=true
       rego.attempt.result=won
-    otelgrpc server T/Watch 155ms..155ms
+    otelgrpc server T/Watch 105ms..105ms
 `, r.tree("rego.end.reason", "rego.attempt.count", "rego.attempt.result", "rego.attempt.resumed"))
 	})
 }
