@@ -2,9 +2,9 @@ package interceptor
 
 import (
 	"context"
-	"reflect"
 	"errors"
 	"io"
+	"reflect"
 	"testing"
 	"time"
 

@@ -204,6 +204,15 @@ func (s *schedule) exceptions(p Program) (list []func(track string, ls lines) li
 		// Nor does what a later call adds to it.
 		add(func(_ string, ls lines) lines { return ls.without("reply") })
 	}
+	if several && has(p.Below, Again) && (p.Rules[0].HedgeAfter > 0 || p.Rules[1].HedgeAfter > 0) {
+		// What runs beside each other are calls of grpc, more than there are attempts, and
+		// which of them is the last to fail is a matter of luck.
+		add(func(string, lines) lines { return nil })
+	}
+	if several && len(p.Lanes) > 1 && (p.anyStep(Kill) || p.anyStep(GoAway)) {
+		// So is which connection a call finds that another one has just broken.
+		add(func(string, lines) lines { return nil })
+	}
 	if p.anyStep(GoAwayBelow) {
 		// Which stream of a connection is below another is a matter of luck where
 		// several are opened in one instant.
