@@ -12,6 +12,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/rego-go/rego/budget"
 	"github.com/rego-go/rego/classify"
@@ -171,6 +172,9 @@ func (r Rules) policy() policy.Policy {
 // attempts the bare run knows what the deciding one shows, but not when; so it compares
 // that, and nothing of what comes after.
 func differences(p Program, s *schedule, bare, with *trace) (tracks []string) {
+	if s.leftWaiting(p) {
+		return nil // the caller has left a stream while it waited for a retry: bare it had ended
+	}
 	if id, ok := s.loose(p); ok {
 		return looseDifferences(p, s, id, bare, with)
 	}
@@ -314,6 +318,30 @@ func (s *schedule) hasSeveral() bool {
 		}
 	}
 	return false
+}
+
+// leftWaiting reports whether the attempts of a stream may all have failed before its caller
+// left.
+func (s *schedule) leftWaiting(p Program) bool {
+	for id, passes := range s.passes {
+		c := p.call(id)
+		r := p.Rules[c.Method&1]
+		if c.Kind == Unary || r.MaxAttempts < 2 || r.RetryOff || c.Cancel == 0 && c.Deadline == 0 && r.Timeout <= 0 && p.ServiceTimeout <= 0 {
+			continue
+		}
+		for _, pass := range passes {
+			if n := len(pass.attempts); n > 0 && n < r.MaxAttempts && pass.attempts[n-1].failed() {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// failed reports whether an attempt ended in a way that may be retried.
+func (m *made) failed() bool {
+	c := status.Code(m.err)
+	return m.ended && !m.answered && (c == codes.Unavailable || c == codes.ResourceExhausted || c == codes.Aborted)
 }
 
 // loose returns the first stream with several attempts.
