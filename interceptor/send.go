@@ -70,7 +70,7 @@ func (s *stream) sendLogged(m any) error {
 		case place < 0 && (direct != nil || s.state >= streamEnding || s.log.closed && s.closedLocked() != nil):
 			op.data.Free()
 			return s.sendUnlogged(m)
-		case place >= 0 && s.sentLocked(place):
+		case place >= 0 && place < s.sent:
 			return nil
 		case s.state >= streamEnding:
 			return s.sendErrorLocked()
@@ -146,16 +146,6 @@ func (s *stream) keepLocked(m any, op *sendOp) bool {
 	}
 	s.log.append(*op)
 	return true
-}
-
-// sentLocked reports whether an attempt has sent what is at a place of the log.
-func (s *stream) sentLocked(place int) bool {
-	for _, a := range s.live {
-		if a.cursor > place {
-			return true
-		}
-	}
-	return false
 }
 
 // furthestLocked returns the attempt that has sent most of the log, nil if none can
@@ -282,6 +272,7 @@ func (s *stream) drainLocked(a *attempt, place int, m any) (refused error) {
 			return nil
 		}
 		a.cursor++
+		s.sent = max(s.sent, a.cursor)
 		if a == s.kept {
 			s.log.forget(a.cursor)
 		}

@@ -39,6 +39,7 @@ type stream struct {
 	// Guarded by mu, as is the log.
 	state  streamState
 	log    replayLog
+	sent   int        // of the log, by any attempt: one that has taken a message may have ended since
 	live   []*attempt // that are open, until they end or another one is kept
 	opened bool       // one has been
 

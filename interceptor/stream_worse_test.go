@@ -445,3 +445,20 @@ func TestResumedForLong(t *testing.T) {
 		assert.NoError(t, err)
 	})
 }
+
+// TestSentIsSent: a message that the server has answered with a failure has been sent, however
+// late the application's goroutine hears of it.
+func TestSentIsSent(t *testing.T) {
+	srv := testsrv.Start(t, testsrv.TCP("127.0.0.1:0"), testsrv.NoRecording())
+	srv.Script(testsrv.Chat, testsrv.Do(testsrv.Recv(1), testsrv.Fail(codes.Unknown, "no")))
+	for _, p := range []policy.Policy{exact(idempotent), exact(idempotent, func(p *policy.Policy) { p.Hedge.Delay = time.Hour })} {
+		client := testv1.NewTestServiceClient(newClient(t, srv, named(p)).ready().conn)
+		for range 2000 {
+			cs, err := client.Chat(t.Context())
+			require.NoError(t, err)
+			require.NoError(t, cs.Send(new(testv1.ChatRequest)))
+			_, err = cs.Recv()
+			require.Equal(t, codes.Unknown, status.Code(err))
+		}
+	}
+}
