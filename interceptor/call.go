@@ -443,12 +443,12 @@ func (a *attempt) wroteOutputs() bool { return a.outputs.shown == nil && a.got.p
 // fillOutputs does what grpc does, which writes nothing of an attempt without a
 // transport.
 func (c *call) fillOutputs(w *written) {
+	before := !c.streaming && (c.outputsWritten || c.original.Number == 1 && c.original.wroteOutputs())
+	if w.isEmpty() && (w.shown == nil || w.shown.isEmpty()) && !before {
+		return
+	}
 	if w.shown != nil {
 		w = w.shown
-	}
-	before := !c.streaming && (c.outputsWritten || c.original.Number == 1 && c.original.wroteOutputs())
-	if w.peer.Addr == nil && w.header == nil && w.trailer == nil && !before {
-		return
 	}
 	for _, o := range c.callerOpts {
 		switch o := o.(type) {

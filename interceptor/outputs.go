@@ -41,6 +41,9 @@ type written struct {
 	err     error // that the attempt ended with
 }
 
+// isEmpty reports whether nothing has been written.
+func (w *written) isEmpty() bool { return w.peer.Addr == nil && w.header == nil && w.trailer == nil }
+
 // The phases of outputs.
 const (
 	phaseRunning uint32 = iota // they are grpc's

@@ -62,6 +62,11 @@ func TestKept(t *testing.T) {
 				{Options: []Option{WantHeader, WantTrailer, WantFinish}},
 			}},
 		},
+		"called again above, with the variable of before": {
+			Rules: [2]Rules{{AttemptTimeout: 1}},
+			Above: []Meddler{{Do: Again}},
+			Lanes: [][]Call{{{Deadline: 18 * ms, Options: []Option{WantHeader}, Attempts: []Attempt{{Steps: []Step{{Wait: 13 * ms}}}}}}},
+		},
 		"refused, and refused again": {
 			Rules: [2]Rules{{MaxAttempts: 3}},
 			Lanes: [][]Call{{{
