@@ -140,10 +140,22 @@ func (s *stream) receiveFirstLocked(a *attempt) error {
 // grpc has written all that it writes of it. It may just be doing that on another
 // goroutine: on its own, after the context has ended, or on one that sends.
 func (s *stream) settleLocked(a *attempt) {
-	for !a.over && (s.endsInTime || a.codec.met.Load() && a.stream.Context().Err() != nil) {
+	comes := s.endsInTime || a.codec.met.Load() && s.hasEndedLocked(a)
+	for comes && !a.over {
 		s.changed.Wait()
 	}
 	a.settled = true
+}
+
+// hasEndedLocked reports whether grpc has ended the stream of an attempt, or is about to:
+// its context has ended, if grpc's word of it does not reach rego.
+func (s *stream) hasEndedLocked(a *attempt) bool {
+	if a.over {
+		return true
+	}
+	ended := false
+	s.unlocked(func() { ended = a.stream.Context().Err() != nil })
+	return ended
 }
 
 // isUnansweredLocked reports whether the clean end of a stream is none. grpc-go v1.85

@@ -11,7 +11,7 @@ import (
 	"github.com/rego-go/rego/classify"
 )
 
-// overdue watches over the timeout of a unary attempt. When that has passed, it asks the
+// overdue watches over the timeout of an attempt. When that has passed, it asks the
 // rules whether another attempt takes its place, and only then ends it: otherwise an attempt
 // that nothing comes after would be ended, and a call be worse off than without rego. What a
 // budget denies is asked for again when the timeout has passed once more.
@@ -134,13 +134,13 @@ func (c *call) replaceOverdue(a *attempt) step {
 	}
 	lease, granted := budget.Take(c.plan.budgetOf(s.next.kind), s.next.kind)
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	s = c.course.overdueAnswered(&a.attemptState, m, s, granted)
-	switch {
-	case s.keep:
+	if s.keep {
 		c.replacementLease = lease
-	case s.giveBack:
-		defer lease.Release(budget.Unsent)
+	}
+	c.mu.Unlock()
+	if s.giveBack {
+		lease.Release(budget.Unsent)
 	}
 	return s
 }

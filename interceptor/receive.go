@@ -31,7 +31,7 @@ func (s *stream) RecvMsg(m any) error {
 			s.waitLocked(func() bool { return s.answered })
 		}
 		if s.resume != nil {
-			s.last, s.delivered = m, s.recvFrom.Load() != nil
+			s.last = m
 		}
 		return s.firstResultLocked(m)
 	}
@@ -117,8 +117,9 @@ func (s *stream) recvDirect(a *attempt, m any) error {
 // goesOn reports whether grpc's stream of an attempt has not ended.
 func (s *stream) goesOn(a *attempt) bool {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	return !s.endsInTime && !a.over && a.stream.Context().Err() == nil && a.isGRPCs()
+	over := a.over
+	s.mu.Unlock()
+	return !s.endsInTime && !over && a.stream.Context().Err() == nil && a.isGRPCs()
 }
 
 // isGRPCs reports whether the stream of an attempt is one of grpc's own, and not another
@@ -154,9 +155,10 @@ func (s *stream) Header() (metadata.MD, error) {
 		case d != nil && d.headed && d.head != nil && s.state < streamEnding:
 			return d.head.Copy(), nil
 		case d != nil && (s.state == streamEnded || s.recvFrom.Load() == d):
-			s.mu.Unlock()
-			defer s.mu.Lock()
-			return d.stream.Header()
+			var head metadata.MD
+			var err error
+			s.unlocked(func() { head, err = d.stream.Header() })
+			return head, err
 		case s.resume != nil && s.state < streamEnding && s.headedLocked() != nil: // what is delivered commits it, and nothing else
 			return s.headedLocked().head.Copy(), nil
 		case s.state < streamEnding && s.commitHeadedLocked(), s.lookHereLocked():
@@ -208,16 +210,21 @@ func (s *stream) lookHereLocked() bool {
 	return false
 }
 
-// hiddenLocked reports whether an attempt has no header, and rego is not told whether it
-// has ended: an interceptor below keeps that from it, or the transport has no headers.
+// hiddenLocked reports whether an attempt has no header, and rego will not be told whether
+// it has ended.
 func (s *stream) hiddenLocked() bool {
 	for _, a := range s.live {
-		if a.looked && !a.headed && !a.over {
+		if a.looked && !a.headed && !a.over && !s.isTold(a) {
 			return true
 		}
 	}
 	return false
 }
+
+// isTold reports whether grpc tells how an attempt ends: perhaps a moment after it has
+// shown that it has. Interceptors below may keep that from rego, and other transports have
+// no word for it.
+func (s *stream) isTold(a *attempt) bool { return s.endsInTime || a.codec.met.Load() }
 
 // Trailer is that of the attempt that has decided the call.
 func (s *stream) Trailer() metadata.MD {
@@ -243,10 +250,11 @@ func (s *stream) decidedLocked() *attempt {
 // shows the values of the attempt which is under way, and ends with the call.
 func (s *stream) Context() context.Context {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if a := s.kept; a != nil && a.stream != nil && s.view == nil {
+		s.mu.Unlock()
 		return a.stream.Context()
 	}
+	defer s.mu.Unlock()
 	if s.view == nil {
 		v := &streamContext{stream: s}
 		v.Context, v.cancel = context.WithCancel(s.ctx)

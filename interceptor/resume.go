@@ -15,7 +15,6 @@ type resumption struct {
 	resume    func(last, request any) (next any, ok bool) // nil without it
 	request   any                                         // that the last leg has sent
 	last      any                                         // message that the application got
-	delivered bool                                        // the last leg has had a message
 	receiving bool                                        // RecvMsg will find out how its stream has ended. Guarded by mu
 }
 
@@ -47,7 +46,7 @@ func (s *stream) recvResumable(a *attempt, m any) error {
 	defer s.mu.Unlock()
 	s.beEngineLocked(s.decideAgain)
 	returned = true
-	s.last, s.delivered = m, s.recvFrom.Load() != nil
+	s.last = m
 	return s.firstResultLocked(m)
 }
 

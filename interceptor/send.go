@@ -30,7 +30,7 @@ func (s *stream) sendDirect(a *attempt, m any) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !a.over && a.stream.Context().Err() == nil { // an interceptor below has refused it
+	if !s.hasEndedLocked(a) { // an interceptor below has refused it
 		return err
 	}
 	switch {
@@ -171,7 +171,8 @@ func (s *stream) brokenLocked() (broken *attempt) {
 	for _, a := range s.live {
 		switch {
 		case a.dropped:
-		case !errors.Is(a.broken, io.EOF), a.over && a.early == nil, !a.looked, a.probing, s.canProbeLocked(a):
+		case !errors.Is(a.broken, io.EOF), a.over && a.early == nil, !a.looked, a.probing, s.canProbeLocked(a),
+			!a.headed && s.isTold(a): // it is to be replaced, or the end to be told, in a moment
 			return nil
 		default:
 			broken = a
@@ -205,9 +206,9 @@ func (s *stream) CloseSend() error {
 	a := s.sendTo.Load()
 	switch {
 	case a != nil:
-		s.mu.Unlock()
-		defer s.mu.Lock()
-		return a.stream.CloseSend()
+		var err error
+		s.unlocked(func() { err = a.stream.CloseSend() })
+		return err
 	case s.state >= streamEnding, !s.log.closed && s.ctx.Err() != nil: // what is cancelled is not complete
 		s.log.closed, s.neverClosed = true, true
 		return nil
@@ -263,7 +264,7 @@ func (s *stream) drainLocked(a *attempt, place int, m any) (refused error) {
 		err := s.sendUnlocked(a, s.log.ops[a.cursor], msg)
 		switch {
 		case err == nil:
-		case msg != nil && !errors.Is(err, io.EOF) && !a.over && a.stream.Context().Err() == nil:
+		case msg != nil && !errors.Is(err, io.EOF) && !s.hasEndedLocked(a):
 			refused = err
 			s.commitLocked(a, CommitSendRefused)
 		default:
@@ -306,16 +307,19 @@ func (s *stream) wantsOpLocked(a *attempt) bool {
 // somebody else than the application.
 func (s *stream) sendUnlocked(a *attempt, op sendOp, msg any) error {
 	op.data.Ref() // the log may be given up meanwhile
-	s.mu.Unlock()
-	defer s.mu.Lock()
-	defer op.data.Free()
-	if op.close {
-		return a.stream.CloseSend()
-	}
-	if msg == nil {
-		msg = s.messageOf(op)
-	}
-	a.codec.sends.Store(&sending{msg, op.data})
-	defer a.codec.sends.Store(nil)
-	return a.stream.SendMsg(msg)
+	var err error
+	s.unlocked(func() {
+		defer op.data.Free()
+		if op.close {
+			err = a.stream.CloseSend()
+			return
+		}
+		if msg == nil {
+			msg = s.messageOf(op)
+		}
+		a.codec.sends.Store(&sending{msg, op.data})
+		defer a.codec.sends.Store(nil)
+		err = a.stream.SendMsg(msg)
+	})
+	return err
 }

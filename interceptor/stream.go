@@ -111,7 +111,9 @@ func (s *stream) start(ctx context.Context) (grpc.ClientStream, error) {
 	returned := false
 	defer s.abandonUnless(&returned)
 	s.log.limit, s.log.shared = s.said.replayLimit, &s.interceptor.replay
-	s.fireFunc = s.fire
+	if s.hedged {
+		s.fireFunc = s.fire
+	}
 	s.begin(ctx)
 	s.looksAtOK = s.looksAtOK && !s.desc.ServerStreams
 	if s.desc.ServerStreams && !s.desc.ClientStreams {

@@ -60,7 +60,9 @@ func TestCloseSendMeetsTheFirstMessage(t *testing.T) {
 				}
 			})
 			time.Sleep(10*ms + time.Duration(i/4)*ms/4)
+			began := time.Now()
 			require.NoError(t, cs.CloseSend())
+			assert.Zero(t, time.Since(began), "an observer holds nothing up that it does not look at")
 			reader.Wait()
 			require.NoError(t, ctx.Err())
 		})
@@ -461,4 +463,23 @@ func TestSentIsSent(t *testing.T) {
 			require.Equal(t, codes.Unknown, status.Code(err))
 		}
 	}
+}
+
+// TestLongPollIsRetried: what the events of a method usually wait for is not what an attempt
+// costs, so one that fails shortly before the deadline is made again.
+func TestLongPollIsRetried(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, srv *testsrv.Server) {
+		c := newClient(t, srv, named(exact(idempotent)))
+		poll := after(600*ms, testsrv.Send(1))
+		srv.Script(testsrv.Watch, poll)
+		for range 50 {
+			c.open(watchKind, sends("a"), closes, receives, receives)
+		}
+		srv.Script(testsrv.Watch, after(500*ms, down), testsrv.Send(1))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		a := c.openWith(ctx, cancel, watchKind, nil, sends("a"), closes, receives, receives)
+		assert.Equal(t, []string{"52.0 @550ms", "EOF @550ms"}, a.seen, "%v", &a.tl)
+	})
 }

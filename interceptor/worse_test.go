@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"runtime"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -124,9 +123,8 @@ func TestReplyOfTheAttemptAlone(t *testing.T) {
 
 // books is an observer that counts what begins and what ends.
 type books struct {
-	mu     sync.Mutex
-	events map[interceptor.EventKind]int
-	codes  []codes.Code
+	counter
+	codes []codes.Code
 }
 
 func (b *books) Start(ctx context.Context, e *interceptor.Event) context.Context {
@@ -134,13 +132,10 @@ func (b *books) Start(ctx context.Context, e *interceptor.Event) context.Context
 	return ctx
 }
 
-func (b *books) Observe(_ context.Context, e *interceptor.Event) {
+func (b *books) Observe(ctx context.Context, e *interceptor.Event) {
+	b.counter.Observe(ctx, e)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.events == nil {
-		b.events = make(map[interceptor.EventKind]int)
-	}
-	b.events[e.Kind]++
 	if e.Kind == interceptor.CallEnd {
 		b.codes = append(b.codes, e.Timeline.Code)
 	}

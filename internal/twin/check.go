@@ -284,8 +284,11 @@ func (p Program) isWatched(c Call) bool {
 
 // isRefusedStream reports whether a call is a stream that the server refuses, and whose
 // header rego looks for.
-func (p Program) isRefusedStream(c Call) bool {
-	return p.isWatched(c) && slices.ContainsFunc(c.Attempts, func(a Attempt) bool {
+func (p Program) isRefusedStream(c Call) bool { return p.isWatched(c) && c.isRefused() }
+
+// isRefused reports whether the server refuses a call as unprocessed.
+func (c Call) isRefused() bool {
+	return slices.ContainsFunc(c.Attempts, func(a Attempt) bool {
 		return a.Refuse > 0 || slices.ContainsFunc(a.Steps, func(s Step) bool { return s.Do == Refused || s.Do == GoAwayBelow })
 	})
 }
