@@ -43,7 +43,7 @@ type attempt struct {
 // is written here, since they may be running.
 func (c *call) try(a *attempt) {
 	actx := c.ctx
-	if a.cancel != nil || a.Number > 1 || c.watched {
+	if a.cancel != nil || a.Number > 1 || c.watching != nil {
 		actx = c.beginAttempt(a)
 	}
 	err := c.maker.make(actx, a)
@@ -93,7 +93,7 @@ func (c *call) beginAttempt(a *attempt) context.Context {
 	if a.Number > 1 {
 		a.ctx = withPreviousAttempts(a.ctx, a.Number-1)
 	}
-	if c.watched {
+	if c.watching != nil {
 		c.telling.Lock()
 		defer c.telling.Unlock()
 		a.ctx = c.start(a.ctx, Event{Kind: AttemptStart, Time: a.Start, Timeline: c.timeline, Attempt: &a.Attempt})
@@ -185,7 +185,7 @@ func (c *call) record(a *attempt) {
 	if a.cancel != nil {
 		a.cancel()
 	}
-	if !c.watched && a.Outcome.Kind == classify.Success {
+	if c.watching == nil && a.Outcome.Kind == classify.Success {
 		return
 	}
 	c.telling.Lock()
@@ -194,7 +194,7 @@ func (c *call) record(a *attempt) {
 	if a.Outcome.Kind != classify.Success {
 		c.failures = append(c.failures, AttemptError{a.Attempt, a.seen.Err})
 	}
-	if c.watched {
+	if c.watching != nil {
 		c.timeline.Attempts = append(c.timeline.Attempts, a.Attempt)
 		inside := a.inside
 		a.inside = nil

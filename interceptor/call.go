@@ -60,11 +60,9 @@ type call struct {
 	course                // the rules. Guarded by mu while attempts run side by side
 	rounds
 
-	watched  bool            // somebody will look at the timeline
-	outside  context.Context // of the call, while observers wait for its end
-	timeline *Timeline       // of a call that is watched
-	event    Event           // what observers are told last
-	failures []AttemptError  // attempts that have ended without success
+	*watching                // nil if nobody will look at the timeline
+	timeline  *Timeline      // which is in there
+	failures  []AttemptError // attempts that have ended without success
 
 	bidirectional bool // a stream of which both sides send
 	resumed       bool // attempts are of a leg that continues a stream
@@ -151,8 +149,10 @@ func (c *call) configure(opts []grpc.CallOption) error {
 	}
 	c.looksAtOK = c.plan.looksAtOK
 	c.dirty = c.merges && c.plan.maxAttempts > 1 && !c.plan.method.kindOf(c.reply).isEmpty(c.reply)
-	if c.watched = c.said.timelineTo != nil || len(c.observers) > 0; c.watched {
-		c.timeline = newTimeline()
+	if c.said.timelineTo != nil || len(c.observers) > 0 {
+		c.watching = new(watching)
+		c.timeline = &c.watching.timeline
+		c.timeline.Attempts = c.watching.first[:0]
 		c.timeline.Method, c.timeline.Target = c.method, t.name
 		c.timeline.Policy, c.timeline.PolicyVersion = c.plan.policy.Name, c.plan.version
 		c.timeline.Idempotency = c.idempotency
@@ -215,7 +215,7 @@ const sampleEvery = 64
 
 // timed reports whether the call's latency is measured.
 func (c *call) timed() bool {
-	return c.watched || c.samples || c.plan.method.clocked.Load() || rand.N(uint32(sampleEvery)) == 0
+	return c.watching != nil || c.samples || c.plan.method.clocked.Load() || rand.N(uint32(sampleEvery)) == 0
 }
 
 // begin makes the call ready for its first attempt.
@@ -236,7 +236,7 @@ func (c *call) begin(ctx context.Context) {
 		c.askChannel()
 		c.wasReady = c.hedged && c.canSend()
 	}
-	if c.watched {
+	if c.watching != nil {
 		c.open()
 	}
 	c.lead.lease, _ = budget.Take(c.plan.hedges, budget.Original)
@@ -361,7 +361,7 @@ func (c *call) finish(reason EndReason, now time.Time) error {
 	if err != nil {
 		err = c.newError(reason)
 	}
-	if c.watched {
+	if c.watching != nil {
 		c.telling.Lock()
 		defer c.telling.Unlock()
 		c.timeline.Reason = reason
@@ -517,7 +517,7 @@ func (c *call) abort() {
 			c.tearDown(a)
 		}
 	}
-	if c.outside != nil {
+	if c.watching != nil && c.outside != nil {
 		c.timeline.End = time.Now()
 		c.timeline.Code = codes.Unknown
 		c.endObserved(errAbandoned)

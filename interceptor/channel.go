@@ -77,7 +77,7 @@ func (c *call) takePolicyOf(mc methodConfig) {
 		return
 	}
 	c.follow(c.target(c.conn).channelPlan(c.plan.method, mc))
-	if c.watched {
+	if c.watching != nil {
 		c.telling.Lock()
 		defer c.telling.Unlock()
 		c.timeline.Policy, c.timeline.PolicyVersion = c.plan.policy.Name, c.plan.version

@@ -1,6 +1,7 @@
 package interceptor
 
 import (
+	"sync"
 	"sync/atomic"
 	"unsafe"
 
@@ -8,7 +9,6 @@ import (
 	"google.golang.org/grpc/encoding"
 	protocodec "google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/mem"
-	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 // What is kept of a stream for replay is how its messages were encoded when they were
@@ -30,45 +30,49 @@ type marshaler interface {
 
 // codec is what the options of a call choose, as grpc reads them.
 type codec struct {
-	marshaler        // nil if there is none, which grpc will say
-	name      string // that it brings into the content type
-	isProto   bool   // it is grpc's own, for proto messages
+	marshaler
+	name    string // that it brings into the content type
+	isProto bool   // it is grpc's own, for proto messages
 }
 
-func codecOf(opts []grpc.CallOption) codec {
-	var c codec
+// codecOf returns nil if there is none, which grpc will say.
+func codecOf(opts []grpc.CallOption) *codec {
+	var c *codec
 	subtype := ""
 	for _, o := range opts {
 		switch o := o.(type) {
 		case grpc.ForceCodecV2CallOption:
-			c = codec{marshaler: o.CodecV2, name: o.CodecV2.Name()}
+			c = &codec{marshaler: o.CodecV2, name: o.CodecV2.Name()}
 		case grpc.ForceCodecCallOption:
-			c = codec{marshaler: bytesCodec{o.Codec}, name: o.Codec.Name()}
+			c = &codec{marshaler: bytesCodec{o.Codec}, name: o.Codec.Name()}
 		case grpc.CustomCodecCallOption:
-			c = codec{marshaler: bytesCodec{o.Codec}}
+			c = &codec{marshaler: bytesCodec{o.Codec}}
 		case grpc.ContentSubtypeCallOption:
 			subtype = o.ContentSubtype
 		}
 	}
-	if c.marshaler == nil {
-		c = registered(subtype)
+	switch {
+	case c != nil:
+		return c
+	case subtype == "":
+		return protobuf()
 	}
-	return c
+	return registered(subtype)
 }
 
-// registered returns the codec of a content-subtype, that of protobuf without one.
-func registered(subtype string) codec {
-	if subtype == "" {
-		subtype = protocodec.Name
-	}
+// registered returns the codec of a content-subtype.
+func registered(subtype string) *codec {
 	if c := encoding.GetCodec(subtype); c != nil {
-		return codec{marshaler: bytesCodec{c}}
+		return &codec{marshaler: bytesCodec{c}}
 	}
 	if c := encoding.GetCodecV2(subtype); c != nil {
-		return codec{marshaler: c, isProto: subtype == protocodec.Name && protoResets()}
+		return &codec{marshaler: c, isProto: subtype == protocodec.Name && protoResets()}
 	}
-	return codec{}
+	return nil
 }
+
+// protobuf is the codec of calls that choose none.
+var protobuf = sync.OnceValue(func() *codec { return registered(protocodec.Name) })
 
 // bytesCodec is a codec of the older kind.
 type bytesCodec struct {
@@ -92,7 +96,7 @@ func (c bytesCodec) Unmarshal(data mem.BufferSlice, v any) error {
 
 // attemptCodec is what grpc asks for the encoding of what an attempt sends.
 type attemptCodec struct {
-	codec
+	*codec
 	sends atomic.Pointer[sending] // under way; nil between two messages
 	met   atomic.Bool             // it has been asked, so the attempt's options have reached grpc
 
@@ -138,19 +142,3 @@ type answerBytes struct{ data mem.BufferSlice }
 func same(a, b any) bool {
 	return *(*[2]uintptr)(unsafe.Pointer(&a)) == *(*[2]uintptr)(unsafe.Pointer(&b))
 }
-
-// decode returns a message like another one with what is in data, or nil if that cannot be
-// had.
-func (c codec) decode(like protoreflect.MessageType, data mem.BufferSlice) any {
-	if like == nil {
-		return nil
-	}
-	m := like.New().Interface()
-	if err := c.Unmarshal(data, m); err != nil {
-		return nil
-	}
-	return m
-}
-
-// encoded stands for a message of which only the encoding is left.
-type encoded struct{ _ byte }

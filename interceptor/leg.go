@@ -88,6 +88,9 @@ func (s *stream) firstMessageLocked(a *attempt) error {
 			return a.broken
 		case a.early != nil && s.reply != nil:
 			return s.takeEarlyLocked(a)
+		case s.hedged && s.endsInTime && !a.looking && !a.over: // who is hedged wants to know whether it is alive
+			s.lookCloselyLocked(a)
+			continue
 		case s.mayReceiveLocked(a) && !a.dropped:
 			err := s.receiveFirstLocked(a)
 			if a.broken != nil && !errors.Is(a.broken, io.EOF) {
@@ -211,7 +214,7 @@ func (s *stream) openLeg(ctx context.Context, a *attempt) {
 			a.forsake = context.AfterFunc(s.ctx, func() { s.onGone(a) })
 		}
 		s.drainBesideLocked(a)
-		if !s.alone && (s.desc.ClientStreams || s.hedged || a.watch != nil) {
+		if a.watch != nil && !s.alone || s.hedged && !s.endsInTime {
 			s.lookBesideLocked(a)
 		}
 	}
@@ -231,14 +234,18 @@ func (s *stream) lookBesideLocked(a *attempt) {
 		defer s.catchBeside(&returned)
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if !a.looked {
-			s.lookLocked(a)
-		}
-		if s.canProbeLocked(a) {
-			s.probeLocked(a)
-		}
+		s.lookCloselyLocked(a)
 		returned = true
 	}()
+}
+
+func (s *stream) lookCloselyLocked(a *attempt) {
+	if !a.looked {
+		s.lookLocked(a)
+	}
+	if s.canProbeLocked(a) {
+		s.probeLocked(a)
+	}
 }
 
 func (s *stream) canProbeLocked(a *attempt) bool {
@@ -395,7 +402,7 @@ func (a *attempt) address() net.Addr {
 func (s *stream) setStreamOptions(a *attempt, room []grpc.CallOption) {
 	a.opts = a.outputs.appendTo(room[:0])[:privateOutputs-1] // OnFinish is another one
 	a.opts = append(a.opts, s.shared...)
-	if a.codec.codec = s.codec; s.codec.marshaler != nil {
+	if a.codec.codec = s.codec; s.codec != nil {
 		a.codec.option.CodecV2 = &a.codec
 		a.opts = append(a.opts, &a.codec.option)
 	}

@@ -41,6 +41,9 @@ type written struct {
 	err     error // that the attempt ended with
 }
 
+// nothingWritten is only read.
+var nothingWritten written
+
 // isEmpty reports whether nothing has been written.
 func (w *written) isEmpty() bool { return w.peer.Addr == nil && w.header == nil && w.trailer == nil }
 
@@ -86,7 +89,7 @@ func (o *outputs) onFinish(err error) {
 func (o *outputs) read() (w *written, done bool) {
 	switch {
 	case o.phase.Load() != phaseDone:
-		return new(written), false
+		return &nothingWritten, false
 	case o.apart:
 		return o.copied.Load(), true
 	}

@@ -199,10 +199,10 @@ func (s *stream) commitHeadedLocked() bool {
 }
 
 // lookHereLocked waits for the header of an attempt that nobody looks at, on this
-// goroutine, and reports whether there was one.
+// goroutine, and reports whether there was one. While streams are hedged others look.
 func (s *stream) lookHereLocked() bool {
 	for _, a := range s.live {
-		if !a.looking && !a.dropped {
+		if !a.looking && !a.dropped && !s.hedged {
 			s.lookLocked(a)
 			return true
 		}

@@ -1,7 +1,6 @@
 package interceptor
 
 import (
-	"cmp"
 	"sync/atomic"
 	"unsafe"
 
@@ -37,8 +36,7 @@ type replayLog struct {
 // sendOp is a message as it was encoded, or CloseSend.
 type sendOp struct {
 	data  mem.BufferSlice
-	like  protoreflect.MessageType // of a message that can be made from data; else nil
-	msg   any                      // else the message, if an interceptor below may want to see it
+	shows any // to interceptors below: one like a protoreflect.MessageType, made from data, or the message
 	close bool
 }
 
@@ -117,7 +115,7 @@ func (l *replayLog) clear() {
 // encode encodes a message, if it can be kept. One that cannot be encoded is for grpc to
 // refuse, and one that is prepared for one attempt is for that alone.
 func (s *stream) encode(msg any) (op sendOp, ok bool) {
-	if _, prepared := msg.(*grpc.PreparedMsg); prepared || s.codec.marshaler == nil {
+	if _, prepared := msg.(*grpc.PreparedMsg); prepared || s.codec == nil {
 		return sendOp{}, false
 	}
 	data, err := s.codec.Marshal(msg)
@@ -126,9 +124,9 @@ func (s *stream) encode(msg any) (op sendOp, ok bool) {
 	}
 	op = sendOp{data: exact(data)}
 	if m, is := msg.(proto.Message); is && s.codec.isProto {
-		op.like = m.ProtoReflect().Type()
+		op.shows = m.ProtoReflect().Type()
 	} else if !s.endsInTime {
-		op.msg = msg
+		op.shows = msg
 	}
 	return op, true
 }
@@ -146,8 +144,18 @@ func exact(data mem.BufferSlice) mem.BufferSlice {
 
 // messageOf returns what stands for a message that is sent again.
 func (s *stream) messageOf(op sendOp) any {
-	if m := s.codec.decode(op.like, op.data); m != nil {
-		return m
+	switch shows := op.shows.(type) {
+	case nil:
+	case protoreflect.MessageType:
+		m := shows.New().Interface()
+		if err := s.codec.Unmarshal(op.data, m); err == nil {
+			return m
+		}
+	default:
+		return shows
 	}
-	return cmp.Or(op.msg, any(new(encoded)))
+	return new(encoded)
 }
+
+// encoded stands for a message of which only the encoding is left.
+type encoded struct{ _ byte }

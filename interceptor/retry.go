@@ -45,7 +45,7 @@ func (c *call) momentAt(now time.Time) moment {
 
 // wait sleeps before an attempt whose lease is held.
 func (c *call) wait(next *Attempt) EndReason {
-	if c.watched {
+	if c.watching != nil {
 		c.telling.Lock()
 		c.observe(c.ctx, Event{
 			Kind: RetryWait, Time: time.Now(), Timeline: c.timeline,
@@ -75,7 +75,7 @@ func (c *call) wait(next *Attempt) EndReason {
 
 // deny notes an attempt that will not be made.
 func (c *call) deny(a Attempt, now time.Time, reason DenialReason) {
-	if !c.watched {
+	if c.watching == nil {
 		return
 	}
 	c.telling.Lock()

@@ -280,6 +280,9 @@ func (s *stream) drainLocked(a *attempt, place int, m any) (refused error) {
 		if s.waiting > 0 && a.watch != nil {
 			a.watch.arm() // it moves
 		}
+		if !s.alone && s.kept == nil && !a.looking && s.desc.ClientStreams {
+			s.lookBesideLocked(a)
+		}
 		s.changed.Broadcast()
 	}
 	return refused

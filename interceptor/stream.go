@@ -29,7 +29,7 @@ type stream struct {
 	call
 	desc     *grpc.StreamDesc
 	streamer grpc.Streamer
-	codec    codec
+	codec    *codec
 	alone    bool // there is one attempt, whatever comes
 
 	sendTo   atomic.Pointer[attempt] // what SendMsg and CloseSend go to, once all in the log is sent
@@ -51,8 +51,7 @@ type stream struct {
 	err         error // of the call, once it has ended
 	view        *streamContext
 
-	committedAt time.Time
-	own         locks
+	own locks
 
 	first struct { // of the original
 		leg
@@ -131,6 +130,9 @@ func (s *stream) start(ctx context.Context) (grpc.ClientStream, error) {
 	s.setStreamOptions(a, s.first.options[:])
 	s.openLeg(s.beginAttempt(a), a)
 	returned = true
+	if a.openErr == nil && a.timed {
+		s.learnClock()
+	}
 	if a.openErr == nil && s.alone {
 		s.passThrough(a)
 		return s, nil
@@ -320,8 +322,8 @@ func (s *stream) commitLocked(a *attempt, why CommitReason) {
 	}
 	s.kept = a
 	s.course.commit(a.Number, why)
-	if s.watched {
-		s.committedAt = time.Now()
+	if s.watching != nil {
+		s.watching.committedAt = time.Now()
 		s.untold.Store(true)
 	}
 	if s.joined && !s.over {
@@ -348,7 +350,7 @@ func (s *stream) tellCommit() {
 		return
 	}
 	s.mu.Lock()
-	s.timeline.Committed, s.timeline.CommittedAt = s.keptFor, s.committedAt
+	s.timeline.Committed, s.timeline.CommittedAt = s.keptFor, s.watching.committedAt
 	s.mu.Unlock()
 	s.observe(s.ctx, Event{Kind: CallCommitted, Time: s.timeline.CommittedAt, Timeline: s.timeline})
 }

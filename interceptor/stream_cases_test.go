@@ -73,7 +73,7 @@ func TestStreamScripts(t *testing.T) {
 		{"a full buffer, after the message that fits", uploadKind, retry, script(do(testsrv.Recv(1), testsrv.Delay(10*ms), down), do(testsrv.RecvAll(), ok)), app(sends("a"), waits(20*ms), sendsLarge(2000), closes, receives), "sent large @60ms, 2 @60ms", []string{"a", "a" + large(2000) + "."}, "succeeded replay-buffer-full", small},
 
 		// What grpc-java and grpc-dotnet test besides.
-		{"SendMsg waits until an attempt takes the message", uploadKind, retry, script(down, do(testsrv.Delay(ms), down), do(testsrv.RecvAll(), ok)), app(waits(ms), sends("a"), noteNow, closes, receives), "now @50ms, 3 @151ms", []string{"", "", "a."}, "succeeded answer", nothing},
+		{"SendMsg waits until an attempt takes the message", uploadKind, retry, script(down, do(testsrv.Delay(ms), down), do(testsrv.RecvAll(), ok)), app(waits(ms), sends("a"), noteNow, closes, receives), "now @51ms, 3 @152ms", []string{"", "", "a."}, "succeeded answer", nothing},
 		{"SendMsg after the end is EOF, the status is with RecvMsg", uploadKind, retry, script(testsrv.Fail(codes.NotFound, "")), app(waits(ms), sends("a"), closes, receives), "send a: EOF @1ms, NotFound (non-retryable) @1ms", []string{""}, "non-retryable", nothing},
 		{"a clean end without a message", watchKind, retry, script(ok), app(sends("a"), closes, receives, receives), "EOF @0s, EOF @0s", []string{"a"}, "succeeded answer", nothing},
 		{"no answer where there has to be one", uploadKind, retry, script(do(testsrv.RecvAll(), testsrv.Fail(codes.Internal, "none"))), app(closes, receives), "Internal (non-retryable) @0s", []string{"."}, "non-retryable", nothing},

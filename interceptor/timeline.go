@@ -2,6 +2,7 @@ package interceptor
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"log/slog"
 	"net"
@@ -242,14 +243,13 @@ type Timeline struct {
 	Denials  []Denial
 }
 
-// newTimeline returns a timeline with room for the one attempt that most calls make.
-func newTimeline() *Timeline {
-	var t struct {
-		Timeline
-		first [1]Attempt
-	}
-	t.Attempts = t.first[:0]
-	return &t.Timeline
+// watching is what a call needs besides if somebody will look at its timeline.
+type watching struct {
+	timeline    Timeline
+	first       [1]Attempt      // in it: most calls make no other
+	event       Event           // what observers are told last
+	outside     context.Context // of the call, while observers wait for its end
+	committedAt time.Time       // of a stream. Guarded by mu
 }
 
 // sort brings attempts that ran side by side into the order of their numbers.
