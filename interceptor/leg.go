@@ -27,6 +27,7 @@ type leg struct {
 	cursor   int   // of the replay log: what it has sent
 	draining bool  // a goroutine is sending
 	broken   error // what SendMsg returned; then nothing more is sent
+	ends     error // how that ends the attempt, unless it is io.EOF
 
 	looking bool // somebody waits for its header
 	looked  bool // and has seen that there is one, or none
@@ -84,8 +85,9 @@ func (s *stream) firstMessageLocked(a *attempt) error {
 		switch {
 		case s.torn != nil:
 			return errDropped
-		case a.broken != nil && !errors.Is(a.broken, io.EOF):
-			return a.broken
+		case a.ends != nil && !errors.Is(a.ends, io.EOF):
+			return a.ends
+		case a.probing: // grpc may have told that it is over, and what was received is yet to come
 		case a.early != nil && s.reply != nil:
 			return s.takeEarlyLocked(a)
 		case s.hedged && s.endsInTime && !a.looking && !a.over: // who is hedged wants to know whether it is alive
@@ -93,8 +95,8 @@ func (s *stream) firstMessageLocked(a *attempt) error {
 			continue
 		case s.mayReceiveLocked(a) && !a.dropped:
 			err := s.receiveFirstLocked(a)
-			if a.broken != nil && !errors.Is(a.broken, io.EOF) {
-				return a.broken
+			if a.ends != nil && !errors.Is(a.ends, io.EOF) {
+				return a.ends
 			}
 			return err
 		case a.over && a.overErr != nil:

@@ -1,6 +1,7 @@
 package interceptor
 
 import (
+	"cmp"
 	"errors"
 	"io"
 
@@ -38,8 +39,7 @@ func (s *stream) sendDirect(a *attempt, m any) error {
 	case s.recvFrom.Load() == a: // an interceptor below keeps the end from rego
 		s.unlocked(func() { s.endWith(a, err) })
 	default:
-		a.broken = err
-		s.brokeLocked(a)
+		s.brokeLocked(a, err)
 		s.changed.Broadcast()
 	}
 	s.waitLocked(func() bool { return s.state == streamEnded })
@@ -130,10 +130,14 @@ func (s *stream) sendErrorLocked() error {
 	for s.state != streamEnded {
 		s.changed.Wait()
 	}
-	if d := s.decided; d != nil && d.leg != nil && d.broken != nil && !errors.Is(d.broken, io.EOF) {
+	d := s.decided
+	switch {
+	case d == nil || d.leg == nil || d.broken == nil || errors.Is(d.broken, io.EOF):
+		return io.EOF
+	case s.err != nil && s.err.Error() == d.broken.Error():
 		return s.err
 	}
-	return io.EOF
+	return d.broken // by an interceptor below, and grpc has ended otherwise
 }
 
 // keepLocked puts a message into the log, if it fits.
@@ -209,6 +213,10 @@ func (s *stream) CloseSend() error {
 		var err error
 		s.unlocked(func() { err = a.stream.CloseSend() })
 		return err
+	case s.state == streamEnded && s.decided != nil && s.decided.stream != nil:
+		var err error
+		s.unlocked(func() { err = s.decided.stream.CloseSend() })
+		return err
 	case s.state >= streamEnding, !s.log.closed && s.ctx.Err() != nil: // what is cancelled is not complete
 		s.log.closed, s.neverClosed = true, true
 		return nil
@@ -268,8 +276,7 @@ func (s *stream) drainLocked(a *attempt, place int, m any) (refused error) {
 			refused = err
 			s.commitLocked(a, CommitSendRefused)
 		default:
-			a.broken = err
-			s.brokeLocked(a)
+			s.brokeLocked(a, err)
 			return nil
 		}
 		a.cursor++
@@ -289,8 +296,17 @@ func (s *stream) drainLocked(a *attempt, place int, m any) (refused error) {
 }
 
 // brokeLocked sees to it that the call hears how an attempt has ended that takes no more
-// messages. What an interceptor below has refused ends it, though grpc's stream goes on.
-func (s *stream) brokeLocked(a *attempt) {
+// messages, as err says. What an interceptor below has refused ends it, though grpc's stream
+// goes on; has that ended, it is grpc that says how.
+func (s *stream) brokeLocked(a *attempt, err error) {
+	ends := err
+	if !errors.Is(err, io.EOF) && s.isTold(a) && s.hasEndedLocked(a) {
+		for !a.over {
+			s.changed.Wait()
+		}
+		ends = cmp.Or(a.overErr, err)
+	}
+	a.broken, a.ends = err, ends
 	switch {
 	case !errors.Is(a.broken, io.EOF):
 		s.startEngineLocked()

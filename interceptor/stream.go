@@ -123,6 +123,7 @@ func (s *stream) start(ctx context.Context) (grpc.ClientStream, error) {
 	s.alone = s.isOnlyChance()
 	if !s.alone {
 		s.codec = codecOf(s.shared)
+		s.merges = s.codec != nil && !s.codec.isProto
 		if s.hedged || s.desc.ClientStreams && !s.endsInTime { // who looks for its header may have to be called off
 			s.leash(a)
 		}

@@ -31,6 +31,9 @@ type Program struct {
 	// Above and Below are interceptors, the outermost first: between the application and
 	// rego, and between rego and grpc.
 	Above, Below []Meddler
+	// Direct has nothing stand between rego and grpc, not even what notes the attempts.
+	// It counts if there is no interceptor below.
+	Direct bool
 	// Outages are times in which the server refuses connections.
 	Outages []Outage
 	// ServiceTimeout is the timeout of the channel's service config. Zero means none.

@@ -38,6 +38,12 @@ func pick[T any](g *generator, from ...T) T { return from[g.IntN(len(from))] }
 const ms = time.Millisecond
 
 func (g *generator) program(kinds Kinds) Program {
+	p := g.calls(kinds)
+	p.Direct = p.Below == nil && !g.chance(4)
+	return p
+}
+
+func (g *generator) calls(kinds Kinds) Program {
 	p := Program{
 		Rules:   [2]Rules{g.rules(), g.rules()},
 		Watched: g.chance(3),

@@ -57,6 +57,7 @@ const patience = 10 * time.Second
 type middle struct {
 	unary  []grpc.UnaryClientInterceptor
 	stream []grpc.StreamClientInterceptor
+	conn   []grpc.DialOption
 }
 
 // run plays the program once, in a bubble of its own time.
@@ -72,7 +73,7 @@ func run(p Program, tr *trace, m middle) {
 	for _, x := range below {
 		unary, stream = append(unary, x.unary), append(stream, x.stream)
 	}
-	conn, err := grpc.NewClient("passthrough:///twin", append(p.serviceConfig(),
+	conn, err := grpc.NewClient("passthrough:///twin", append(append(p.serviceConfig(), m.conn...),
 		grpc.WithContextDialer(srv.dial),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDisableRetry(),

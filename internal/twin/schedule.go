@@ -42,6 +42,7 @@ type made struct {
 	err       error
 	stream    bool
 	answered  bool // of a stream: it had a message, or a clean end
+	unclear   bool // of a stream: whether it was that is not known
 }
 
 func newSchedule(began time.Time) *schedule {
@@ -93,7 +94,8 @@ type passing struct {
 	ctx context.Context // of the call
 }
 
-// attempt notes that an attempt begins. What it returns is to be called when it ends.
+// attempt notes that an attempt begins, or that grpc sends it again by itself. What it
+// returns is to be called when it ends.
 func (s *schedule) attempt(ctx context.Context) (m *made, end func(error)) {
 	m = &made{number: attemptOf(ctx), start: s.now()}
 	p, ok := ctx.Value(passKey{}).(*passing)
@@ -101,7 +103,12 @@ func (s *schedule) attempt(ctx context.Context) (m *made, end func(error)) {
 		return m, func(error) {}
 	}
 	s.mu.Lock()
-	p.attempts = append(p.attempts, m)
+	if n := slices.IndexFunc(p.attempts, func(have *made) bool { return have.number == m.number }); n >= 0 {
+		m = p.attempts[n]
+		m.ended = false
+	} else {
+		p.attempts = append(p.attempts, m)
+	}
 	if d, ok := ctx.Deadline(); ok {
 		if of, ok := p.ctx.Deadline(); !ok || d.Before(of) {
 			m.deadline = d.Sub(s.began)
@@ -147,10 +154,20 @@ func attemptOf(ctx context.Context) int {
 	return n + 1
 }
 
-// record wraps rego's interceptors so that the schedule knows what they do.
-func (s *schedule) record(m middleware) middle {
+// record wraps rego's interceptors so that the schedule knows what they do. What notes the
+// attempts stands below them, or is told of them by grpc.
+func (s *schedule) record(m middleware, direct bool) middle {
+	r := s.around(m)
+	if direct {
+		r.unary, r.stream = r.unary[:2], r.stream[:2]
+		r.conn = []grpc.DialOption{grpc.WithStatsHandler(&listener{schedule: s})}
+	}
+	return r
+}
+
+func (s *schedule) around(m middleware) middle {
 	return middle{
-		[]grpc.UnaryClientInterceptor{
+		unary: []grpc.UnaryClientInterceptor{
 			func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 				ctx, p := s.enter(ctx)
 				err := errPanicked
@@ -166,7 +183,7 @@ func (s *schedule) record(m middleware) middle {
 				return err
 			},
 		},
-		[]grpc.StreamClientInterceptor{
+		stream: []grpc.StreamClientInterceptor{
 			func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 				ctx, p := s.enter(ctx)
 				cs, err := streamer(ctx, desc, cc, method, opts...)
@@ -212,6 +229,9 @@ func (r *recordedStream) RecvMsg(m any) error {
 // decider returns the attempt that the caller was told of. Where several may be it, since
 // they ended at the same instant, it is now this one and now that as it is asked again.
 func (p *pass) decider(rules Rules, again int) *made {
+	if n := len(p.attempts); rules.HedgeAfter == 0 && p.attempts[n-1].stream {
+		return p.attempts[n-1] // one after the other
+	}
 	var last, answered []*made
 	for _, m := range p.attempts {
 		switch {
@@ -258,7 +278,7 @@ func newReplay(s *schedule, p Program, began time.Time, again int) *replay {
 }
 
 func (r *replay) middle() middle {
-	return middle{[]grpc.UnaryClientInterceptor{r.unary}, []grpc.StreamClientInterceptor{r.stream}}
+	return middle{unary: []grpc.UnaryClientInterceptor{r.unary}, stream: []grpc.StreamClientInterceptor{r.stream}}
 }
 
 // pass returns what rego did with the call at hand, nil if it had not seen it.

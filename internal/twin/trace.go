@@ -73,14 +73,17 @@ func (ls lines) without(what ...string) lines {
 	return slices.DeleteFunc(slices.Clone(ls), func(l line) bool { return slices.Contains(what, l.what) })
 }
 
-// received is what of it came from the server.
-func (ls lines) received() (saw []string) {
+// received is what of it came from the server, in any order if two goroutines were told.
+func (ls lines) received(sorted bool) (saw []string) {
 	for _, l := range ls {
 		switch l.what {
 		case "send", "close send", "context", "peer": // of how many connections there were
 		default:
 			saw = append(saw, l.what+" "+l.saw)
 		}
+	}
+	if sorted {
+		slices.Sort(saw)
 	}
 	return saw
 }

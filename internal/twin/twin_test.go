@@ -67,6 +67,16 @@ func TestKept(t *testing.T) {
 			Above: []Meddler{{Do: Again}},
 			Lanes: [][]Call{{{Deadline: 18 * ms, Options: []Option{WantHeader}, Attempts: []Attempt{{Steps: []Step{{Wait: 13 * ms}}}}}}},
 		},
+		"an answer that another one takes the place of, in a codec that adds": {
+			Rules: [2]Rules{{MaxAttempts: 2, Idempotent: true}},
+			Lanes: [][]Call{{{
+				Kind: Upload, Options: []Option{JSON}, Ops: []Op{{}, {Do: CloseSend}, {Do: Recv, Think: 2 * ms}},
+				Attempts: []Attempt{
+					{Steps: []Step{{Do: ReadAll}, {Do: SendMessage}, {Do: Kill}}},
+					{Steps: []Step{{Do: ReadAll}, {Do: SendMessage}}},
+				},
+			}}},
+		},
 		"refused, and refused again": {
 			Rules: [2]Rules{{MaxAttempts: 3}},
 			Lanes: [][]Call{{{
