@@ -44,7 +44,7 @@ ties: ## Race two attempts that answer at the same instant, two million times
 	go test -race -count=1 -run '^TestTies$$' ./interceptor -ties 2000000
 
 .PHONY: streams
-streams: ## Play ten thousand streams at random, and kill connections under streams for a minute
+streams: ## Play ten thousand streams at random, and kill connections under streams: a minute by the server, a minute by a proxy
 	go test -race -count=1 -run '^TestRandomStreams$$' ./interceptor -streams 10000
 	go test -race -count=1 -run '^TestStreamsUnderKills$$' ./interceptor -kill-for 1m
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"runtime"
 	"strings"
 	"sync"
@@ -18,6 +19,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"github.com/rego-go/rego/budget"
@@ -29,28 +31,43 @@ import (
 
 var killFor = flag.Duration("kill-for", time.Second, "how long connections are killed under streams")
 
-// TestStreamsUnderKills opens streams of all kinds over real connections that are
-// cut all the time: none hangs, leaks, or delivers a message twice or out of order.
+// TestStreamsUnderKills opens streams of all kinds over real connections that are cut all
+// the time, by the server or by a proxy in between: none hangs, leaks, delivers a message
+// twice or out of order, or is executed twice unless it may be.
 // Not parallel: it counts the goroutines of the whole process.
 func TestStreamsUnderKills(t *testing.T) {
+	t.Run("server", func(t *testing.T) { playUnderKills(t, false) })
+	t.Run("proxy", func(t *testing.T) { playUnderKills(t, true) })
+}
+
+func playUnderKills(t *testing.T, proxied bool) {
 	before := runtime.NumGoroutine()
-	srv := testsrv.Start(t, testsrv.TCP(""), testsrv.NoRecording())
+	books := &executions{t: t, of: map[string]int{}}
+	srv := testsrv.Start(t, testsrv.TCP(""), testsrv.NoRecording(), testsrv.ServerOptions(grpc.StreamInterceptor(books.note)))
 	srv.Script(testsrv.Watch, testsrv.Do(testsrv.Delay(ms), testsrv.Send(5), testsrv.Delay(ms), testsrv.Send(5)))
 	srv.Script(testsrv.Upload, testsrv.Do(testsrv.RecvAll(), testsrv.Delay(ms), testsrv.OK()))
 	l := &ledger{budget: budget.All()} // which has room for everything
-	plain := exact(idempotent, func(p *policy.Policy) { p.Retry.MaxAttempts, p.Retry.Backoff.Initial = 5, ms })
+	once := exact(func(p *policy.Policy) { p.Retry.MaxAttempts, p.Retry.Backoff.Initial = 5, ms })
+	plain := once
+	idempotent(&plain)
 	hedged := plain
 	hedged.Hedge.Delay = 3 * ms
 	it := newInterceptor(t, l.inTarget())
-	conn, err := srv.Dial(append(it.DialOptions(), grpc.WithDefaultCallOptions(grpc.WaitForReady(true)),
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: ms, MaxDelay: ms}, MinConnectTimeout: time.Second}))...)
+	opts := append(it.DialOptions(), grpc.WithDefaultCallOptions(grpc.WaitForReady(true)),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: ms, MaxDelay: ms}, MinConnectTimeout: time.Second}))
+	var proxy *cutter
+	if proxied {
+		proxy = newCutter(t, srv.Addr())
+		opts = append(opts, grpc.WithContextDialer(proxy.dial))
+	}
+	conn, err := srv.Dial(opts...)
 	require.NoError(t, err)
 
 	ctx, cancel := context.WithTimeout(t.Context(), *killFor)
 	defer cancel()
 	var busy sync.WaitGroup
 	busy.Go(func() {
-		for ctx.Err() == nil {
+		for !proxied && ctx.Err() == nil {
 			time.Sleep(time.Duration(rand.IntN(20)) * ms) // real time: the connections are
 			srv.KillConns()
 		}
@@ -61,11 +78,14 @@ func TestStreamsUnderKills(t *testing.T) {
 		busy.Go(func() {
 			r := rand.New(rand.NewPCG(uint64(worker), 5))
 			for i := 0; ctx.Err() == nil; i++ {
-				p := plain
-				if r.IntN(2) == 0 {
+				p, id := plain, fmt.Sprint(worker, "-", i)
+				switch r.IntN(3) {
+				case 0:
 					p = hedged
+				case 1:
+					p, id = once, "once-"+id
 				}
-				end := streamUnderKills(t, testv1.NewTestServiceClient(conn), r, fmt.Sprint(worker, "-", i), p)
+				end := streamUnderKills(t, testv1.NewTestServiceClient(conn), r, id, p)
 				mu.Lock()
 				ends[end]++
 				mu.Unlock()
@@ -75,10 +95,17 @@ func TestStreamsUnderKills(t *testing.T) {
 	busy.Wait()
 	t.Log(ends)
 	require.NoError(t, conn.Close())
+	if proxied {
+		proxy.close()
+	}
 	srv.Close()
+	for id, n := range books.of {
+		assert.False(t, n > 1 && strings.HasPrefix(id, "once"), "%s: executed %d times", id, n)
+	}
 	assert.NotZero(t, ends["OK, at once"], "nothing got through")
 	assert.NotZero(t, ends["OK, after another attempt"], "nothing was repaired")
 	assert.NotZero(t, ends["committed"], "nothing broke in the middle")
+	assert.NotZero(t, ends["not-idempotent"], "nothing was left alone")
 	for patience := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > before && time.Now().Before(patience); {
 		runtime.Gosched()
 	}
@@ -89,11 +116,107 @@ func TestStreamsUnderKills(t *testing.T) {
 	assert.Zero(t, l.held, "leases")
 }
 
+// executions counts, at the server, how often each stream is executed.
+type executions struct {
+	t *testing.T
+
+	mu sync.Mutex
+	of map[string]int // by the id of the stream
+}
+
+func (e *executions) note(srv any, s grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	id := metadata.ValueFromIncomingContext(s.Context(), "id")[0]
+	e.mu.Lock()
+	e.of[id]++
+	e.mu.Unlock()
+	return handler(srv, &execution{s, e.t, id, 0})
+}
+
+// execution is a stream at the server, which gets the beginning of what was sent, once and
+// in order.
+type execution struct {
+	grpc.ServerStream
+	t    *testing.T
+	id   string
+	next int
+}
+
+func (e *execution) RecvMsg(m any) error {
+	err := e.ServerStream.RecvMsg(m)
+	if err == nil {
+		m := m.(interface {
+			GetId() string
+			GetPayload() []byte
+		})
+		assert.Equal(e.t, []string{e.id, string(numbered(e.next))}, []string{m.GetId(), string(m.GetPayload())})
+		e.next++
+	}
+	return err
+}
+
+// numbered is the payload of the i-th message of a stream.
+func numbered(i int) []byte { return fmt.Append(nil, i, ";") }
+
+// cutter is a proxy that cuts its connections, each in the middle of what passes. The
+// server goes on.
+type cutter struct {
+	listener net.Listener
+	target   string
+	passing  sync.WaitGroup
+}
+
+func newCutter(t *testing.T, target string) *cutter {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	c := &cutter{listener: l, target: target}
+	c.passing.Go(c.serve) // until close
+	return c
+}
+
+func (c *cutter) close() {
+	_ = c.listener.Close()
+	c.passing.Wait()
+}
+
+func (c *cutter) dial(ctx context.Context, _ string) (net.Conn, error) {
+	var d net.Dialer
+	return d.DialContext(ctx, "tcp", c.listener.Addr().String())
+}
+
+func (c *cutter) serve() {
+	for {
+		near, err := c.listener.Accept()
+		if err != nil {
+			return
+		}
+		far, err := net.Dial("tcp", c.target)
+		if err != nil {
+			_ = near.Close()
+			continue
+		}
+		c.passing.Go(func() { pass(near, far) })
+		c.passing.Go(func() { pass(far, near) })
+	}
+}
+
+// pass hands on the first bytes of what from sends. Then either side sees a reset or an end.
+func pass(from, to net.Conn) {
+	_, _ = io.CopyN(to, from, rand.Int64N(16<<10))
+	for _, c := range []net.Conn{from, to} {
+		if rand.IntN(2) == 0 {
+			_ = c.(*net.TCPConn).SetLinger(0)
+		}
+		_ = c.Close()
+	}
+}
+
 // streamUnderKills makes a stream of a random kind, checks what it delivers, and
 // returns how it ended.
 func streamUnderKills(t *testing.T, c testv1.TestServiceClient, r *rand.Rand, id string, p policy.Policy) string {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
+	ctx = metadata.AppendToOutgoingContext(ctx, "id", id)
 	var tl interceptor.Timeline
 	opts := []grpc.CallOption{interceptor.WithPolicy(p), interceptor.WithTimeline(&tl)}
 	var err error
@@ -118,7 +241,7 @@ func streamUnderKills(t *testing.T, c testv1.TestServiceClient, r *rand.Rand, id
 }
 
 func watchUnderKills(ctx context.Context, t *testing.T, c testv1.TestServiceClient, id string, opts []grpc.CallOption) error {
-	s, err := c.Watch(ctx, &testv1.WatchRequest{Id: id}, opts...)
+	s, err := c.Watch(ctx, &testv1.WatchRequest{Id: id, Payload: numbered(0)}, opts...)
 	if err != nil {
 		return err
 	}
@@ -146,15 +269,14 @@ func uploadUnderKills(ctx context.Context, t *testing.T, c testv1.TestServiceCli
 	}
 	var sent strings.Builder
 	for i := range n {
-		payload := fmt.Sprint(id, ":", i, ";")
-		sent.WriteString(payload)
-		if s.Send(&testv1.UploadRequest{Id: id, Payload: []byte(payload)}) != nil {
+		sent.Write(numbered(i))
+		if s.Send(&testv1.UploadRequest{Id: id, Payload: numbered(i)}) != nil {
 			break
 		}
 	}
 	m, err := s.CloseAndRecv()
 	if err == nil {
-		assert.Equal(t, sent.String(), string(m.GetPayload()))
+		assert.Equal(t, []string{id, sent.String()}, []string{m.GetId(), string(m.GetPayload())})
 	}
 	return err
 }
@@ -169,7 +291,7 @@ func chatUnderKills(ctx context.Context, t *testing.T, c testv1.TestServiceClien
 	defer sending.Wait()
 	sending.Go(func() {
 		for i := range n {
-			if s.Send(&testv1.ChatRequest{Id: id, Payload: []byte(fmt.Sprint(i))}) != nil {
+			if s.Send(&testv1.ChatRequest{Id: id, Payload: numbered(i)}) != nil {
 				return
 			}
 		}
@@ -188,6 +310,6 @@ func chatUnderKills(ctx context.Context, t *testing.T, c testv1.TestServiceClien
 		if i == 0 {
 			attempt = m.GetAttempt()
 		}
-		assert.Equal(t, []any{id, fmt.Sprint(i), i, attempt}, []any{m.GetId(), string(m.GetPayload()), m.GetIndex(), m.GetAttempt()})
+		assert.Equal(t, []any{id, numbered(int(i)), i, attempt}, []any{m.GetId(), m.GetPayload(), m.GetIndex(), m.GetAttempt()})
 	}
 }
