@@ -15,12 +15,15 @@ import (
 // sent, as grpc's own retries keep it. So an application may change a message once SendMsg
 // has returned, sizes are exact, and messages of every type can be sent again.
 //
-// Each attempt has a codec that wraps the one that the call's options choose. To grpc's
-// question for the encoding of a message that is in the log it answers with what is kept.
-// Interceptors below get the application's message as it is sent, and of a proto message
-// that is sent again a copy that is made from the encoding: the application's own may hold
-// something else by then. What another codec can decode is not known, so there they get
-// the application's own again.
+// Each attempt has a codec that wraps the one that the call's options choose. It keeps what
+// grpc is told when it first asks for the encoding of a message, and answers with that when
+// the message is sent again. Interceptors below get the application's message as it is sent,
+// and of a proto message that is sent again a copy that is made from the encoding: the
+// application's own may hold something else by then. What another codec can decode is not
+// known, so there they get the application's own again.
+//
+// Several attempts may send a message that is hedged, so there it is encoded ahead of them,
+// and what interceptors below change in their copy is encoded once more.
 
 // marshaler is what grpc asks of a codec.
 type marshaler interface {
@@ -105,8 +108,10 @@ type attemptCodec struct {
 
 // sending is a message on its way to grpc.
 type sending struct {
-	msg  any
-	data mem.BufferSlice
+	msg     any
+	data    mem.BufferSlice // its encoding, unless that is
+	pending bool
+	asked   atomic.Pointer[mem.BufferSlice] // its encoding, once grpc has asked for it
 }
 
 // codecOption hands an attemptCodec to grpc. It takes the place of what the call's own
@@ -117,11 +122,22 @@ func (c *attemptCodec) Name() string { return c.name }
 
 func (c *attemptCodec) Marshal(v any) (mem.BufferSlice, error) {
 	c.met.Store(true)
-	if s := c.sends.Load(); s != nil && same(s.msg, v) {
+	s := c.sends.Load()
+	if s == nil || !same(s.msg, v) { // an interceptor below sends something else
+		return c.marshaler.Marshal(v)
+	}
+	if !s.pending {
 		s.data.Ref()
 		return s.data, nil
 	}
-	return c.marshaler.Marshal(v) // an interceptor below sends something else
+	data, err := c.marshaler.Marshal(v)
+	if err == nil {
+		data.Ref()
+		if again := s.asked.Swap(&data); again != nil {
+			again.Free()
+		}
+	}
+	return data, err
 }
 
 // Unmarshal hands out the encoding of an answer of which the type is not known yet.

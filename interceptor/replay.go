@@ -1,6 +1,7 @@
 package interceptor
 
 import (
+	"reflect"
 	"sync/atomic"
 	"unsafe"
 
@@ -35,9 +36,11 @@ type replayLog struct {
 
 // sendOp is a message as it was encoded, or CloseSend.
 type sendOp struct {
-	data  mem.BufferSlice
-	shows any // to interceptors below: one like a protoreflect.MessageType, made from data, or the message
-	close bool
+	data    mem.BufferSlice
+	shows   any  // to interceptors below: one like a protoreflect.MessageType, made from data, or the message
+	pending bool // it is being sent, and grpc has not asked for its encoding yet
+	ahead   bool // it was encoded before interceptors below had seen it
+	close   bool
 }
 
 // size is the memory that it takes to keep an operation.
@@ -50,8 +53,9 @@ type sharedReplay struct {
 }
 
 // fits takes the room for a message, if there is so much.
-func (l *replayLog) fits(op *sendOp) bool {
-	size := op.size()
+func (l *replayLog) fits(op *sendOp) bool { return l.grow(op.size()) }
+
+func (l *replayLog) grow(size int64) bool {
 	if l.bytes+size > l.limit {
 		return false
 	}
@@ -60,6 +64,22 @@ func (l *replayLog) fits(op *sendOp) bool {
 		return false
 	}
 	l.bytes += size
+	return true
+}
+
+// fill puts in the encoding of a message that was pending, if that fits.
+func (l *replayLog) fill(i int, data mem.BufferSlice, shows any) bool {
+	if i >= len(l.ops) || !l.ops[i].pending { // it has been given up
+		data.Free()
+		return true
+	}
+	op := &l.ops[i]
+	op.pending = false
+	if !l.grow(int64(data.Len())) {
+		data.Free()
+		return false
+	}
+	op.data, op.shows = data, shows
 	return true
 }
 
@@ -76,6 +96,8 @@ func (l *replayLog) closeSend() {
 	l.closed = true
 	l.append(sendOp{close: true})
 }
+
+func (l *replayLog) isClose(i int) bool { return i < len(l.ops) && l.ops[i].close }
 
 func (l *replayLog) append(op sendOp) {
 	if l.ops == nil {
@@ -112,28 +134,44 @@ func (l *replayLog) clear() {
 	l.ops, l.kept = nil, 0
 }
 
-// encode encodes a message, if it can be kept. One that cannot be encoded is for grpc to
-// refuse, and one that is prepared for one attempt is for that alone.
+// mayKeep reports whether a message can be sent again: not one that is prepared for one
+// attempt, nor one that there is no codec for, which is for grpc to refuse.
+func (s *stream) mayKeep(msg any) bool {
+	_, prepared := msg.(*grpc.PreparedMsg)
+	return !prepared && s.codec != nil
+}
+
+// encode encodes a message ahead of grpc: because several attempts send it, or because the
+// application is not sending it. One that cannot be encoded is for grpc to refuse.
 func (s *stream) encode(msg any) (op sendOp, ok bool) {
-	if _, prepared := msg.(*grpc.PreparedMsg); prepared || s.codec == nil {
+	if !s.mayKeep(msg) {
 		return sendOp{}, false
 	}
 	data, err := s.codec.Marshal(msg)
 	if err != nil {
 		return sendOp{}, false
 	}
-	op = sendOp{data: exact(data)}
-	if m, is := msg.(proto.Message); is && s.codec.isProto {
-		op.shows = m.ProtoReflect().Type()
-	} else if !s.endsInTime {
-		op.shows = msg
-	}
-	return op, true
+	return sendOp{data: s.codec.exact(data), ahead: true, shows: s.shows(msg)}, true
 }
 
-// exact returns data in memory of its size: buffers of a pool are up to four times as large.
-func exact(data mem.BufferSlice) mem.BufferSlice {
-	if len(data) == 1 {
+// shows returns what interceptors below are shown of a message when it is sent again.
+func (s *stream) shows(msg any) any {
+	if m, is := msg.(proto.Message); is && s.codec.isProto {
+		r := m.ProtoReflect()
+		if t := r.Type(); reflect.TypeOf(r.Interface()) == reflect.TypeOf(msg) { // and not something around it
+			return t
+		}
+	}
+	if s.endsInTime {
+		return nil
+	}
+	return msg
+}
+
+// exact returns data in memory of its size, and of its own: buffers of a pool are up to four
+// times as large, and what a codec of the application's returns may be the message itself.
+func (c *codec) exact(data mem.BufferSlice) mem.BufferSlice {
+	if len(data) == 1 && c.isProto {
 		if _, ok := data[0].(mem.SliceBuffer); ok {
 			return data
 		}
@@ -142,19 +180,20 @@ func exact(data mem.BufferSlice) mem.BufferSlice {
 	return mem.BufferSlice{mem.SliceBuffer(data.Materialize())}
 }
 
-// messageOf returns what stands for a message that is sent again.
-func (s *stream) messageOf(op sendOp) any {
+// messageOf returns what stands for a message that is sent again, and whether that is a copy
+// which holds the same.
+func (s *stream) messageOf(op sendOp) (msg any, copied bool) {
 	switch shows := op.shows.(type) {
 	case nil:
 	case protoreflect.MessageType:
 		m := shows.New().Interface()
 		if err := s.codec.Unmarshal(op.data, m); err == nil {
-			return m
+			return m, true
 		}
 	default:
-		return shows
+		return shows, false
 	}
-	return new(encoded)
+	return new(encoded), false
 }
 
 // encoded stands for a message of which only the encoding is left.

@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/status"
 )
 
@@ -53,7 +54,10 @@ func (s *stream) sendDirect(a *attempt, m any) error {
 // it. What does not fit the log is for the attempt that has come furthest, and for
 // no other.
 func (s *stream) sendLogged(m any) error {
-	op, keeps := s.encode(m)
+	op, keeps := sendOp{pending: true}, s.mayKeep(m)
+	if keeps && s.hedged {
+		op, keeps = s.encode(m)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.waitsLocked()
@@ -68,8 +72,7 @@ func (s *stream) sendLogged(m any) error {
 		case refused != nil:
 			return refused
 		case place < 0 && (direct != nil || s.state >= streamEnding || s.log.closed && s.closedLocked() != nil):
-			op.data.Free()
-			return s.sendUnlogged(m)
+			return s.sendUnlogged(m, op)
 		case place >= 0 && place < s.sent:
 			return nil
 		case s.state >= streamEnding:
@@ -96,7 +99,8 @@ func (s *stream) sendLogged(m any) error {
 
 // sendUnlogged is for a message that no attempt but one can take: because that is kept,
 // or has ended, or CloseSend was called before, which grpc refuses by itself.
-func (s *stream) sendUnlogged(m any) error {
+func (s *stream) sendUnlogged(m any, op sendOp) error {
+	defer op.data.Free()
 	a := s.sendTo.Load()
 	if a == nil && s.state >= streamEnding {
 		a = s.decided
@@ -106,7 +110,13 @@ func (s *stream) sendUnlogged(m any) error {
 	switch {
 	case a != nil && a.stream != nil && !s.neverClosed:
 		var err error
-		s.unlocked(func() { err = s.sendDirect(a, m) })
+		s.unlocked(func() {
+			if len(op.data) > 0 { // it has been encoded, which is to be done once
+				a.codec.sends.Store(&sending{msg: m, data: op.data})
+				defer a.codec.sends.Store(nil)
+			}
+			err = s.sendDirect(a, m)
+		})
 		return err
 	case s.log.closed:
 		return status.Error(codes.Internal, "SendMsg called after CloseSend")
@@ -193,14 +203,14 @@ func (s *stream) pushLocked(place int, m any) (pushed bool, refused error) {
 		switch {
 		case s.hedged:
 			s.drainBesideLocked(a)
-		case !a.draining && s.wantsOpLocked(a):
+		case !a.draining && s.wantsOpLocked(a, place):
 			return true, s.drainLocked(a, place, m)
 		}
 	}
 	return false, nil
 }
 
-// CloseSend never fails.
+// CloseSend returns what an interceptor below says to it, if that is told at once.
 func (s *stream) CloseSend() error {
 	if a := s.sendTo.Load(); a != nil {
 		return a.stream.CloseSend()
@@ -224,14 +234,14 @@ func (s *stream) CloseSend() error {
 		return nil
 	}
 	s.log.closeSend()
-	_, _ = s.pushLocked(-1, nil)
-	return nil
+	_, refused := s.pushLocked(-1, nil)
+	return refused
 }
 
 // handOverLocked has the application send to the attempt that is kept, once that
 // has sent all there was in the log.
 func (s *stream) handOverLocked(a *attempt) {
-	if a == s.kept && !s.wantsOpLocked(a) {
+	if a == s.kept && (a.cursor >= len(s.log.ops) || a.broken != nil || a.dropped) {
 		s.sendTo.Store(a)
 	}
 }
@@ -239,7 +249,7 @@ func (s *stream) handOverLocked(a *attempt) {
 // drainBesideLocked has a goroutine send what the attempt has not sent, unless one
 // does already. It ends when it has sent all, or the attempt has ended.
 func (s *stream) drainBesideLocked(a *attempt) {
-	if a.draining || !s.wantsOpLocked(a) {
+	if a.draining || !s.wantsOpLocked(a, -1) {
 		return
 	}
 	a.draining = true
@@ -264,14 +274,16 @@ func (s *stream) drainLocked(a *attempt, place int, m any) (refused error) {
 		s.handOverLocked(a)
 		s.changed.Broadcast()
 	}()
-	for s.wantsOpLocked(a) {
+	for s.wantsOpLocked(a, place) {
 		var msg any
 		if a.cursor == place {
 			msg = m
 		}
-		err := s.sendUnlocked(a, s.log.ops[a.cursor], msg)
+		keeps, err := s.sendUnlocked(a, a.cursor, msg)
 		switch {
 		case err == nil:
+		case s.log.isClose(a.cursor): // by an interceptor below; grpc's never fails
+			refused = err
 		case msg != nil && !errors.Is(err, io.EOF) && !s.hasEndedLocked(a):
 			refused = err
 			s.commitLocked(a, CommitSendRefused)
@@ -281,6 +293,9 @@ func (s *stream) drainLocked(a *attempt, place int, m any) (refused error) {
 		}
 		a.cursor++
 		s.sent = max(s.sent, a.cursor)
+		if !keeps {
+			s.commitLocked(a, CommitBufferFull)
+		}
 		if a == s.kept {
 			s.log.forget(a.cursor)
 		}
@@ -318,27 +333,59 @@ func (s *stream) brokeLocked(a *attempt, err error) {
 	}
 }
 
-func (s *stream) wantsOpLocked(a *attempt) bool {
-	return a.cursor < len(s.log.ops) && a.broken == nil && !a.dropped
+// wantsOpLocked reports whether there is something for an attempt to send: by whoever sends
+// what is at place, if that is pending.
+func (s *stream) wantsOpLocked(a *attempt, place int) bool {
+	return a.cursor < len(s.log.ops) && a.broken == nil && !a.dropped && (!s.log.ops[a.cursor].pending || a.cursor == place)
 }
 
-// sendUnlocked sends an operation of the log. Without msg it is sent again, or by
-// somebody else than the application.
-func (s *stream) sendUnlocked(a *attempt, op sendOp, msg any) error {
+// sendUnlocked sends what is at a place in the log, and reports whether that is kept there.
+// Without msg it is sent again, or by somebody else than the application.
+func (s *stream) sendUnlocked(a *attempt, place int, msg any) (keeps bool, err error) {
+	op := s.log.ops[place]
 	op.data.Ref() // the log may be given up meanwhile
-	var err error
+	keeps = true
 	s.unlocked(func() {
 		defer op.data.Free()
-		if op.close {
+		switch {
+		case op.close:
 			err = a.stream.CloseSend()
-			return
+		case op.pending:
+			op.data, keeps, err = s.sendFirst(a, msg)
+		default:
+			copied := false
+			if msg == nil {
+				msg, copied = s.messageOf(op)
+			}
+			if !copied || !op.ahead || s.endsInTime { // else interceptors below may change it as they do bare
+				a.codec.sends.Store(&sending{msg: msg, data: op.data})
+				defer a.codec.sends.Store(nil)
+			}
+			err = a.stream.SendMsg(msg)
 		}
-		if msg == nil {
-			msg = s.messageOf(op)
-		}
-		a.codec.sends.Store(&sending{msg, op.data})
-		defer a.codec.sends.Store(nil)
-		err = a.stream.SendMsg(msg)
 	})
-	return err
+	if op.pending && err == nil && keeps {
+		keeps = s.log.fill(place, op.data, s.shows(msg))
+	}
+	return keeps, err
+}
+
+// sendFirst sends a message that no attempt has sent. It returns how that was encoded, if
+// that is known.
+func (s *stream) sendFirst(a *attempt, msg any) (data mem.BufferSlice, known bool, err error) {
+	sends := &sending{msg: msg, pending: true}
+	a.codec.sends.Store(sends)
+	defer a.codec.sends.Store(nil)
+	err = a.stream.SendMsg(msg)
+	switch asked := sends.asked.Swap(nil); {
+	case asked != nil && err == nil:
+		return s.codec.exact(*asked), true, nil
+	case asked != nil:
+		asked.Free()
+	case err == nil: // an interceptor below has sent something else
+		if data, failed := s.codec.Marshal(msg); failed == nil {
+			return s.codec.exact(data), true, nil
+		}
+	}
+	return nil, false, err
 }
