@@ -79,8 +79,8 @@ type maker interface {
 type settings struct {
 	policy         *policy.Policy
 	idempotency    classify.Idempotency
-	idempotencyKey string
 	sendKey        bool
+	idempotencyKey string
 	timelineTo     *Timeline
 
 	// Of streams.
@@ -489,6 +489,8 @@ func (c *call) output(reason EndReason, err error) {
 	case !c.wantsFinish:
 	case c.left(reason):
 		c.callOnFinish(err)
+	case d.done && d.got.err == nil && c.endsInTime: // grpc may have refused what the server ended well with
+		c.callOnFinish(d.seen.Err)
 	case d.done:
 		c.callOnFinish(d.got.err)
 	default:

@@ -29,14 +29,16 @@ type leg struct {
 	broken   error // what SendMsg returned; then nothing more is sent
 	ends     error // how that ends the attempt, unless it is io.EOF
 
-	looking bool // somebody waits for its header
-	looked  bool // and has seen that there is one, or none
-	headed  bool // it has arrived
-	head    metadata.MD
-	over    bool // grpc has ended it
-	overErr error
-	probing bool            // it takes no more messages, and rego looks for the reason
-	early   mem.BufferSlice // which was an answer, before all was sent
+	looking  bool // somebody waits for its header
+	looked   bool // and has seen that there is one, or none
+	headed   bool // it has arrived
+	head     metadata.MD
+	over     bool // grpc has ended it
+	overErr  error
+	toldOnce bool            // rego has seen its end, and grpc does not tell it again
+	mute     bool            // its header does not come, though it takes no more messages
+	probing  bool            // it takes no more messages, and rego looks for the reason
+	early    mem.BufferSlice // which was an answer, before all was sent
 
 	watch   *overdue    // over the attempt timeout; nil without one
 	forsake func() bool // stops looking after an attempt that the caller leaves; nil if nobody does
@@ -101,7 +103,7 @@ func (s *stream) firstMessageLocked(a *attempt) error {
 			return err
 		case a.over && a.overErr != nil:
 			return a.overErr
-		case a.over && a.early == nil:
+		case a.over && !s.isEmptyEndLocked(a):
 			return io.EOF
 		case a.over && s.ctx.Err() != nil:
 			return status.FromContextError(s.ctx.Err()).Err()
@@ -115,7 +117,8 @@ func (s *stream) firstMessageLocked(a *attempt) error {
 // mayReceiveLocked reports whether there is something to receive into. If it is for one
 // attempt only, that is the one whose header comes first.
 func (s *stream) mayReceiveLocked(a *attempt) bool {
-	return s.reply != nil && !a.probing && a.early == nil && (!s.lastHedge || a.looked || !s.besideLocked(a))
+	return s.reply != nil && !a.probing && a.early == nil && (!s.lastHedge || a.looked || !s.besideLocked(a)) &&
+		!(s.endsInTime && a.looking && !a.looked) // grpc would write its binary log from both
 }
 
 // receiveFirstLocked receives the first message: the lead into what the application gave,
@@ -145,11 +148,37 @@ func (s *stream) receiveFirstLocked(a *attempt) error {
 // grpc has written all that it writes of it. It may just be doing that on another
 // goroutine: on its own, after the context has ended, or on one that sends.
 func (s *stream) settleLocked(a *attempt) {
-	comes := s.endsInTime || a.codec.met.Load() && s.hasEndedLocked(a)
-	for comes && !a.over {
+	switch {
+	case a.over:
+	case s.endsInTime && s.desc.ServerStreams, s.isTold(a) && s.hasEndedLocked(a):
+		s.awaitEndLocked(a)
+	} // else a message too many, which grpc refuses without an end, or an interceptor below ends by itself
+	a.settled = true
+}
+
+// awaitEndLocked waits until grpc has said that an attempt is over, which is a matter of an
+// instant. An interceptor below may have taken the option by which it does.
+func (s *stream) awaitEndLocked(a *attempt) {
+	if s.endsInTime {
+		for !a.over {
+			s.changed.Wait()
+		}
+		return
+	}
+	late := false
+	t := time.AfterFunc(untold, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		late = true
+		s.changed.Broadcast()
+	})
+	defer t.Stop()
+	for !a.over && !late {
 		s.changed.Wait()
 	}
-	a.settled = true
+	if !a.over {
+		s.plan.method.untold.Store(true)
+	}
 }
 
 // hasEndedLocked reports whether grpc has ended the stream of an attempt, or is about to:
@@ -158,9 +187,7 @@ func (s *stream) hasEndedLocked(a *attempt) bool {
 	if a.over {
 		return true
 	}
-	ended := false
-	s.unlocked(func() { ended = a.stream.Context().Err() != nil })
-	return ended
+	return !s.isOpenLocked(a)
 }
 
 // isUnansweredLocked reports whether the clean end of a stream is none. grpc-go v1.85
@@ -168,6 +195,9 @@ func (s *stream) hasEndedLocked(a *attempt) bool {
 // that nothing was received of. A server that ends a stream has sent a content-type,
 // in the header or, without one, in the trailer. Other transports than grpc's have none.
 func (s *stream) isUnansweredLocked(a *attempt) bool {
+	if !a.over && s.isTold(a) || a.overErr != nil {
+		return false // an interceptor below says so
+	}
 	if w, done := a.outputs.read(); !s.endsInTime && !a.codec.met.Load() && (!done || w.peer.Addr == nil) {
 		return false
 	}
@@ -204,8 +234,11 @@ func (s *stream) openLeg(ctx context.Context, a *attempt) {
 	defer s.mu.Unlock()
 	a.tried, a.stream, a.openErr, a.open = true, cs, err, err == nil
 	if err == nil {
+		if a.over && s.isOpenLocked(a) { // that was another one, which an interceptor below could not open
+			a.over, a.overErr = false, nil
+		}
 		s.live = append(s.live, a)
-		s.opened = true
+		s.newest = a
 		if s.state == streamOpening {
 			s.becomeLocked(streamRacing)
 		}
@@ -221,6 +254,13 @@ func (s *stream) openLeg(ctx context.Context, a *attempt) {
 		}
 	}
 	s.changed.Broadcast()
+}
+
+// isOpenLocked reports whether grpc has not ended the stream of an attempt.
+func (s *stream) isOpenLocked(a *attempt) bool {
+	var err error
+	s.unlocked(func() { err = a.stream.Context().Err() })
+	return err == nil
 }
 
 // lookBesideLocked has a goroutine wait for the attempt's header, unless one does. An
@@ -288,6 +328,12 @@ func (s *stream) probeLocked(a *attempt) {
 			defer s.mu.Unlock()
 			s.changed.Broadcast()
 		})
+	} else {
+		a.toldOnce = true
+		if !a.over { // one message too many, which grpc refuses without an end
+			a.ends = err
+			s.startEngineLocked()
+		}
 	}
 	s.changed.Broadcast()
 }

@@ -46,7 +46,7 @@ func (s *stream) RecvMsg(m any) error {
 // with its stream tells that itself.
 func (s *stream) receiveLateLocked(m any) error {
 	d := s.decided
-	if d == nil || d.stream == nil || s.gone || errors.Is(s.err, errUnanswered) {
+	if d == nil || d.stream == nil || s.gone || errors.Is(s.err, errUnanswered) || d.toldOnce {
 		return cmp.Or(s.err, io.EOF)
 	}
 	if d.early != nil {
@@ -154,7 +154,7 @@ func (s *stream) Header() (metadata.MD, error) {
 			return nil, nil
 		case d != nil && d.headed && d.head != nil && s.state < streamEnding:
 			return d.head.Copy(), nil
-		case d != nil && (s.state == streamEnded || s.recvFrom.Load() == d):
+		case d != nil && (s.state == streamEnded || s.outputting || s.recvFrom.Load() == d):
 			var head metadata.MD
 			var err error
 			s.unlocked(func() { head, err = d.stream.Header() })
@@ -162,8 +162,12 @@ func (s *stream) Header() (metadata.MD, error) {
 		case s.resume != nil && s.state < streamEnding && s.headedLocked() != nil: // what is delivered commits it, and nothing else
 			return s.headedLocked().head.Copy(), nil
 		case s.state < streamEnding && s.commitHeadedLocked(), s.lookHereLocked():
-		case s.hiddenLocked():
-			return nil, nil
+		case s.hiddenLocked() != nil:
+			a := s.hiddenLocked()
+			var head metadata.MD
+			var err error
+			s.unlocked(func() { head, err = a.stream.Header() })
+			return head, err
 		default:
 			s.startEngineIfLocked()
 			s.changed.Wait()
@@ -210,21 +214,23 @@ func (s *stream) lookHereLocked() bool {
 	return false
 }
 
-// hiddenLocked reports whether an attempt has no header, and rego will not be told whether
-// it has ended.
-func (s *stream) hiddenLocked() bool {
+// hiddenLocked returns an attempt that has no header though it goes on, as an interceptor
+// below says, or of which rego will not be told whether it has ended.
+func (s *stream) hiddenLocked() *attempt {
 	for _, a := range s.live {
-		if a.looked && !a.headed && !a.over && !s.isTold(a) {
-			return true
+		if a.looked && !a.headed && !a.over && (!s.isTold(a) || !s.endsInTime && !s.hasEndedLocked(a)) {
+			return a
 		}
 	}
-	return false
+	return nil
 }
 
 // isTold reports whether grpc tells how an attempt ends: perhaps a moment after it has
 // shown that it has. Interceptors below may keep that from rego, and other transports have
 // no word for it.
-func (s *stream) isTold(a *attempt) bool { return s.endsInTime || a.codec.met.Load() }
+func (s *stream) isTold(a *attempt) bool {
+	return s.endsInTime || a.codec.met.Load() && !s.plan.method.untold.Load()
+}
 
 // Trailer is that of the attempt that has decided the call.
 func (s *stream) Trailer() metadata.MD {
@@ -246,11 +252,12 @@ func (s *stream) decidedLocked() *attempt {
 	return s.kept
 }
 
-// Context is that of the attempt that is kept. Before there is one, it is a context that
-// shows the values of the attempt which is under way, and ends with the call.
+// Context is that of the attempt that is kept. Before there is one, or if the stream may be
+// resumed with another, it is a context that shows the values of the attempt which is under
+// way, and ends with the call.
 func (s *stream) Context() context.Context {
 	s.mu.Lock()
-	if a := s.kept; a != nil && a.stream != nil && s.view == nil {
+	if a := s.kept; a != nil && a.stream != nil && s.view == nil && s.resume == nil {
 		s.mu.Unlock()
 		return a.stream.Context()
 	}
@@ -297,7 +304,7 @@ func (v *streamContext) Err() error {
 	return err
 }
 
-// front returns the attempt that is kept, or else one that is under way, or nil.
+// front returns the attempt that is kept, or else one that is under way or was last, or nil.
 func (s *stream) front() *attempt {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -307,5 +314,5 @@ func (s *stream) front() *attempt {
 	for _, a := range s.live {
 		return a
 	}
-	return nil
+	return s.newest
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"io"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/mem"
@@ -185,14 +186,22 @@ func (s *stream) brokenLocked() (broken *attempt) {
 	for _, a := range s.live {
 		switch {
 		case a.dropped:
-		case !errors.Is(a.broken, io.EOF), a.over && a.early == nil, !a.looked, a.probing, s.canProbeLocked(a),
-			!a.headed && s.isTold(a): // it is to be replaced, or the end to be told, in a moment
+		case a.mute && !a.looked:
+			broken = a
+		case !errors.Is(a.broken, io.EOF), a.over && !s.isEmptyEndLocked(a), !a.looked, a.probing, s.canProbeLocked(a),
+			!a.headed && s.isTold(a) && !a.over: // it is to be replaced, or the end to be told, in a moment
 			return nil
 		default:
 			broken = a
 		}
 	}
 	return broken
+}
+
+// isEmptyEndLocked reports whether an attempt ended well, and what that means is known only
+// once the application receives: from what it answered, or that it did not.
+func (s *stream) isEmptyEndLocked(a *attempt) bool {
+	return a.early != nil || a.overErr == nil && !s.desc.ServerStreams
 }
 
 // pushLocked has attempts send what they have not sent. Without hedging this
@@ -316,9 +325,7 @@ func (s *stream) drainLocked(a *attempt, place int, m any) (refused error) {
 func (s *stream) brokeLocked(a *attempt, err error) {
 	ends := err
 	if !errors.Is(err, io.EOF) && s.isTold(a) && s.hasEndedLocked(a) {
-		for !a.over {
-			s.changed.Wait()
-		}
+		s.awaitEndLocked(a)
 		ends = cmp.Or(a.overErr, err)
 	}
 	a.broken, a.ends = err, ends
@@ -330,6 +337,14 @@ func (s *stream) brokeLocked(a *attempt, err error) {
 		}
 	case s.desc.ClientStreams:
 		s.lookBesideLocked(a)
+		if !s.endsInTime && !a.looked { // grpc's header is there at once, if it is not an interceptor below that says so
+			a.lateEnd = time.AfterFunc(untold, func() {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				a.mute = true
+				s.changed.Broadcast()
+			})
+		}
 	}
 }
 

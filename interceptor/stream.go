@@ -41,8 +41,9 @@ type stream struct {
 	log    replayLog
 	sent   int        // of the log, by any attempt: one that has taken a message may have ended since
 	live   []*attempt // that are open, until they end or another one is kept
-	opened bool       // one has been
+	newest *attempt   // of those that have been open
 
+	outputting  bool  // OnFinish is called, which may ask for the header
 	gone        bool  // the call has ended between two attempts
 	neverClosed bool  // CloseSend came too late for any of them
 	idle        bool  // there is no engine
@@ -148,8 +149,8 @@ func (s *stream) start(ctx context.Context) (grpc.ClientStream, error) {
 		return s, nil
 	}
 	defer s.mu.Unlock()
-	s.waitLocked(func() bool { return s.opened || s.state == streamEnded })
-	if !s.opened {
+	s.waitLocked(func() bool { return s.newest != nil || s.state == streamEnded })
+	if s.newest == nil {
 		return nil, s.err
 	}
 	return s, nil
@@ -279,6 +280,9 @@ func (s *stream) end(how func() (EndReason, time.Time)) {
 	s.tellCommit()
 	err = s.finish(reason, now)
 	gone = s.left(reason)
+	s.mu.Lock()
+	s.outputting = true
+	s.mu.Unlock()
 	s.output(reason, err)
 	returned = true
 }

@@ -347,16 +347,21 @@ func (s *schedule) leftWaiting(p Program) bool {
 	for id, passes := range s.passes {
 		c := p.call(id)
 		r := p.Rules[c.Method&1]
-		if c.Kind == Unary || r.MaxAttempts < 2 || r.RetryOff || c.Cancel == 0 && c.Deadline == 0 && r.Timeout <= 0 && p.ServiceTimeout <= 0 {
+		if c.Kind == Unary || r.MaxAttempts < 2 || r.RetryOff || !c.cancels() && c.Deadline == 0 && r.Timeout <= 0 && p.ServiceTimeout <= 0 {
 			continue
 		}
 		for _, pass := range passes {
-			if n := len(pass.attempts); n > 0 && n < r.MaxAttempts && pass.attempts[n-1].failed() {
+			if n := len(pass.attempts); n > 0 && n < r.MaxAttempts && (pass.attempts[n-1].failed() || r.AttemptTimeout > 0 && pass.attempts[n-1].cancelled > 0) {
 				return true
 			}
 		}
 	}
 	return false
+}
+
+// cancels reports whether the application cancels a call.
+func (c Call) cancels() bool {
+	return c.Cancel > 0 || slices.ContainsFunc(append(slices.Clone(c.Ops), c.Beside...), func(o Op) bool { return o.Do == Cancel })
 }
 
 // failed reports whether an attempt ended in a way that may be retried.
@@ -384,15 +389,22 @@ func (s *schedule) loose(p Program) (callID, bool) {
 // application's own time had a part in it.
 func looseDifferences(p Program, s *schedule, id callID, bare, with *trace) (tracks []string) {
 	call := p.call(id)
-	timed := call.Cancel > 0 || call.Deadline > 0 || p.Rules[call.Method&1].Timeout > 0 || p.ServiceTimeout > 0 ||
-		len(p.Outages) > 0 || len(s.passes[id]) > 1 || slices.ContainsFunc(append(slices.Clone(call.Ops), call.Beside...), func(o Op) bool { return o.Do == Cancel })
-	if has(p.Below, FailSend) || has(p.Below, FailRecv) {
-		return nil // which attempt an interceptor refuses is a matter of its number
+	rules := p.Rules[call.Method&1]
+	timed := call.cancels() || call.Deadline > 0 || rules.Timeout > 0 || p.ServiceTimeout > 0 ||
+		len(p.Outages) > 0 || len(s.passes[id]) > 1
+	if has(p.Below, FailSend) || has(p.Below, FailRecv) || slices.ContainsFunc(p.Below, func(m Meddler) bool { return m.Nth > 0 }) {
+		return nil // what an interceptor does to an attempt is a matter of its number
 	}
-	if p.Rules[call.Method&1].HedgeAfter > 0 && slices.ContainsFunc(s.passes[id][0].attempts, func(m *made) bool { return m.unclear }) {
+	if rules.HedgeAfter > 0 && p.anyStep(Kill) {
+		return nil // which of several on one connection ends first when that breaks is luck
+	}
+	if rules.HedgeAfter > 0 && slices.ContainsFunc(s.passes[id][0].attempts, func(m *made) bool { return m.unclear }) {
 		return nil // which attempt has decided is not known
 	}
-	decider := s.passes[id][0].decider(p.Rules[call.Method&1], 0)
+	decider := s.passes[id][0].decider(rules, 0)
+	if call.isRefused() {
+		return nil // a context that the application looks at commits the stream, bare and for grpc
+	}
 	if timed || !decider.stream && decider.number > 1 {
 		return nil // an application that has a stream is told by RecvMsg of what cannot be opened
 	}
