@@ -46,8 +46,12 @@ func (s *stream) RecvMsg(m any) error {
 // with its stream tells that itself.
 func (s *stream) receiveLateLocked(m any) error {
 	d := s.decided
-	if d == nil || d.stream == nil || s.gone || errors.Is(s.err, errUnanswered) || d.toldOnce {
+	if d == nil || d.stream == nil || s.gone || errors.Is(s.err, errUnanswered) {
 		return cmp.Or(s.err, io.EOF)
+	}
+	if d.toldOnce {
+		d.toldOnce = false
+		return s.err
 	}
 	if d.early != nil {
 		return s.readEarlyLocked(d, m)

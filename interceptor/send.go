@@ -33,7 +33,7 @@ func (s *stream) sendDirect(a *attempt, m any) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.hasEndedLocked(a) { // an interceptor below has refused it
+	if !s.hasEndedLocked(a) || s.isEmptyEndLocked(a) { // an interceptor below has refused it, or RecvMsg is to tell the end
 		return err
 	}
 	switch {
