@@ -48,13 +48,13 @@ streams: ## Play ten thousand streams at random, and kill connections under stre
 	go test -race -count=1 -run '^TestRandomStreams$$' ./interceptor -streams 10000
 	go test -race -count=1 -run '^TestStreamsUnderKills$$' ./interceptor -kill-for 1m
 
-# The twin: SEEDS programs from SEED on. KINDS=1 is unary calls, KINDS=2 streams.
+# The twin: SEEDS programs from SEED on. KINDS=1 is unary calls, KINDS=2 streams, KINDS=0 either.
 SEED  ?= 1
-SEEDS ?= 20000
-KINDS ?= 1
+SEEDS ?= 40000
+KINDS ?= 0
 
 .PHONY: twin
-twin: ## Play random programs bare and with rego: make twin SEEDS=1000000 SEED=1 KINDS=1
+twin: ## Play random programs bare and with rego: make twin SEEDS=1000000 SEED=1 KINDS=0
 	go test -count=1 -timeout 4h -run '^TestTwin$$' ./internal/twin -seed $(SEED) -programs $(SEEDS) -kinds $(KINDS)
 
 .PHONY: lint

@@ -184,6 +184,11 @@ func (k *course) headerCommits(a *attemptState) bool {
 	return k.rules.asGRPC && a.hasHeader && !k.resumes
 }
 
+// isLast reports whether no other attempt can follow, nor run beside.
+func (k *course) isLast(number int) bool {
+	return number-k.before >= k.rules.maxAttempts && !k.hedged && !k.resumes
+}
+
 // isAlive is told that an attempt has shown that it is not slow.
 func (k *course) isAlive() { k.alive = true }
 

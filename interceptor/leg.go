@@ -248,6 +248,9 @@ func (s *stream) openLeg(ctx context.Context, a *attempt) {
 		if !s.endsInTime {
 			a.forsake = context.AfterFunc(s.ctx, func() { s.onGone(a) })
 		}
+		if s.desc.ClientStreams && s.course.isLast(a.Number) && !s.alone { // nothing need be kept
+			s.commitLocked(a, CommitOneAttempt)
+		}
 		s.drainBesideLocked(a)
 		if a.watch != nil && !s.alone || s.hedged && !s.endsInTime {
 			s.lookBesideLocked(a)
@@ -308,6 +311,9 @@ func (s *stream) lookLocked(a *attempt) {
 			a.watch.retire()
 		}
 		s.isAliveLocked()
+		if a.hasHeader = true; s.course.headerCommits(&a.attemptState) {
+			s.commitLocked(a, CommitHeader)
+		}
 	}
 	s.changed.Broadcast()
 }

@@ -53,7 +53,7 @@ func TestStreamScripts(t *testing.T) {
 		// What grpc-go tests of retries.
 		{"a code that is not retryable", chatKind, retry, script(do(testsrv.Recv(1), testsrv.Fail(codes.Internal, ""))), app(sends("a"), receives), "Internal (non-retryable) @0s", []string{"a"}, "non-retryable", nothing},
 		{"one retry is necessary", chatKind, retry, script(do(testsrv.Recv(1), down), do(testsrv.Recv(1), testsrv.Send(1), testsrv.RecvAll())), app(sends("a"), receives, closes, receives), "2.0 @50ms, EOF @50ms", []string{"a", "a."}, "succeeded answer", nothing},
-		{"attempts run out", chatKind, retry, script(do(testsrv.Recv(1), down)), app(sends("a"), receives), "Unavailable (attempts-exhausted) @150ms", []string{"a", "a", "a"}, "attempts-exhausted", nothing},
+		{"attempts run out", chatKind, retry, script(do(testsrv.Recv(1), down)), app(sends("a"), receives), "Unavailable (attempts-exhausted) @150ms", []string{"a", "a", "a"}, "attempts-exhausted one-attempt", nothing},
 		{"many requests", chatKind, retry, script(do(testsrv.Recv(3), down), do(testsrv.Recv(3), testsrv.Send(1), testsrv.Recv(1), testsrv.Send(1))), app(sends("abc"), receives, sends("d"), receives, receives), "2.0 @50ms, 2.1 @50ms, EOF @50ms", []string{"abc", "abcd"}, "succeeded answer", nothing},
 		{"requests during the backoff wait for it", chatKind, retry, script(do(testsrv.Recv(1), down), do(testsrv.Recv(2), testsrv.Send(1))), app(sends("a"), waits(10*ms), sends("b"), noteNow, receives, receives), "now @50ms, 2.0 @50ms, EOF @50ms", []string{"a", "ab"}, "succeeded answer", nothing},
 		{"no retry after a message", chatKind, retry, script(do(testsrv.Recv(1), testsrv.Send(1), down)), app(sends("a"), receives, receives, receives), "1.0 @0s, Unavailable (committed) @0s, Unavailable (committed) @0s", []string{"a"}, "committed answer", nothing},
@@ -73,7 +73,7 @@ func TestStreamScripts(t *testing.T) {
 		{"a full buffer, after the message that fits", uploadKind, retry, script(do(testsrv.Recv(1), testsrv.Delay(10*ms), down), do(testsrv.RecvAll(), ok)), app(sends("a"), waits(20*ms), sendsLarge(2000), closes, receives), "sent large @60ms, 2 @60ms", []string{"a", "a" + large(2000) + "."}, "succeeded replay-buffer-full", small},
 
 		// What grpc-java and grpc-dotnet test besides.
-		{"SendMsg waits until an attempt takes the message", uploadKind, retry, script(down, do(testsrv.Delay(ms), down), do(testsrv.RecvAll(), ok)), app(waits(ms), sends("a"), noteNow, closes, receives), "now @51ms, 3 @152ms", []string{"", "", "a."}, "succeeded answer", nothing},
+		{"SendMsg waits until an attempt takes the message", uploadKind, retry, script(down, do(testsrv.Delay(ms), down), do(testsrv.RecvAll(), ok)), app(waits(ms), sends("a"), noteNow, closes, receives), "now @51ms, 3 @152ms", []string{"", "", "a."}, "succeeded one-attempt", nothing},
 		{"SendMsg after the end is EOF, the status is with RecvMsg", uploadKind, retry, script(testsrv.Fail(codes.NotFound, "")), app(waits(ms), sends("a"), closes, receives), "send a: EOF @1ms, NotFound (non-retryable) @1ms", []string{""}, "non-retryable", nothing},
 		{"a clean end without a message", watchKind, retry, script(ok), app(sends("a"), closes, receives, receives), "EOF @0s, EOF @0s", []string{"a"}, "succeeded answer", nothing},
 		{"no answer where there has to be one", uploadKind, retry, script(do(testsrv.RecvAll(), testsrv.Fail(codes.Internal, "none"))), app(closes, receives), "Internal (non-retryable) @0s", []string{"."}, "non-retryable", nothing},
@@ -84,7 +84,7 @@ func TestStreamScripts(t *testing.T) {
 		{"cancelled after commit", chatKind, retry, script(do(testsrv.Recv(1), testsrv.Send(1), testsrv.Hang())), app(sends("a"), receives, cancelsAfter(20*ms), receives), "1.0 @0s, Canceled (caller-cancelled) @20ms", []string{"a"}, "caller-cancelled answer", nothing},
 		{"the policy's timeout is for the whole stream", chatKind, exact(idempotent, func(p *policy.Policy) { p.Timeout = 200 * ms }), script(do(testsrv.Recv(1), testsrv.Send(1), testsrv.Hang())), app(sends("a"), receives, receives), "1.0 @0s, DeadlineExceeded (deadline) @200ms", []string{"a"}, "deadline answer", nothing},
 		{"a wait that does not fit the deadline", chatKind, exact(idempotent, func(p *policy.Policy) { p.Timeout = 40 * ms }), script(do(testsrv.Recv(1), down)), app(sends("a"), receives), "Unavailable (deadline-too-close) @0s", []string{"a"}, "deadline-too-close", nothing},
-		{"more attempts than the interceptor allows", chatKind, exact(idempotent, func(p *policy.Policy) { p.Retry.MaxAttempts = 50 }), script(do(testsrv.Recv(1), down)), app(sends("a"), receives), "Unavailable (attempts-exhausted) @750ms", []string{"a", "a", "a", "a", "a"}, "attempts-exhausted", nothing},
+		{"more attempts than the interceptor allows", chatKind, exact(idempotent, func(p *policy.Policy) { p.Retry.MaxAttempts = 50 }), script(do(testsrv.Recv(1), down)), app(sends("a"), receives), "Unavailable (attempts-exhausted) @750ms", []string{"a", "a", "a", "a", "a"}, "attempts-exhausted one-attempt", nothing},
 		{"no budget", chatKind, retry, script(do(testsrv.Recv(1), down)), app(sends("a"), receives), "Unavailable (budget-denied) @0s", []string{"a"}, "budget-denied", []interceptor.Option{interceptor.WithTargetBudget(func(string) budget.Budget { return denies{} })}},
 
 		// What rego adds.

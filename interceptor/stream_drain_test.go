@@ -5,12 +5,14 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
@@ -18,6 +20,7 @@ import (
 	"github.com/rego-go/rego/interceptor"
 	"github.com/rego-go/rego/internal/testsrv"
 	testv1 "github.com/rego-go/rego/internal/testsrv/proto/rego/test/v1"
+	"github.com/rego-go/rego/policy"
 )
 
 // TestStreamReplay: what happens while an attempt replays 200 KB to a server that
@@ -216,4 +219,38 @@ func (rawBytes) Marshal(v any) ([]byte, error) { return proto.Marshal(v.(proto.M
 func (rawBytes) Unmarshal(data []byte, v any) error {
 	*v.(*[]byte) = append([]byte(nil), data...)
 	return nil
+}
+
+// TestLogIsGivenUp as soon as no other attempt can follow.
+func TestLogIsGivenUp(t *testing.T) {
+	t.Parallel()
+	last := exact(idempotent, func(p *policy.Policy) { p.Retry.MaxAttempts = 2 })
+	asGRPC := exact(idempotent, func(p *policy.Policy) { p.AsGRPC = true })
+	open := testsrv.Do(testsrv.SendHeader(metadata.Pairs("n", "1")), testsrv.RecvAll(), testsrv.OK())
+	for name, r := range map[string]struct {
+		p      policy.Policy
+		script []testsrv.Step
+		kept   bool
+	}{
+		"an attempt is left":      {exact(idempotent), []testsrv.Step{open}, true},
+		"the last attempt":        {last, []testsrv.Step{down, open}, false},
+		"the header is there, A6": {asGRPC, []testsrv.Step{open}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			bubble(t, func(t *testing.T, srv *testsrv.Server) {
+				srv.Script(testsrv.Upload, r.script...)
+				it := newInterceptor(t, named(r.p))
+				cs, err := testv1.NewTestServiceClient(srv.Conn(t, it.DialOptions()...)).Upload(t.Context())
+				require.NoError(t, err)
+				require.NoError(t, cs.Send(&testv1.UploadRequest{Payload: make([]byte, 1000)}))
+				time.Sleep(time.Second)
+				require.NoError(t, cs.Send(&testv1.UploadRequest{Payload: make([]byte, 1000)}))
+				synctest.Wait()
+				assert.Equal(t, r.kept, it.Replayed() > 0, "%d bytes are kept", it.Replayed())
+				_, err = cs.CloseAndRecv()
+				require.NoError(t, err)
+			})
+		})
+	}
 }

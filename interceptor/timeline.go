@@ -76,7 +76,8 @@ const (
 	// CommitMessageType: attempts ran side by side, and a message like the one that
 	// the application receives into could not be made for each.
 	CommitMessageType
-	// CommitOneAttempt: the policy allows no second attempt.
+	// CommitOneAttempt: the policy allows no second attempt or, of a stream that the client
+	// sends on, none after this one.
 	CommitOneAttempt
 	// CommitSendRefused: an interceptor below has refused a message that the application
 	// sent, and told it so. The stream goes on.
