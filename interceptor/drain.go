@@ -63,10 +63,11 @@ func (s *stream) drainLocked(a *attempt, place int, m any) (refused error) {
 		if a.cursor == place {
 			msg = m
 		}
+		closes := s.log.ops[a.cursor].close
 		keeps, err := s.sendUnlocked(a, a.cursor, msg)
 		switch {
 		case err == nil:
-		case s.log.isClose(a.cursor): // by an interceptor below; grpc's never fails
+		case closes: // by an interceptor below; grpc's never fails
 			refused = err
 		case msg != nil && !errors.Is(err, io.EOF) && !s.hasEndedLocked(a):
 			refused = err
@@ -76,6 +77,9 @@ func (s *stream) drainLocked(a *attempt, place int, m any) (refused error) {
 			return nil
 		}
 		a.cursor++
+		if op := s.log.at(a.cursor - 1); op != nil && op.inHand {
+			op.shows, op.inHand = s.shows(op.shows), false
+		}
 		s.sent = max(s.sent, a.cursor)
 		if !keeps {
 			s.commitLocked(a, CommitBufferFull)

@@ -40,6 +40,7 @@ type sendOp struct {
 	shows   any  // to interceptors below: one like a protoreflect.MessageType, made from data, or the message
 	pending bool // it is being sent, and grpc has not asked for its encoding yet
 	ahead   bool // it was encoded before interceptors below had seen it
+	inHand  bool // the application is sending it, and shows is its message
 	close   bool
 }
 
@@ -97,7 +98,13 @@ func (l *replayLog) closeSend() {
 	l.append(sendOp{close: true})
 }
 
-func (l *replayLog) isClose(i int) bool { return i < len(l.ops) && l.ops[i].close }
+// at returns an operation, nil if it has been given up with all others.
+func (l *replayLog) at(i int) *sendOp {
+	if i >= len(l.ops) {
+		return nil
+	}
+	return &l.ops[i]
+}
 
 func (l *replayLog) append(op sendOp) {
 	if l.ops == nil {
@@ -151,7 +158,11 @@ func (s *stream) encode(msg any) (op sendOp, ok bool) {
 	if err != nil {
 		return sendOp{}, false
 	}
-	return sendOp{data: s.codec.exact(data), ahead: true, shows: s.shows(msg)}, true
+	op = sendOp{data: s.codec.exact(data), ahead: true, shows: msg, inHand: s.endsInTime}
+	if !op.inHand {
+		op.shows = s.shows(msg)
+	}
+	return op, true
 }
 
 // shows returns what interceptors below are shown of a message when it is sent again.
