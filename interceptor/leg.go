@@ -139,7 +139,7 @@ func (s *stream) receiveFirstLocked(a *attempt) error {
 		err = a.stream.RecvMsg(a.reply)
 	})
 	if err != nil || !s.desc.ServerStreams {
-		s.settleLocked(a)
+		s.settleLocked(a, err)
 	}
 	return err
 }

@@ -104,7 +104,7 @@ func (s *stream) takeEarlyLocked(a *attempt) error {
 	}
 	err := s.readEarlyLocked(a, a.reply)
 	if err == nil && !s.desc.ServerStreams {
-		s.settleLocked(a)
+		s.settleLocked(a, nil)
 	}
 	return err
 }

@@ -60,7 +60,7 @@ func (s *stream) endWith(a *attempt, err error) {
 // concludeAttempt takes in how the stream of the attempt that was kept has ended.
 func (s *stream) concludeAttempt(a *attempt, err error) {
 	s.mu.Lock()
-	s.settleLocked(a)
+	s.settleLocked(a, err)
 	s.retireLocked(a)
 	s.mu.Unlock()
 	a.goesOn = false

@@ -1,6 +1,7 @@
 package interceptor
 
 import (
+	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -54,13 +55,18 @@ const untold = time.Second
 // settleLocked waits, after an attempt has returned its last message or an error, until
 // grpc has written all that it writes of it. It may just be doing that on another
 // goroutine: on its own, after the context has ended, or on one that sends.
-func (s *stream) settleLocked(a *attempt) {
-	switch {
-	case a.over:
-	case s.endsInTime && s.desc.ServerStreams, s.isTold(a) && s.hasEndedLocked(a):
+func (s *stream) settleLocked(a *attempt, err error) {
+	if !a.over && (s.endsInTime && !isSecondAnswer(err) || s.isTold(a) && s.hasEndedLocked(a)) {
 		s.awaitEndLocked(a)
-	} // else a message too many, which grpc refuses without an end, or an interceptor below ends by itself
+	}
 	a.settled = true
+}
+
+// isSecondAnswer reports whether grpc has refused a second message where there may be one.
+// It does so without ending the stream.
+func isSecondAnswer(err error) bool {
+	st := statusOf(err)
+	return st.Code() == codes.Internal && strings.HasPrefix(st.Message(), "cardinality violation: expected <EOF>")
 }
 
 // awaitEndLocked waits until grpc has said that an attempt is over, which is a matter of an
