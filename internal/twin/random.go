@@ -62,7 +62,7 @@ func (g *generator) calls(kinds Kinds) Program {
 		if g.chance(3) {
 			p.Lanes[0] = append(p.Lanes[0], g.streamCall())
 		}
-		if p.anyCall(Call.isRefused) {
+		if p.anyCall(Call.isRefused) || p.anyStep(Kill) || p.anyStep(GoAway) {
 			// grpc waits for a connection with its mutex held when it sends such a stream
 			// again, and virtual time stands still for who waits for a mutex.
 			p.Outages = nil
