@@ -274,3 +274,19 @@ func TestResumePanics(t *testing.T) {
 		assert.Equal(t, 1, seen.events[interceptor.CallEnd])
 	})
 }
+
+// TestContextOfAResumedStream is one, though the stream goes on with another attempt.
+func TestContextOfAResumedStream(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, srv *testsrv.Server) {
+		c := newClient(t, srv, named(exact(idempotent)))
+		srv.Handle(testsrv.Watch, func(a testsrv.Arrival) testsrv.Step {
+			return sendsRows(3, a, testsrv.Delay(10*ms), []testsrv.Step{down, testsrv.Hang()}[a.Previous])
+		})
+		a := c.openWith(t.Context(), nil, watchKind, []grpc.CallOption{rows}, sends("0"), closes, receivesRow)
+		ctx := a.cs.Context()
+		times(5, receivesRow)(a)
+		assert.Equal(t, "row 5 @60ms", a.seen[5])
+		assert.NoError(t, ctx.Err())
+	})
+}
