@@ -65,7 +65,7 @@ func check(t *testing.T, p Program, build func() middleware) *Difference {
 	leaked := inBubble(t, func() {
 		with = newTrace()
 		s = newSchedule(with.began)
-		run(p, with, s.record(build(), p.Direct && len(p.Below) == 0))
+		run(p, with, s.record(build(), p.isDirect()))
 	})
 	if leaked != "" {
 		return &Difference{Program: p, Track: "goroutines", Rego: leaked + "\n" + with.text()}
@@ -325,6 +325,10 @@ func (p Program) anyStep(do Action) bool {
 
 // cancels reports whether attempts have contexts that rego ends with them.
 func (r Rules) cancels() bool { return r.HedgeAfter > 0 || r.AttemptTimeout > 0 }
+
+// isDirect reports whether grpc tells of attempts. It does not tell apart their deadlines and
+// that of the service config.
+func (p Program) isDirect() bool { return p.Direct && len(p.Below) == 0 && p.ServiceTimeout <= 0 }
 
 func has(ms []Meddler, what Meddling) bool {
 	return slices.ContainsFunc(ms, func(m Meddler) bool { return m.Do == what })

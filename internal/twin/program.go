@@ -32,7 +32,7 @@ type Program struct {
 	// rego, and between rego and grpc.
 	Above, Below []Meddler
 	// Direct has nothing stand between rego and grpc, not even what notes the attempts.
-	// It counts if there is no interceptor below.
+	// It counts if there is no interceptor below, and no ServiceTimeout.
 	Direct bool
 	// Outages are times in which the server refuses connections.
 	Outages []Outage

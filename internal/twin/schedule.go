@@ -76,8 +76,11 @@ var errPanicked = errors.New("panicked")
 func (s *schedule) lostStatus() bool {
 	for _, passes := range s.passes {
 		for _, p := range passes {
+			if p.err == io.EOF { //nolint:errorlint // grpc does not wrap it
+				return true
+			}
 			for _, m := range p.attempts {
-				if !m.stream && m.err == io.EOF { //nolint:errorlint // grpc does not wrap it
+				if !m.stream && m.err == io.EOF { //nolint:errorlint // as above
 					return true
 				}
 			}
