@@ -44,6 +44,9 @@ func (s *stream) lookLocked(a *attempt) {
 	var head metadata.MD
 	s.unlocked(func() { head, _ = a.stream.Header() })
 	a.looked = true
+	if head == nil && s.isTold(a) && s.hasEndedLocked(a) {
+		s.awaitEndLocked(a)
+	}
 	if head != nil {
 		a.headed, a.head = true, head
 		if a.watch != nil {

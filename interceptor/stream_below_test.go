@@ -194,3 +194,15 @@ func TestStreamBelowSameAsBare(t *testing.T) {
 		p.sameAsBare(t)
 	}
 }
+
+// TestUntoldAndSentLate: an application that sends into a stream which has failed is told
+// so, though an interceptor below keeps OnFinish from rego.
+func TestUntoldAndSentLate(t *testing.T) {
+	t.Parallel()
+	for _, k := range []kind{uploadKind, chatKind} {
+		play{
+			name: path.Base(k.method), below: forgets, kind: k, step: after(10*ms, testsrv.Fail(codes.NotFound, "none")),
+			app: []does{sendsText("a"), waits(50 * ms), sendsText("b"), closesText, receivesText}, late: time.Second,
+		}.sameAsBare(t)
+	}
+}

@@ -2,6 +2,7 @@ package twin
 
 import (
 	"context"
+	"io"
 
 	"google.golang.org/grpc/stats"
 )
@@ -13,9 +14,10 @@ type listenedKey struct{}
 
 // listened is an attempt that grpc makes.
 type listened struct {
-	made  *made
-	end   func(error)
-	begin *stats.Begin
+	made    *made
+	end     func(error)
+	begin   *stats.Begin
+	replied bool
 }
 
 // TagRPC is called once more if grpc sends the attempt again by itself.
@@ -40,11 +42,17 @@ func (l *listener) HandleRPC(ctx context.Context, e stats.RPCStats) {
 	case *stats.OutHeader:
 		note(func() { a.made.stream = a.begin.IsClientStream || a.begin.IsServerStream })
 	case *stats.InPayload:
-		note(func() { a.made.answered = a.begin.IsServerStream })
+		note(func() { a.replied, a.made.answered = true, a.begin.IsServerStream })
 	case *stats.End:
 		// This is also what becomes of a stream that SendMsg finds ended, however it has.
-		note(func() { a.made.unclear = a.made.stream && !a.made.answered && e.Error == nil })
-		a.end(e.Error)
+		err := e.Error
+		note(func() {
+			a.made.unclear = a.made.stream && !a.made.answered && err == nil
+			if err == nil && !a.made.stream && !a.replied {
+				err = io.EOF // as grpc returns it
+			}
+		})
+		a.end(err)
 	}
 }
 
