@@ -323,6 +323,7 @@ func (c *call) open() {
 
 // finish ends the call with the deciding attempt, and returns what the caller gets.
 func (c *call) finish(reason EndReason, now time.Time) error {
+	c.replacementLease.Release(budget.Unsent)
 	err := c.decided.seen.Err
 	if err != nil {
 		err = c.newError(reason)

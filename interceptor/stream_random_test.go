@@ -35,7 +35,10 @@ var (
 // cancels and slow readers, on two goroutines.
 func TestRandomStreams(t *testing.T) {
 	t.Parallel()
-	seeds := []uint64{17455457311634958609} // a cancel as the first message arrives
+	seeds := []uint64{
+		17455457311634958609, // a cancel as the first message arrives
+		15082606217189991426, // a cancel as an attempt times out
+	}
 	for range *streamSeeds {
 		seeds = append(seeds, rand.Uint64())
 	}

@@ -6,8 +6,6 @@ import (
 	"sync"
 
 	"google.golang.org/grpc"
-
-	"github.com/rego-go/rego/budget"
 )
 
 // unary is a unary call. Unary calls are pooled, and the original lives inside, so that a
@@ -100,7 +98,6 @@ func (u *unary) serve(ctx context.Context, d *door, method string, req, reply an
 	defer u.close(&returned)
 	u.begin(ctx)
 	reason, now := u.decide()
-	u.replacementLease.Release(budget.Unsent)
 	err := u.finish(reason, now)
 	switch {
 	case err != nil:

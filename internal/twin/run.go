@@ -149,6 +149,9 @@ func (p Program) returnsEarly() bool {
 	return has(p.Above, ReturnEarly) || has(p.Below, ReturnEarly)
 }
 
+// failsRecv reports whether RecvMsg may return an error of a stream that has not ended.
+func (p Program) failsRecv() bool { return has(p.Above, FailRecv) || has(p.Below, FailRecv) }
+
 // session is a call that the application makes.
 type session struct {
 	*application
@@ -279,7 +282,7 @@ var _ credentials.PerRPCCredentials = token{}
 func (s *session) read() {
 	s.reading.Lock()
 	defer s.reading.Unlock()
-	if s.program.returnsEarly() {
+	if s.program.returnsEarly() || s.program.failsRecv() {
 		s.later = append(s.later, s.outputs)
 		return
 	}
@@ -361,7 +364,7 @@ func (o *operator) do(op Op) {
 		md, err := o.stream.Header()
 		add("header", showMD(md)+" "+showError(err))
 	case Trailer:
-		if o.ended {
+		if o.ended && !o.program.failsRecv() {
 			add("trailer", showMD(o.stream.Trailer()))
 		}
 	case Context:
