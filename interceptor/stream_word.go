@@ -38,12 +38,11 @@ func (s *stream) ended(a *attempt, err error) {
 }
 
 // onGone is told that the caller has left. grpc then ends the stream in an instant, and says
-// so, unless an interceptor below has kept the options of the attempt to itself: then
-// nobody else tells.
+// so, unless an interceptor below has kept that to itself: then nobody else tells.
 func (s *stream) onGone(a *attempt) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !a.codec.met.Load() && !a.over && a.forsake != nil {
+	if !a.over && a.forsake != nil {
 		err := status.FromContextError(s.ctx.Err()).Err()
 		a.lateEnd = time.AfterFunc(untold, func() { s.ended(a, err) })
 	}
