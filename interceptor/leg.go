@@ -207,6 +207,7 @@ func (s *stream) retireLocked(a *attempt) {
 	if a.lateEnd != nil {
 		a.lateEnd.Stop()
 	}
+	s.changed.Broadcast()
 }
 
 // address returns what the attempt was sent to.

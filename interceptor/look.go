@@ -1,7 +1,6 @@
 package interceptor
 
 import (
-	"context"
 	"errors"
 	"io"
 
@@ -84,11 +83,6 @@ func (s *stream) probeLocked(a *attempt) {
 	s.unlocked(func() { err = a.stream.RecvMsg(&answer) })
 	if a.probing = false; err == nil {
 		a.early = answer.data
-		a.forsake = context.AfterFunc(s.ctx, func() { // grpc has told already that it is over
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			s.changed.Broadcast()
-		})
 	} else {
 		a.toldOnce = true
 		if !a.over { // one message too many, which grpc refuses without an end

@@ -198,3 +198,27 @@ func TestStreamCanBeAsked(t *testing.T) {
 		p.sameAsBare(t)
 	}
 }
+
+// TestEmptyEndIsLeft: an upload that the server ends without an answer, and that nobody asks
+// for it, ends with its context.
+func TestEmptyEndIsLeft(t *testing.T) {
+	t.Parallel()
+	for name, p := range nearBare {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			bubble(t, func(t *testing.T, srv *testsrv.Server) {
+				srv.Handle(testsrv.Upload, func(testsrv.Arrival) testsrv.Step { return testsrv.OK() })
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				ended := false
+				conn := srv.Conn(t, newInterceptor(t, named(p)).DialOptions()...)
+				cs, err := testv1.NewTestServiceClient(conn).Upload(ctx, grpc.OnFinish(func(error) { ended = true }))
+				require.NoError(t, err)
+				_ = cs.Send(new(testv1.UploadRequest))
+				time.Sleep(2 * time.Second)
+				synctest.Wait()
+				assert.True(t, ended)
+			})
+		})
+	}
+}

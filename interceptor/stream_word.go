@@ -1,6 +1,7 @@
 package interceptor
 
 import (
+	"context"
 	"strings"
 	"time"
 
@@ -29,12 +30,27 @@ func (s *stream) ended(a *attempt, err error) {
 	ends := s.recvFrom.Load() == a && !s.receiving
 	if !ends {
 		s.startEngineLocked()
+		if s.isEmptyEndLocked(a) { // which waits for RecvMsg, and grpc does not tell again when the caller leaves
+			s.wakeLocked(a)
+		}
 	}
 	s.changed.Broadcast()
 	s.mu.Unlock()
 	if ends {
 		s.endWith(a, err)
 	}
+}
+
+// wakeLocked has who waits for an attempt look again when the caller leaves.
+func (s *stream) wakeLocked(a *attempt) {
+	if a.forsake != nil {
+		a.forsake()
+	}
+	a.forsake = context.AfterFunc(s.ctx, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.changed.Broadcast()
+	})
 }
 
 // onGone is told that the caller has left. grpc then ends the stream in an instant, and says
