@@ -52,7 +52,7 @@ func (s *stream) lookLocked(a *attempt) {
 			a.watch.retire()
 		}
 		s.isAliveLocked()
-		if a.hasHeader = true; s.course.headerCommits(&a.attemptState) {
+		if s.course.headerCommits(&attemptState{hasHeader: true}) {
 			s.commitLocked(a, CommitHeader)
 		}
 	}
