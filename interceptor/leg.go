@@ -167,7 +167,7 @@ func (s *stream) openLeg(ctx context.Context, a *attempt) {
 	defer s.mu.Unlock()
 	a.tried, a.stream, a.openErr, a.open = true, cs, err, err == nil
 	if err == nil {
-		if a.over && s.isOpenLocked(a) { // that was another one, which an interceptor below could not open
+		if a.over && !s.endsInTime && s.isOpenLocked(a) { // that was another one, which an interceptor below could not open
 			a.over, a.overErr = false, nil
 		}
 		s.live = append(s.live, a)

@@ -159,24 +159,30 @@ func (s *stream) Header() (metadata.MD, error) {
 		case d != nil && d.headed && d.head != nil && s.state < streamEnding:
 			return d.head.Copy(), nil
 		case d != nil && (s.state == streamEnded || s.outputting || s.recvFrom.Load() == d):
-			var head metadata.MD
-			var err error
-			s.unlocked(func() { head, err = d.stream.Header() })
-			return head, err
+			return s.headerOfLocked(d)
 		case s.resume != nil && s.state < streamEnding && s.headedLocked() != nil: // what is delivered commits it, and nothing else
 			return s.headedLocked().head.Copy(), nil
 		case s.state < streamEnding && s.commitHeadedLocked(), s.lookHereLocked():
-		case s.hiddenLocked() != nil:
-			a := s.hiddenLocked()
-			var head metadata.MD
-			var err error
-			s.unlocked(func() { head, err = a.stream.Header() })
-			return head, err
 		default:
+			switch a := s.silentLocked(); {
+			case a == nil:
+			case s.isTold(a) && s.hasEndedLocked(a):
+				if a.over { // by now
+					continue
+				}
+			default:
+				return s.headerOfLocked(a)
+			}
 			s.startEngineIfLocked()
 			s.changed.Wait()
 		}
 	}
+}
+
+// headerOfLocked asks the stream of an attempt.
+func (s *stream) headerOfLocked(a *attempt) (head metadata.MD, err error) {
+	s.unlocked(func() { head, err = a.stream.Header() })
+	return head, err
 }
 
 // startEngineIfLocked starts the engine if an attempt has ended that it does not know of.
@@ -218,11 +224,12 @@ func (s *stream) lookHereLocked() bool {
 	return false
 }
 
-// hiddenLocked returns an attempt that has no header though it goes on, as an interceptor
-// below says, or of which rego will not be told whether it has ended.
-func (s *stream) hiddenLocked() *attempt {
+// silentLocked returns an attempt that has no header, and that grpc has not said to be over.
+// Either it is about to, or an interceptor below says so of a stream that goes on, or keeps
+// the end to itself.
+func (s *stream) silentLocked() *attempt {
 	for _, a := range s.live {
-		if a.looked && !a.headed && !a.over && (!s.isTold(a) || !s.endsInTime && !s.hasEndedLocked(a)) {
+		if a.looked && !a.headed && !a.over {
 			return a
 		}
 	}

@@ -112,10 +112,7 @@ func (s *stream) awaitEndLocked(a *attempt) {
 // hasEndedLocked reports whether grpc has ended the stream of an attempt, or is about to:
 // its context has ended, if grpc's word of it does not reach rego.
 func (s *stream) hasEndedLocked(a *attempt) bool {
-	if a.over {
-		return true
-	}
-	return !s.isOpenLocked(a)
+	return a.over || !s.isOpenLocked(a)
 }
 
 // isOpenLocked reports whether grpc has not ended the stream of an attempt.
