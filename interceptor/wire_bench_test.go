@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/rego-go/rego/internal/testsrv"
 	testv1 "github.com/rego-go/rego/internal/testsrv/proto/rego/test/v1"
@@ -90,9 +91,9 @@ func (s *frameStream) SendMsg(m any) error {
 	return err
 }
 
-func (s *frameStream) RecvMsg(any) error {
-	tellEnd(s.ctx.Err(), s.opts)
-	return s.ctx.Err()
+func (s *frameStream) Header() (metadata.MD, error) {
+	defer func() { tellEnd(s.ctx.Err(), s.opts) }()
+	return s.silentStream.Header()
 }
 
 // exchange is a stream that sends some messages and receives some.
