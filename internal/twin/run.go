@@ -52,6 +52,10 @@ const (
 // patience is when the application gives up on calls that have no deadline.
 const patience = 10 * time.Second
 
+// reconnect is how long grpc waits before it dials again: none of the times at which rego
+// makes an attempt, so that no attempt meets the new connection in the instant it is there.
+const reconnect = 73_019 * time.Microsecond
+
 // middle is what stands between the interceptors above and below: rego, or what plays
 // its part bare.
 type middle struct {
@@ -78,7 +82,7 @@ func run(p Program, tr *trace, m middle) {
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDisableRetry(),
 		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 70 * time.Millisecond, Multiplier: 1, MaxDelay: 70 * time.Millisecond},
+			Backoff:           backoff.Config{BaseDelay: reconnect, Multiplier: 1, MaxDelay: reconnect},
 			MinConnectTimeout: patience,
 		}),
 		grpc.WithChainUnaryInterceptor(unary...), grpc.WithChainStreamInterceptor(stream...))...)
