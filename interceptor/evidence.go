@@ -37,7 +37,7 @@ func (c *call) look(a *attempt, err error) {
 	}
 	a.showOutputs()
 	seen.Delivery = a.delivery()
-	seen.Local = seen.Delivery != classify.DeliveryAnswered && isLocal(seen.Status)
+	seen.Local = isLocal(seen.Status) && (seen.Delivery != classify.DeliveryAnswered || c.hasRefused(a))
 	seen.Hint = classify.HintOf(seen.Trailer, seen.Status)
 	seen.CallerDone = c.ctx.Err() != nil
 	if seen.CallerDone {
@@ -108,6 +108,17 @@ var (
 	tooLarge = []string{"grpc: ", "trying to send message larger than max"}
 	unusable = []string{"grpc: ", "header key ", "cardinality violation: "}
 )
+
+// hasRefused reports whether it was SendMsg that failed, and so this side, whatever the
+// server has answered before.
+func (c *call) hasRefused(a *attempt) bool {
+	if !c.streaming {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return a.broken != nil && a.broken != io.EOF //nolint:errorlint // grpc does not wrap it
+}
 
 // isLocal reports whether this side has refused to send the request or to take the
 // reply, as it would again.

@@ -204,8 +204,8 @@ func (s *schedule) exceptions(p Program) (list []func(track string, ls lines) li
 		// What is in the reply of a call that failed means nothing.
 		add(func(_ string, ls lines) lines { return ls.withoutReplyOfFailures() })
 	}
-	if several && p.anyCall(func(c Call) bool { return slices.Contains(c.Options, JSON) && slices.Contains(c.Options, ReuseReply) }) {
-		// Nor does what a later call adds to it.
+	if several && p.anyCall(func(c Call) bool { return slices.Contains(c.Options, ReuseReply) }) {
+		// Nor does what such a call leaves of what an earlier one has written there.
 		add(func(_ string, ls lines) lines { return ls.without("reply") })
 	}
 	if several && has(p.Below, Again) && (p.Rules[0].HedgeAfter > 0 || p.Rules[1].HedgeAfter > 0) {

@@ -77,6 +77,10 @@ func TestKept(t *testing.T) {
 				},
 			}}},
 		},
+		"a message that is too large, after the server has ended the stream": {
+			Rules: [2]Rules{{MaxAttempts: 3, ListsCodes: true}},
+			Lanes: [][]Call{{{Kind: Watch, Options: []Option{SmallSend}, Ops: []Op{{}, {Do: Drain}}}}},
+		},
 		"refused, and refused again": {
 			Rules: [2]Rules{{MaxAttempts: 3}},
 			Lanes: [][]Call{{{
