@@ -51,7 +51,7 @@ func (s *stream) receiveLateLocked(m any) error {
 	}
 	if d.toldOnce {
 		d.toldOnce = false
-		return s.err
+		return cmp.Or(s.err, io.EOF)
 	}
 	if d.early != nil {
 		return s.readEarlyLocked(d, m)

@@ -69,7 +69,7 @@ func (s *stream) sendLogged(m any) error {
 			s.torn.again()
 		case refused != nil:
 			return refused
-		case place < 0 && (direct != nil || s.state >= streamEnding || s.log.closed && s.closedLocked() != nil):
+		case place < 0 && (direct != nil || s.state >= streamEnding || s.isCompleteLocked() && (s.closedLocked() != nil || !s.log.closed)):
 			return s.sendUnlogged(m, op)
 		case place >= 0 && place < s.sent:
 			return nil
@@ -116,10 +116,16 @@ func (s *stream) sendUnlogged(m any, op sendOp) error {
 			err = s.sendDirect(a, m)
 		})
 		return err
-	case s.log.closed:
+	case s.isCompleteLocked():
 		return status.Error(codes.Internal, "SendMsg called after CloseSend")
 	}
 	return io.EOF
+}
+
+// isCompleteLocked reports whether no attempt can take another message: of a server stream
+// the first is the last.
+func (s *stream) isCompleteLocked() bool {
+	return s.log.closed || !s.desc.ClientStreams && len(s.log.ops) > 0
 }
 
 // closedLocked returns an attempt that has sent all, and CloseSend.

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 )
 
 var (
@@ -80,6 +81,18 @@ func TestKept(t *testing.T) {
 		"a message that is too large, after the server has ended the stream": {
 			Rules: [2]Rules{{MaxAttempts: 3, ListsCodes: true}},
 			Lanes: [][]Call{{{Kind: Watch, Options: []Option{SmallSend}, Ops: []Op{{}, {Do: Drain}}}}},
+		},
+		"ended without a message while it is sent to": {
+			Rules:  [2]Rules{{MaxAttempts: 3}},
+			Direct: true,
+			Lanes:  [][]Call{{{Kind: Chat, Ops: []Op{{Think: 11213}, {Do: Recv}}, Attempts: []Attempt{{Steps: []Step{{}}}}}}},
+		},
+		"a second message of a server stream": {
+			Rules: [2]Rules{{MaxAttempts: 2}},
+			Lanes: [][]Call{{{
+				Kind: Watch, Ops: []Op{{}, {}}, Beside: []Op{{Do: Drain}},
+				Attempts: []Attempt{{Steps: []Step{{Do: Status, Code: codes.Unavailable, MD: QuotaInfo}}}},
+			}}},
 		},
 		"refused, and refused again": {
 			Rules: [2]Rules{{MaxAttempts: 3}},
