@@ -101,7 +101,7 @@ func (s *stream) drainLocked(a *attempt, place int, m any) (refused error) {
 // handOverLocked has the application send to the attempt that is kept, once that
 // has sent all there was in the log.
 func (s *stream) handOverLocked(a *attempt) {
-	if a == s.kept && (a.cursor >= len(s.log.ops) || a.broken != nil || a.dropped) {
+	if a == s.kept && !s.neverClosed && (a.cursor >= len(s.log.ops) || a.broken != nil || a.dropped) {
 		s.sendTo.Store(a)
 	}
 }

@@ -149,6 +149,7 @@ func (s *stream) Header() (metadata.MD, error) {
 	defer s.mu.Unlock()
 	s.waitsLocked()
 	defer s.waitedLocked()
+	asksInOnFinish := s.outputting
 	for {
 		d := s.decidedLocked()
 		switch {
@@ -158,7 +159,7 @@ func (s *stream) Header() (metadata.MD, error) {
 			return nil, nil
 		case d != nil && d.headed && d.head != nil && s.state < streamEnding:
 			return d.head.Copy(), nil
-		case d != nil && (s.state == streamEnded || s.outputting || s.recvFrom.Load() == d):
+		case d != nil && (s.state == streamEnded || asksInOnFinish || s.recvFrom.Load() == d):
 			return s.headerOfLocked(d)
 		case s.resume != nil && s.state < streamEnding && s.headedLocked() != nil: // what is delivered commits it, and nothing else
 			return s.headedLocked().head.Copy(), nil

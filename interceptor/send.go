@@ -69,7 +69,7 @@ func (s *stream) sendLogged(m any) error {
 			s.torn.again()
 		case refused != nil:
 			return refused
-		case place < 0 && (direct != nil || s.state >= streamEnding || s.isCompleteLocked() && (s.closedLocked() != nil || !s.log.closed)):
+		case place < 0 && (direct != nil || s.state >= streamEnding || s.isCompleteLocked() && (s.closedLocked() != nil || !s.desc.ClientStreams)):
 			return s.sendUnlogged(m, op)
 		case place >= 0 && place < s.sent:
 			return nil
@@ -125,7 +125,7 @@ func (s *stream) sendUnlogged(m any, op sendOp) error {
 // isCompleteLocked reports whether no attempt can take another message: of a server stream
 // the first is the last.
 func (s *stream) isCompleteLocked() bool {
-	return s.log.closed || !s.desc.ClientStreams && len(s.log.ops) > 0
+	return s.log.closed || s.neverClosed || !s.desc.ClientStreams && len(s.log.ops) > 0
 }
 
 // closedLocked returns an attempt that has sent all, and CloseSend.

@@ -87,6 +87,18 @@ func TestKept(t *testing.T) {
 			Direct: true,
 			Lanes:  [][]Call{{{Kind: Chat, Ops: []Op{{Think: 11213}, {Do: Recv}}, Attempts: []Attempt{{Steps: []Step{{}}}}}}},
 		},
+		"a message after CloseSend, while a retry waits": {
+			Rules: [2]Rules{{MaxAttempts: 2}},
+			Lanes: [][]Call{{{
+				Kind: Watch, Ops: []Op{{Do: CloseSend}, {}}, Beside: []Op{{Do: Drain}},
+				Attempts: []Attempt{{Steps: []Step{{Do: Status, Code: codes.Unavailable, MD: QuotaInfo}}}},
+			}}},
+		},
+		"a message after CloseSend, and after the end": {
+			Rules: [2]Rules{{MaxAttempts: 3}},
+			Below: []Meddler{{Do: DropOptions}},
+			Lanes: [][]Call{{{Kind: Watch, Ops: []Op{{Do: Cancel}, {Do: CloseSend}, {Do: Drain}, {}}}}},
+		},
 		"a second message of a server stream": {
 			Rules: [2]Rules{{MaxAttempts: 2}},
 			Lanes: [][]Call{{{
