@@ -121,9 +121,10 @@ func (l *Lease) Release(r Result) {
 	}
 }
 
-// Pause is for an attempt that has to wait before it is sent: see [Pauser].
+// Pause is for an attempt that has to wait before it is sent: see [Pauser]. An original is
+// never denied, so it does not pause.
 func (l *Lease) Pause() {
-	if l.budget == nil || l.paused {
+	if l.budget == nil || l.paused || l.kind == Original { // which is never denied
 		return
 	}
 	if p, ok := l.budget.(Pauser); ok {

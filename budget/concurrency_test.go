@@ -105,6 +105,8 @@ func TestConcurrencyHoldsNoPlaceForWhatWaits(t *testing.T) {
 	waiting, ok := budget.Take(b, budget.Retry)
 	require.True(t, ok)
 	waiting.Pause()
+	original, _ := budget.Take(b, budget.Original)
+	original.Pause() // it was not granted, so there is no place to give back
 	running, ok := budget.Take(b, budget.Retry)
 	require.True(t, ok, "the place of the one that waits")
 	require.False(t, waiting.Resume())

@@ -39,9 +39,29 @@ type attempt struct {
 	settled bool              // its stream has returned its last message, or an error
 }
 
-// try makes the attempt a, and has its end classified. Nothing that other attempts use
+// try makes the attempt a until it has been sent, or there is no use in waiting until it can
+// be, and takes in how it ended. It returns the attempt, which may be another value.
+func (c *call) try(a *attempt) *attempt {
+	c.makeOnce(a)
+	for c.reconnects(a) {
+		a = c.remake(a)
+		c.makeOnce(a)
+	}
+	if a.keepsLease = c.course.keepsLease(&a.attemptState); !a.keepsLease {
+		a.lease.Release(a.leaseResult())
+	}
+	if a.timed {
+		a.End = time.Now()
+		c.learn(a)
+	} else if a.Outcome.Kind != classify.Success {
+		a.End = time.Now()
+	}
+	return a
+}
+
+// makeOnce makes the attempt a, and has its end classified. Nothing that other attempts use
 // is written here, since they may be running.
-func (c *call) try(a *attempt) {
+func (c *call) makeOnce(a *attempt) {
 	actx := c.ctx
 	if a.cancel != nil || a.Number > 1 || c.watching != nil {
 		actx = c.beginAttempt(a)
@@ -55,13 +75,6 @@ func (c *call) try(a *attempt) {
 		c.examine(a, err)
 	}
 	c.judge(a)
-	a.lease.Release(a.leaseResult())
-	if a.timed {
-		a.End = time.Now()
-		c.learn(a)
-	} else if a.Outcome.Kind != classify.Success {
-		a.End = time.Now()
-	}
 }
 
 // read takes in what grpc has written of an attempt that has returned err.
@@ -124,15 +137,16 @@ func (c *call) attemptTimeout(a *attempt) time.Duration {
 
 // learn notes how long a timed attempt took.
 func (c *call) learn(a *attempt) {
+	start := a.Start.Add(a.Unreachable)
 	if a.Outcome.Kind == classify.Success && !c.streaming {
-		c.plan.method.pace.add(a.End, a.End.Sub(a.Start))
+		c.plan.method.pace.add(a.End, a.End.Sub(start))
 	}
 	switch {
 	case !c.samples || a.Number > 1:
 	case a.seen.Err == nil && a.Outcome.Kind != classify.Retryable:
-		c.plan.hedging.delay.Record(a.Start, a.End)
+		c.plan.hedging.delay.Record(start, a.End)
 	default:
-		c.plan.hedging.delay.RecordAtLeast(a.Start, a.End)
+		c.plan.hedging.delay.RecordAtLeast(start, a.End)
 	}
 }
 
@@ -141,7 +155,7 @@ func (c *call) judge(a *attempt) {
 	switch {
 	case c.hedged && c.isDropped(a) && c.ctx.Err() == nil:
 		// Its error is our own cancellation, which classifiers are not for.
-		a.Outcome = classify.Outcome{Kind: classify.Abort, Reason: classify.ReasonCallDecided}
+		a.Outcome = decidedElsewhere
 	case a.seen.Err == nil && !c.looksAtOK:
 		a.Outcome = classify.Outcome{Kind: classify.Success}
 	default:
@@ -153,6 +167,9 @@ func (c *call) judge(a *attempt) {
 		}
 	}
 }
+
+// decidedElsewhere is the outcome of an attempt that another one was faster than.
+var decidedElsewhere = classify.Outcome{Kind: classify.Abort, Reason: classify.ReasonCallDecided}
 
 // survivable reports whether an attempt failed in a way that leaves a chance to
 // others (gRFC A6's non-fatal codes). A server that pushes back forbids new
@@ -221,6 +238,22 @@ func withPreviousAttempts(ctx context.Context, n int) context.Context {
 		return metadata.NewOutgoingContext(ctx, previousAttempts[n])
 	}
 	return withHeader(ctx, md, previousAttemptsHeader, strconv.Itoa(n))
+}
+
+// servedRetry returns what the request metadata say of the attempts before a call that is
+// being served, empty if it is a first one, or if none is being served.
+func servedRetry(ctx context.Context) string {
+	vs := metadata.ValueFromIncomingContext(ctx, previousAttemptsHeader)
+	if len(vs) == 0 || vs[len(vs)-1] == "0" {
+		return ""
+	}
+	return vs[len(vs)-1]
+}
+
+// passOn tells the next service of a chain that what it serves is a retry, too.
+func passOn(ctx context.Context, previous string) context.Context {
+	md, _ := metadata.FromOutgoingContext(ctx)
+	return withHeader(ctx, md, previousAttemptsHeader, previous)
 }
 
 func withIdempotencyKey(ctx context.Context, key string) context.Context {

@@ -90,7 +90,7 @@ type settings struct {
 // configure sorts the caller's options: those for rego are applied, outputs are for the
 // original, OnFinish is kept for the end of the call, the rest goes to every attempt.
 // The caller's slice is only read.
-func (c *call) configure(opts []grpc.CallOption) error {
+func (c *call) configure(ctx context.Context, opts []grpc.CallOption) error {
 	c.observers = c.interceptor.observers
 	c.callerOpts = opts
 	c.merges = !c.streaming && !protoResets()
@@ -156,6 +156,7 @@ func (c *call) configure(opts []grpc.CallOption) error {
 		c.timeline.Policy, c.timeline.PolicyVersion = c.plan.policy.Name, c.plan.version
 		c.timeline.Idempotency = c.idempotency
 	}
+	c.chained = c.plan.policy.Retry.StopChain && servedRetry(ctx) != ""
 	if c.plan.asksHedging {
 		c.hedgeDenied = c.hedge()
 		c.hedged = c.hedgeDenied == DeniedNothing
@@ -189,6 +190,9 @@ func (c *call) begin(ctx context.Context) {
 	c.ctx = ctx
 	if d := c.plan.policy.Timeout; d > 0 {
 		c.ctx, c.cancel = context.WithTimeout(ctx, d)
+	}
+	if c.chained {
+		c.ctx = passOn(c.ctx, servedRetry(c.ctx))
 	}
 	if c.said.sendKey {
 		c.ctx = withIdempotencyKey(c.ctx, c.said.idempotencyKey)
@@ -254,9 +258,7 @@ func (c *call) again() (EndReason, time.Time) {
 // successor returns the attempt that takes the place of one that has ended. It is a new
 // one where grpc may still be writing to what the one before it had.
 func (c *call) successor(a *attempt, next Attempt, lease budget.Lease) *attempt {
-	if a.seen.Err == nil || (c.merges || a.outputs.apart) && mayHaveReply(a) { // an interceptor may choose another codec
-		c.plan.method.kindOf(a.reply).empty(a.reply)
-	}
+	c.emptyReply(a)
 	if c.streaming {
 		return c.newAttempt(next, lease)
 	}
@@ -274,6 +276,13 @@ func (c *call) successor(a *attempt, next Attempt, lease budget.Lease) *attempt 
 		opts: a.opts[:privateOutputs+len(c.shared)], // without the caller's outputs
 	}
 	return a
+}
+
+// emptyReply takes away what an attempt may have written to the reply of the one after it.
+func (c *call) emptyReply(a *attempt) {
+	if a.seen.Err == nil || (c.merges || a.outputs.apart) && mayHaveReply(a) { // an interceptor may choose another codec
+		c.plan.method.kindOf(a.reply).empty(a.reply)
+	}
 }
 
 // newAttempt returns an attempt that shares nothing with the others.
@@ -302,9 +311,8 @@ func (c *call) newAttempt(next Attempt, lease budget.Lease) *attempt {
 
 // runAlone makes the lead's attempt without any beside it.
 func (c *call) runAlone() {
-	a := c.lead
-	c.decided, c.mine = a, a
-	c.try(a)
+	c.decided, c.mine = c.lead, c.lead
+	a := c.try(c.lead)
 	a.Result = a.result()
 	if !a.goesOn {
 		c.record(a)

@@ -29,12 +29,14 @@ type course struct {
 	backoffs       int // waits since the last pushback
 	committedTo    int // number of the attempt that a stream keeps, else 0
 	keptFor        CommitReason
-	pushedBack     bool   // the server forbade further attempts
-	refused        bool   // no more hedges: one was refused
-	lastHedge      bool   // no more hedges: another reply could not be made
-	resumes        bool   // what was delivered is not delivered again, so nothing commits but that
-	hasReplacement bool   // an attempt has been granted that takes the place of
-	replacement    wanted // one that has timed out, once that has ended
+	pushedBack     bool      // the server forbade further attempts
+	refused        bool      // no more hedges: one was refused
+	chained        bool      // the call serves a retry of another one, and makes one attempt
+	lastHedge      bool      // no more hedges: another reply could not be made
+	resumes        bool      // what was delivered is not delivered again, so nothing commits but that
+	hasReplacement bool      // an attempt has been granted that takes the place of
+	replacement    wanted    // one that has timed out, once that has ended
+	waitsSince     time.Time // for a connection; zero if it has not
 
 	// Of the round.
 	over      bool // it is decided: nothing will be started any more
@@ -53,6 +55,7 @@ type rules struct {
 	asGRPC         bool
 	attemptTimeout time.Duration
 	backoff        policy.Backoff
+	reconnect      time.Duration // not positive if calls do not wait for a connection
 }
 
 // attemptState is an attempt as the rules see it. Whoever makes the attempt says how it
@@ -66,6 +69,12 @@ type attemptState struct {
 	survivable bool      // it failed in a way that leaves a chance to others
 	timedOut   bool      // its own timeout has ended it
 	goesOn     bool      // of a stream: it had its first message, and others may follow
+
+	// If it was not sent.
+	reconnected bool // it has waited for a connection, and there was one
+	unreachable bool // there was none, or it has not waited since there has been none for long
+	unpaid      bool // a budget would not have it any more when there was one
+	keepsLease  bool // for the attempt that follows
 }
 
 // wanted is an attempt that is to be made.
@@ -99,6 +108,7 @@ type step struct {
 	ask      bool         // a budget for next
 	keep     bool         // what it has granted, until the attempt that next replaces has ended
 	take     bool         // next has what was kept
+	inherit  bool         // next has what the failed attempt was granted
 	giveBack bool         // what was granted is not needed
 	hedge    bool         // next is a hedge that is due now
 	setTimer bool         // for the hedge that is scheduled
@@ -186,7 +196,7 @@ func (k *course) headerCommits(a *attemptState) bool {
 
 // isLast reports whether no other attempt can follow, nor run beside.
 func (k *course) isLast(number int) bool {
-	return number-k.before >= k.rules.maxAttempts && !k.hedged && !k.resumes
+	return (number-k.before >= k.rules.maxAttempts || k.chained) && !k.hedged && !k.resumes
 }
 
 // isAlive is told that an attempt has shown that it is not slow.
@@ -196,7 +206,7 @@ func (k *course) isAlive() { k.alive = true }
 // follow. Without a deadline nothing else ends the attempt, so then it is ended also if
 // nothing follows.
 func (k *course) timeoutOf(number int, bounded bool) time.Duration {
-	last := number-k.before >= k.rules.maxAttempts || k.committedTo != 0 || k.rules.retriesOff && !k.hedged
+	last := number-k.before >= k.rules.maxAttempts || k.committedTo != 0 || k.chained || k.rules.retriesOff && !k.hedged
 	if bounded && last {
 		return 0
 	}

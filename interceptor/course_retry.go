@@ -42,7 +42,8 @@ func (k *course) afterFailure(a *attemptState, m moment, spoilt bool) step {
 		s.giveBack = !s.take
 		k.dropReplacement()
 	}
-	s.ask = !s.take
+	s.inherit = !s.take && a.keepsLease
+	s.ask = !s.take && !s.inherit
 	return s
 }
 
@@ -57,6 +58,12 @@ func (k *course) endsWith(a *attemptState) EndReason {
 		return EndPushback
 	case a.Outcome.Kind != classify.Retryable:
 		return EndNonRetryable
+	case a.unreachable:
+		return EndUnreachable
+	case a.unpaid:
+		return EndBudgetDenied
+	case k.chained:
+		return EndChainStopped
 	case k.made >= k.rules.maxAttempts:
 		return EndAttemptsExhausted
 	case k.committedTo != 0:

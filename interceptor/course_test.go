@@ -92,7 +92,8 @@ func (s step) String() string {
 	add(s.keep, "keep")
 	add(s.giveBack, "give back")
 	add(s.hedge, "hedge now")
-	add(s.take || s.ask, "%v%v after %v %v", map[bool]string{true: "ask "}[s.ask], s.next.kind, s.next.wait, s.next.why)
+	add(s.take || s.ask || s.inherit, "%v%v%v after %v %v", map[bool]string{true: "ask "}[s.ask],
+		map[bool]string{true: "inherit "}[s.inherit], s.next.kind, s.next.wait, s.next.why)
 	add(s.setTimer, "set timer")
 	add(s.expire, "expire")
 	return strings.Join(words, ", ")
@@ -114,6 +115,9 @@ func TestOrderOfReasons(t *testing.T) {
 		{func() { k.rules.asGRPC, a.hasHeader = true, true }, "end: committed"},
 		{func() { k.commit(1, CommitBufferFull) }, "end: replay-buffer-full"},
 		{func() { k.rules.maxAttempts = 1 }, "end: attempts-exhausted"},
+		{func() { k.chained = true }, "end: chain-stopped"},
+		{func() { a.unpaid = true }, "end: budget-denied"},
+		{func() { a.unreachable = true }, "end: unreachable"},
 		{func() { a.Outcome = classify.Outcome{Kind: classify.NonRetryable} }, "end: non-retryable"},
 		{func() { a.Hint.Kind = classify.HintStop }, "end: pushback"},
 		{func() { a.Outcome.Reason = classify.ReasonNotIdempotent }, "end: not-idempotent"},
@@ -168,6 +172,77 @@ func TestAfterFailure(t *testing.T) {
 		k, a := newCourse(r.changes...), &attemptState{Attempt: Attempt{Number: 1}}
 		r.ends(a)
 		assert.Equal(t, r.want, k.afterFailure(a, r.m, false).String(), r.name)
+	}
+}
+
+// notSent is an attempt that found no connection.
+func notSent(a *attemptState) {
+	down(a)
+	a.Delivery, a.Outcome.Reason = classify.DeliveryNotSent, classify.ReasonNotSent
+}
+
+// TestNotSentIsNotBilled: what follows an attempt that was not sent has what that was granted.
+func TestNotSentIsNotBilled(t *testing.T) {
+	t.Parallel()
+	for _, r := range []struct {
+		changes []func(k *course)
+		ends    how
+		want    string
+	}{
+		{nil, notSent, "inherit retry after 100ms backoff"},
+		{nil, down, "ask retry after 100ms backoff"},
+		{[]func(k *course){isHedged}, notSent, "ask retry after 100ms backoff"}, // others run on what was granted
+		{[]func(k *course){func(k *course) { k.chained = true }}, notSent, "end: chain-stopped"},
+	} {
+		k, a := newCourse(r.changes...), new(attemptState)
+		r.ends(a)
+		a.keepsLease = k.keepsLease(a)
+		assert.Equal(t, r.want, k.afterFailure(a, at(0), false).String())
+	}
+}
+
+// TestReconnectRules: who may wait for a connection, and until when. The channel has been
+// without one for a second.
+func TestReconnectRules(t *testing.T) {
+	t.Parallel()
+	for _, r := range []struct {
+		name   string
+		change func(k *course, a *attemptState)
+		m      moment
+		until  time.Duration // zero if it does not wait
+	}{
+		{"as long as the channel may be away", nil, at(time.Second), 5 * time.Second},
+		{"to the deadline", nil, at(time.Second).within(3 * time.Second), 3 * time.Second},
+		{"and what a fast attempt takes", nil, moment{now: day.Add(time.Second), deadline: day.Add(3 * time.Second), bounded: true, fast: 100 * ms}, 2900 * ms},
+		{"the deadline has passed", nil, at(time.Second).within(time.Second), 0},
+		{"away for too long", nil, at(5 * time.Second), 0},
+		{"waits a second time, in all not for longer", func(k *course, _ *attemptState) { k.waitsSince = day.Add(-3 * time.Second) }, at(time.Second), 2 * time.Second},
+		{"has waited, and was not sent for all that", func(_ *course, a *attemptState) { a.reconnected = true }, at(0), 0},
+		{"hedges do not", func(_ *course, a *attemptState) { a.Kind = budget.Hedge }, at(0), 0},
+		{"it may have been executed", func(_ *course, a *attemptState) { a.Delivery = classify.DeliveryUnknown }, at(0), 0},
+		{"its own timeout ended it", func(_ *course, a *attemptState) { a.Code = codes.DeadlineExceeded }, at(0), 0},
+		{"final", func(_ *course, a *attemptState) { a.Outcome.Kind = classify.NonRetryable }, at(0), 0},
+		{"the caller has left", func(_ *course, a *attemptState) { a.left = EndCallerCancelled }, at(0), 0},
+		{"switched off", func(k *course, _ *attemptState) { k.rules.retriesOff = true }, at(0), 0},
+		{"one attempt", func(k *course, _ *attemptState) { k.rules.maxAttempts = 1 }, at(0), 0},
+		{"no wait", func(k *course, _ *attemptState) { k.rules.reconnect = policy.NoWait }, at(0), 0},
+		{"a stream that is committed", func(k *course, _ *attemptState) { k.commit(1, CommitHeader) }, at(0), 0},
+	} {
+		k, a := newCourse(func(k *course) { k.rules.reconnect = 5 * time.Second }), new(attemptState)
+		notSent(a)
+		if r.change != nil {
+			r.change(k, a)
+		}
+		if !k.mayReconnect(a) {
+			assert.Zero(t, r.until, r.name)
+			continue
+		}
+		until, waits := k.reconnect(a, r.m, day)
+		assert.Equal(t, r.until > 0, waits, r.name)
+		assert.Equal(t, !waits, a.unreachable, r.name)
+		if waits {
+			assert.Equal(t, r.until, until.Sub(day), r.name)
+		}
 	}
 }
 

@@ -45,7 +45,7 @@ func (c *call) offerOutputs(a *attempt) {
 // happens before grpc has ended the attempt.
 func (c *call) giveOutputs(reason EndReason, err error) {
 	d := c.decided
-	fill := c.wantsOutput && (d.Number > 1 || d.outputs.shown != nil)
+	fill := c.wantsOutput && (d.Number > 1 || d != &c.original || d.outputs.shown != nil)
 	switch {
 	case !fill && !c.wantsFinish:
 	case c.left(reason):

@@ -60,6 +60,8 @@ func (c *call) hedge() DenialReason {
 	switch {
 	case h == nil:
 		return DeniedDisabled
+	case c.chained:
+		return DeniedChainStopped
 	case !c.idempotency.AllowsRetry():
 		m.tellNotHedged(c.interceptor.log)
 		return DeniedNotIdempotent

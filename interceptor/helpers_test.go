@@ -32,6 +32,9 @@ func exact(change ...func(*policy.Policy)) policy.Policy {
 	return p
 }
 
+// failsFast has calls not wait for a connection.
+func failsFast(p *policy.Policy) { p.Retry.Reconnect = policy.NoWait }
+
 // named has a policy for each method of the test service by its name.
 func named(p policy.Policy) interceptor.Option {
 	return interceptor.WithRules(policy.Rule{

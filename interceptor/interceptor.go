@@ -37,6 +37,7 @@ type Interceptor struct {
 	retryPolicyTold atomic.Bool
 	insideTold      atomic.Bool
 	replay          sharedReplay
+	outages         outages
 
 	mu      sync.Mutex // nothing foreign is called while it is held
 	targets map[string]*target
@@ -155,7 +156,7 @@ func (d *door) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.Clien
 		return streamer(ctx, desc, cc, method, opts...)
 	}
 	s := newStream(d, desc, cc, method, streamer)
-	if err := s.configure(opts); err != nil {
+	if err := s.configure(ctx, opts); err != nil {
 		s.callOnFinish(err)
 		return nil, err
 	}

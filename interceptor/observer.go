@@ -27,9 +27,12 @@ const (
 	CallEnd
 	// CallCommitted: a stream keeps one attempt; Timeline.Committed says why.
 	CallCommitted
+	// ReconnectWait: an attempt could not be sent, since there is no connection. It waits
+	// for one, Event.Wait at most.
+	ReconnectWait
 )
 
-var eventKinds = [...]string{"call-start", "attempt-start", "attempt-end", "retry-wait", "attempt-denied", "call-end", "call-committed"}
+var eventKinds = [...]string{"call-start", "attempt-start", "attempt-end", "retry-wait", "attempt-denied", "call-end", "call-committed", "reconnect-wait"}
 
 func (k EventKind) String() string { return name(eventKinds[:], int(k)) }
 
@@ -41,9 +44,11 @@ type Event struct {
 	// Timeline is the call so far. It is complete at CallEnd, and may be kept
 	// from then on.
 	Timeline *Timeline
-	// Attempt is the attempt the event is about, for AttemptStart and AttemptEnd.
+	// Attempt is the attempt the event is about, for AttemptStart, AttemptEnd and
+	// ReconnectWait.
 	Attempt *Attempt
-	// Wait and WaitReason are the wait before a retry, for RetryWait.
+	// Wait and WaitReason are the wait before a retry, for RetryWait. Wait is the longest
+	// that a ReconnectWait can take.
 	Wait       time.Duration
 	WaitReason WaitReason
 	// Err is the error of the attempt or call, for AttemptEnd and CallEnd.

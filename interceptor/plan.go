@@ -46,6 +46,7 @@ func (t *target) newPlanLocked(p *policy.Policy, version string, table *policy.T
 			asGRPC:         p.AsGRPC,
 			attemptTimeout: p.AttemptTimeout,
 			backoff:        p.Retry.Backoff,
+			reconnect:      p.Retry.Reconnect,
 		},
 		classifier:  classify.GRPC,
 		idempotency: p.Idempotency,

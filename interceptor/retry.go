@@ -17,6 +17,11 @@ func (c *call) next(failed *attempt) (Attempt, EndReason) {
 	case s.giveBack:
 		c.replacementLease.Release(budget.Unsent)
 	}
+	if s.inherit {
+		c.pending, failed.lease = failed.lease, budget.Lease{}
+	} else if failed.keepsLease {
+		failed.lease.Release(budget.Unsent)
+	}
 	if s.ask {
 		var granted bool
 		if c.pending, granted = budget.Take(c.plan.budgetOf(s.next.kind), s.next.kind); !granted {

@@ -57,8 +57,7 @@ func (c *call) runRound() {
 	alone := false
 	for next := c.lead; next != nil; {
 		c.mine = next
-		c.try(next)
-		next, alone = c.settle(next)
+		next, alone = c.settle(c.try(next))
 	}
 	if !alone {
 		c.join()
@@ -214,8 +213,7 @@ func (c *call) fire() {
 	now, next, ok := c.isDue()
 	if ok {
 		for a = c.startHedge(now, next, nil); a != nil; {
-			c.try(a)
-			a, _ = c.settle(a)
+			a, _ = c.settle(c.try(a))
 		}
 		c.leave()
 	}

@@ -356,7 +356,7 @@ func TestIdempotencyKey(t *testing.T) {
 func TestNotSent(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, srv *testsrv.Server) {
-		c := newClient(t, srv, interceptor.WithPolicy(exact(func(p *policy.Policy) { p.Retry.Backoff.Initial = 2 * time.Second })))
+		c := newClient(t, srv, interceptor.WithPolicy(exact(failsFast, func(p *policy.Policy) { p.Retry.Backoff.Initial = 2 * time.Second })))
 		require.NoError(t, srv.Refuse(true))
 		time.AfterFunc(500*ms, func() { _ = srv.Refuse(false) }) // grpc dials again after 0.8 to 1.2 s
 		tl, err := c.call(t.Context(), testsrv.Pay)

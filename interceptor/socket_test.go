@@ -34,7 +34,7 @@ func newTCPClient(t *testing.T, p policy.Policy) client {
 
 func TestSocketRefused(t *testing.T) {
 	t.Parallel()
-	c := newTCPClient(t, exact(func(p *policy.Policy) { p.Retry.MaxAttempts = 5; p.Retry.Backoff.Initial = 20 * ms }))
+	c := newTCPClient(t, exact(failsFast, func(p *policy.Policy) { p.Retry.MaxAttempts = 5; p.Retry.Backoff.Initial = 20 * ms }))
 	require.NoError(t, c.srv.Refuse(true))
 	tl, err := c.call(t.Context(), testsrv.Pay)
 	assert.Equal(t, codes.Unavailable, status.Code(err))
@@ -102,7 +102,7 @@ func TestSocketServerThatSaysNothing(t *testing.T) {
 			_ = conn.Close()
 		}
 	}()
-	conn, err := grpc.NewClient(l.Addr().String(), append(newInterceptor(t, interceptor.WithPolicy(exact())).DialOptions(),
+	conn, err := grpc.NewClient(l.Addr().String(), append(newInterceptor(t, interceptor.WithPolicy(exact(failsFast))).DialOptions(),
 		grpc.WithTransportCredentials(insecure.NewCredentials()))...)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = conn.Close() })

@@ -355,7 +355,7 @@ func TestStreamNotOpened(t *testing.T) {
 		t.Helper()
 		bubble(t, func(t *testing.T, srv *testsrv.Server) {
 			require.NoError(t, srv.Refuse(true))
-			f(newClient(t, srv, named(exact())), srv)
+			f(newClient(t, srv, named(exact(failsFast))), srv)
 		})
 	}
 	refusing(t, func(c client, srv *testsrv.Server) {
@@ -366,7 +366,7 @@ func TestStreamNotOpened(t *testing.T) {
 		assert.Zero(c, srv.Count(testsrv.Chat))
 	})
 	refusing(t, func(c client, srv *testsrv.Server) {
-		p := exact(func(p *policy.Policy) { p.Retry.Backoff.Initial = 2 * time.Second })
+		p := exact(failsFast, func(p *policy.Policy) { p.Retry.Backoff.Initial = 2 * time.Second })
 		time.AfterFunc(500*ms, func() { _ = srv.Refuse(false) }) // before grpc dials again
 		ctx, cancel := context.WithCancel(c.Context())
 		defer cancel()

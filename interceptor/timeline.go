@@ -46,12 +46,18 @@ const (
 	EndReplayBufferFull
 	// EndDisabled: retries are switched off.
 	EndDisabled
+	// EndUnreachable: the request was not sent, since the target could not be connected to,
+	// and not in the time that the policy or the deadline gives to wait for it.
+	EndUnreachable
+	// EndChainStopped: the call was made to serve a retry, and the policy leaves the next
+	// one to whoever sent that.
+	EndChainStopped
 )
 
 var endReasons = [...]string{
 	"unfinished", "succeeded", "non-retryable", "not-idempotent", "caller-cancelled", "deadline",
 	"deadline-too-close", "attempts-exhausted", "budget-denied", "pushback", "committed",
-	"replay-buffer-full", "disabled",
+	"replay-buffer-full", "disabled", "unreachable", "chain-stopped",
 }
 
 func (r EndReason) String() string { return name(endReasons[:], int(r)) }
@@ -158,6 +164,9 @@ type Attempt struct {
 	// Resumed says that it went on where a stream had broken off, with the request
 	// that WithResume made.
 	Resumed bool
+	// Unreachable is how long the attempt has waited for a connection, after it had found
+	// that there was none.
+	Unreachable time.Duration
 }
 
 // Wasted returns how long an attempt ran for nothing, because another one won. It
@@ -199,11 +208,14 @@ const (
 	// hedging is one for a service or for all methods. Opening such a stream may have effects
 	// of its own, so it is hedged only if a rule, or the call itself, names it.
 	DeniedNotNamed
+	// DeniedChainStopped: the call serves a retry, and the policy leaves the next attempt
+	// to whoever sent that.
+	DeniedChainStopped
 )
 
 var denialReasons = [...]string{
 	"", "budget-denied", "deadline-too-close", "not-ready", "not-idempotent", "reply-type", "few-samples",
-	"too-slow", "disabled", "not-named",
+	"too-slow", "disabled", "not-named", "chain-stopped",
 }
 
 func (r DenialReason) String() string { return name(denialReasons[:], int(r)) }
@@ -306,6 +318,8 @@ func (t *Timeline) MarshalJSON() ([]byte, error) {
 		Hint     classify.HintKind `json:"hint,omitempty"`
 		Peer     string            `json:"peer,omitempty"`
 		Resumed  bool              `json:"resumed,omitempty"`
+
+		Unreachable float64 `json:"unreachable,omitempty"`
 	}
 	type denial struct {
 		Time   float64      `json:"time"`
@@ -336,7 +350,7 @@ func (t *Timeline) MarshalJSON() ([]byte, error) {
 		out.Attempts[i] = attempt{
 			a.Number, a.Kind.String(), at(a.Start), at(a.End), a.Wait.Seconds(), a.WaitedOn, a.Result,
 			a.Wasted().Seconds(), a.Code.String(), a.Delivery, a.Outcome.Kind, a.Outcome.Reason, a.Hint.Kind, a.peerName(),
-			a.Resumed,
+			a.Resumed, a.Unreachable.Seconds(),
 		}
 	}
 	if t.Committed != CommitNone {

@@ -88,7 +88,7 @@ func (u *unary) standAlone() {
 func (u *unary) serve(ctx context.Context, d *door, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts []grpc.CallOption) error {
 	u.door, u.method, u.req, u.reply, u.conn, u.invoker = d, method, req, reply, cc, invoker
 	u.original.outputs.inside.conn = cc
-	if err := u.configure(opts); err != nil {
+	if err := u.configure(ctx, opts); err != nil {
 		if u.wantsFinish {
 			u.callOnFinish(err)
 		}

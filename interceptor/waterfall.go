@@ -42,14 +42,19 @@ func (t *Timeline) String() string {
 	return strings.TrimSuffix(b.String(), "\n")
 }
 
-// bar draws the wait before the attempt as dots and the attempt as hashes.
+// bar draws the wait before the attempt as dots, the attempt as hashes, and as tildes what of
+// it was a wait for a connection.
 func (t *Timeline) bar(a *Attempt) string {
 	from, to := t.column(a.Start), t.column(a.End)
 	to = min(max(to, from+1), waterfallWidth)
 	from = min(from, to-1)
 	waits := min(t.column(a.Start.Add(-a.Wait)), from)
+	sent := from
+	if a.Unreachable > 0 {
+		sent = min(max(t.column(a.Start.Add(a.Unreachable)), from), to)
+	}
 	return strings.Repeat(" ", waits) + strings.Repeat(".", from-waits) +
-		strings.Repeat("#", to-from) + strings.Repeat(" ", waterfallWidth-to)
+		strings.Repeat("~", sent-from) + strings.Repeat("#", to-sent) + strings.Repeat(" ", waterfallWidth-to)
 }
 
 func (t *Timeline) column(at time.Time) int {
@@ -71,6 +76,9 @@ func (a *Attempt) explain() string {
 	parts = append(parts, verdict)
 	if a.WaitedOn != WaitNone {
 		parts = append(parts, fmt.Sprintf("waited %s (%s)", round(a.Wait), a.WaitedOn))
+	}
+	if a.Unreachable > 0 {
+		parts = append(parts, fmt.Sprintf("%s without a connection", round(a.Unreachable)))
 	}
 	if a.Resumed {
 		parts = append(parts, "resumed")

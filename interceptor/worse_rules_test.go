@@ -48,7 +48,7 @@ func TestNotSentIsGivenBack(t *testing.T) {
 				b, err := build()
 				require.NoError(t, err)
 				require.NoError(t, srv.Refuse(true))
-				p := exact(idempotent)
+				p := exact(idempotent, failsFast)
 				if hedged {
 					p.Hedge.Delay = ms
 				}

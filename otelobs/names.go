@@ -32,6 +32,7 @@ const (
 	attemptKind   attribute.Key = "rego.attempt.kind"
 	attemptResult attribute.Key = "rego.attempt.result"
 	attemptResume attribute.Key = "rego.attempt.resumed"
+	unreachable   attribute.Key = "rego.attempt.unreachable"
 	delivery      attribute.Key = "rego.delivery"
 	outcome       attribute.Key = "rego.outcome"
 	outcomeReason attribute.Key = "rego.outcome.reason"
@@ -52,4 +53,5 @@ const (
 	hintEvent   = "rego.hint"
 	cancelEvent = "rego.cancel"
 	commitEvent = "rego.commit"
+	reconnEvent = "rego.reconnect"
 )

@@ -31,8 +31,8 @@ const ScopeName = "github.com/rego-go/rego/otelobs"
 // Observer makes spans of calls and attempts. The call's span is INTERNAL and
 // named pkg.Service/Method. Those of its attempts are CLIENT, named
 // Attempt.pkg.Service/Method, and their contexts go into the attempts' metadata.
-// Waits, denials and the commit of a stream are events of the call, what a server says about retries is
-// an event of the attempt that it answered. A hedge is linked to the attempts that
+// Waits, denials and the commit of a stream are events of the call; what a server says about retries,
+// and a wait for a connection, are events of the attempt. A hedge is linked to the attempts that
 // it was started beside.
 //
 // A call that is not sampled costs one look at the sampler, and its attempts carry
@@ -83,6 +83,8 @@ func (o *Observer) Observe(ctx context.Context, e *interceptor.Event) {
 	switch e.Kind {
 	case interceptor.RetryWait:
 		addWait(s.call, e)
+	case interceptor.ReconnectWait:
+		addReconnect(s.attempt, e)
 	case interceptor.AttemptDenied:
 		addDenial(s.call, e.Timeline)
 	case interceptor.CallCommitted:

@@ -105,6 +105,7 @@ func TestEnds(t *testing.T) {
 	unknown.Idempotency = classify.NotIdempotent
 	patient := quick
 	patient.Retry.Backoff = policy.Backoff{Initial: 2 * time.Second, Jitter: policy.JitterNone}
+	patient.Retry.Reconnect = policy.NoWait
 
 	for _, c := range []struct {
 		name   string
@@ -133,6 +134,21 @@ otelobs internal T/Get 0s..2s
       rego.attempt.result=won
       rego.delivery=answered
     otelgrpc server T/Get 2s..2s
+`,
+		},
+		{
+			name: "waits for a connection in vain", policy: quick, within: 2 * time.Second,
+			set: func(r *rig) { _ = r.Refuse(true) },
+			want: `
+otelobs internal T/Get 0s..2s Error: UNAVAILABLE
+    rego.end.reason=unreachable
+    error.type=UNAVAILABLE
+  otelobs client Attempt.T/Get 0s..2s Error: UNAVAILABLE
+      rego.attempt.result=failed
+      rego.delivery=not-sent
+      rego.outcome.reason=not-sent
+      error.type=UNAVAILABLE
+      @0s rego.reconnect rego.wait.duration=2
 `,
 		},
 		{

@@ -64,6 +64,9 @@ func endAttempt(span trace.Span, a *interceptor.Attempt) {
 		attrs = append(attrs, outcomeReason.String(a.Outcome.Reason.String()))
 	}
 	attrs = appendPeer(attrs, a.Peer)
+	if a.Unreachable > 0 {
+		attrs = append(attrs, unreachable.Float64(a.Unreachable.Seconds()))
+	}
 	if a.Result == interceptor.AttemptLost {
 		attrs = append(attrs, wastedDuration.Float64(a.Wasted().Seconds()))
 	}
@@ -100,6 +103,11 @@ func addWait(span trace.Span, e *interceptor.Event) {
 	span.AddEvent(waitEvent, trace.WithAttributes(
 		waitDuration.Float64(e.Wait.Seconds()),
 		waitReason.String(e.WaitReason.String())))
+}
+
+// addReconnect tells, on the attempt, that it waits for a connection.
+func addReconnect(span trace.Span, e *interceptor.Event) {
+	span.AddEvent(reconnEvent, trace.WithTimestamp(e.Time), trace.WithAttributes(waitDuration.Float64(e.Wait.Seconds())))
 }
 
 func addDenial(span trace.Span, t *interceptor.Timeline) {

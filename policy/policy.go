@@ -91,6 +91,18 @@ type Retry struct {
 	// the idempotency (gRFC A6's retryableStatusCodes). Empty means
 	// classify.GRPC decides.
 	Codes []codes.Code
+	// Reconnect is how long calls wait for a connection, within their deadlines, after
+	// their target has become unreachable. An attempt that waits has not been sent, so it
+	// counts once and takes nothing from a budget. A target that stays away longer has its
+	// calls fail at once, as without rego, until it is back. Zero means 5 s, and with
+	// AsGRPC no wait; NoWait means that calls do not wait.
+	Reconnect time.Duration
+	// StopChain makes one attempt, and no hedges, of a call that is made while serving one
+	// which is itself a retry or a hedge, as its grpc-previous-rpc-attempts says: whoever
+	// sent that sends the next one, too, and three attempts at each of three services
+	// would be 27 at the last. The call needs the context of the incoming one, and carries
+	// its grpc-previous-rpc-attempts on, for the service after the next.
+	StopChain bool
 }
 
 // Hedge says when a second attempt is started beside a running one, to cut the
@@ -134,11 +146,12 @@ const (
 	DefaultMultiplier     = 2
 	DefaultMaxBackoff     = 5 * time.Second
 	DefaultMinHedgeDelay  = time.Millisecond
+	DefaultReconnect      = 5 * time.Second
 )
 
 // Default returns the policy of methods that no rule covers, spelled out: three
-// attempts, backoff from 50 ms doubling to 5 s with full jitter, no timeouts, no
-// hedging.
+// attempts, backoff from 50 ms doubling to 5 s with full jitter, up to 5 s of waiting for
+// a target that has become unreachable, no timeouts, no hedging.
 func Default() Policy { return Policy{}.withDefaults() }
 
 func (p Policy) withDefaults() Policy {
@@ -146,6 +159,13 @@ func (p Policy) withDefaults() Policy {
 		p.Retry.MaxAttempts = DefaultMaxAttempts
 	}
 	p.Retry.Backoff = p.Retry.Backoff.withDefaults()
+	switch {
+	case p.Retry.Reconnect != 0:
+	case p.AsGRPC:
+		p.Retry.Reconnect = NoWait
+	default:
+		p.Retry.Reconnect = DefaultReconnect
+	}
 	if p.Hedge.MinDelay == 0 {
 		p.Hedge.MinDelay = DefaultMinHedgeDelay
 	}
@@ -184,6 +204,9 @@ func (r Retry) validate(f *faults) {
 		f.add("max_attempts", "must be between 1 and %d (0 means %d), got %d", MaxAttempts, DefaultMaxAttempts, r.MaxAttempts)
 	}
 	r.Backoff.validate(f.in("backoff"))
+	if r.Reconnect != NoWait {
+		f.duration("reconnect", r.Reconnect)
+	}
 	for i, c := range r.Codes {
 		if c == codes.OK || c > codes.Unauthenticated {
 			f.at("codes", i).add("", "is not an error code: %v", c)

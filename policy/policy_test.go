@@ -26,6 +26,7 @@ func TestDefault(t *testing.T) {
 		Retry: policy.Retry{
 			MaxAttempts: 3,
 			Backoff:     policy.Backoff{Initial: 50 * ms, Multiplier: 2, Max: 5 * second, Jitter: policy.JitterFull},
+			Reconnect:   5 * second,
 		},
 		Hedge: policy.Hedge{MinDelay: ms},
 	}

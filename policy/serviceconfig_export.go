@@ -189,6 +189,12 @@ func (ex *exporter) attempts(p Policy, m *methodConfig, f *faults) {
 	several := r.MaxAttempts > 1
 	retries := several && !r.Off && !ex.set.RetriesOff && p.Classifier != ClassifierNone
 	hedges := several && p.Hedge.Asked() && !p.Hedge.Off && !ex.set.HedgesOff
+	if several && p.Retry.Reconnect > 0 {
+		f.add("retry.reconnect", none)
+	}
+	if several && r.StopChain {
+		f.add("retry.stop_chain", none)
+	}
 	if (retries || hedges) && p.Classifier == "" && len(r.Codes) == 0 {
 		f.add("retry.codes", "lists none: classify.GRPC, which decides, is more than a list of codes")
 	}

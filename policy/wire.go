@@ -47,11 +47,14 @@ func (p Policy) proto() *regov1.Policy {
 }
 
 func (r Retry) proto() *regov1.Retry {
-	m := &regov1.Retry{Off: r.Off, MaxAttempts: int32(r.MaxAttempts), Backoff: r.Backoff.proto()}
+	m := &regov1.Retry{
+		Off: r.Off, MaxAttempts: int32(r.MaxAttempts), Backoff: r.Backoff.proto(),
+		Reconnect: wait(r.Reconnect), StopChain: r.StopChain,
+	}
 	for _, c := range r.Codes {
 		m.Codes = append(m.Codes, regov1.Code(c))
 	}
-	if !m.GetOff() && m.GetMaxAttempts() == 0 && m.GetBackoff() == nil && len(m.GetCodes()) == 0 {
+	if !m.GetOff() && m.GetMaxAttempts() == 0 && m.GetBackoff() == nil && len(m.GetCodes()) == 0 && m.GetReconnect() == nil && !m.GetStopChain() {
 		return nil
 	}
 	return m
@@ -166,7 +169,10 @@ func policyFrom(m *regov1.Policy, f *faults) Policy {
 
 func retryFrom(m *regov1.Retry, f *faults) Retry {
 	f.unknown(m.ProtoReflect())
-	r := Retry{Off: m.GetOff(), MaxAttempts: int(m.GetMaxAttempts())}
+	r := Retry{
+		Off: m.GetOff(), MaxAttempts: int(m.GetMaxAttempts()),
+		Reconnect: f.waitFrom("reconnect", m.GetReconnect()), StopChain: m.GetStopChain(),
+	}
 	if b := m.GetBackoff(); b != nil {
 		in := f.in("backoff")
 		in.unknown(b.ProtoReflect())

@@ -8,7 +8,7 @@
 // set (http://localhost:4317) the same calls are exported as spans.
 //
 // Begin with dial in client.go, which is all that a client needs, then read the
-// scenes: refused.go, pushback.go, payment.go, outage.go.
+// scenes: restart.go, pushback.go, payment.go, outage.go.
 package main
 
 import (
@@ -41,9 +41,9 @@ func run(out io.Writer) (err error) {
 	return play(ctx, &stage{out: out, spans: spans})
 }
 
-// play plays the scenes, about eight seconds in all, and ends with the table.
+// play plays the scenes, about ten seconds in all, and ends with the table.
 func play(ctx context.Context, s *stage) error {
-	for _, scene := range []func(context.Context, *stage) error{refused, pushback, payment, outage} {
+	for _, scene := range []func(context.Context, *stage) error{restart, pushback, payment, outage} {
 		if err := scene(ctx, s); err != nil {
 			return err
 		}

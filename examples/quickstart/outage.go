@@ -49,7 +49,10 @@ func (s *stage) sufferOutage(ctx context.Context, name string, b budget.Budget, 
 	}
 	defer c.Close()
 
-	timelines := load(ctx, c)
+	timelines := load(ctx, outageLasts, func(opt interceptor.CallOption) error {
+		_, err := c.Get(ctx, &testv1.GetRequest{Id: "user-2"}, opt)
+		return err
+	})
 	for _, tl := range slices.Backward(timelines) {
 		if tl.Reason == show {
 			s.say(&tl)
@@ -62,8 +65,8 @@ func (s *stage) sufferOutage(ctx context.Context, name string, b budget.Budget, 
 
 // load starts calls at a steady rate, whatever becomes of those before, as users
 // do, and returns the timelines of all of them.
-func load(ctx context.Context, c *client) []interceptor.Timeline {
-	timelines := make([]interceptor.Timeline, callsPerSecond*int(outageLasts/time.Second))
+func load(ctx context.Context, length time.Duration, call func(interceptor.CallOption) error) []interceptor.Timeline {
+	timelines := make([]interceptor.Timeline, callsPerSecond*int(length/time.Second))
 	begin := time.Now()
 	var calls sync.WaitGroup
 	for i := range timelines {
@@ -72,8 +75,7 @@ func load(ctx context.Context, c *client) []interceptor.Timeline {
 		case <-time.After(time.Until(begin.Add(time.Duration(i) * time.Second / callsPerSecond))):
 		}
 		calls.Go(func() {
-			// Every call fails; the timeline says how.
-			_, _ = c.Get(ctx, &testv1.GetRequest{Id: "user-2"}, interceptor.WithTimeline(&timelines[i]))
+			_ = call(interceptor.WithTimeline(&timelines[i])) // the timeline says how it ended
 		})
 	}
 	calls.Wait()

@@ -148,7 +148,11 @@ func (r Rules) policy() policy.Policy {
 			Off:         r.RetryOff,
 			MaxAttempts: max(r.MaxAttempts, 1),
 			Backoff:     policy.Backoff{Initial: 10 * time.Millisecond, Multiplier: 2, Max: time.Second, Jitter: policy.JitterNone},
+			Reconnect:   policy.NoWait,
 		},
+	}
+	if r.Reconnect {
+		p.Retry.Reconnect = policy.DefaultReconnect
 	}
 	if p.Timeout > 0 {
 		p.AttemptTimeout = min(p.AttemptTimeout, p.Timeout)

@@ -22,7 +22,7 @@ type listened struct {
 
 // TagRPC is called once more if grpc sends the attempt again by itself.
 func (l *listener) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context {
-	m, end := l.schedule.attempt(ctx)
+	m, end := l.schedule.attempt(ctx, false)
 	return context.WithValue(ctx, listenedKey{}, &listened{made: m, end: end})
 }
 

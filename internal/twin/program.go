@@ -51,6 +51,7 @@ type Rules struct {
 	Timeout        time.Duration
 	AttemptTimeout time.Duration
 	HedgeAfter     time.Duration // zero means no hedges
+	Reconnect      bool          // attempts that are not sent wait for a connection
 }
 
 // Call is a call of the application.

@@ -40,6 +40,12 @@ const ms = time.Millisecond
 func (g *generator) program(kinds Kinds) Program {
 	p := g.calls(kinds)
 	p.Direct = p.Below == nil && !g.chance(4)
+	if p.Rules[0].Reconnect || p.Rules[1].Reconnect {
+		p.Direct = false // grpc does not tell apart what it sends again and what rego does
+		for i, o := range p.Outages {
+			p.Outages[i].To = min(o.To, o.From+200*ms) // before rego has grpc dial, which a bare client does not
+		}
+	}
 	return p
 }
 
@@ -97,6 +103,7 @@ func (g *generator) rules() Rules {
 	if g.chance(4) {
 		r.HedgeAfter = g.time(5*ms, 100*ms)
 	}
+	r.Reconnect = g.chance(3)
 	return r
 }
 

@@ -34,6 +34,7 @@ type pass struct {
 // made is an attempt that was made.
 type made struct {
 	number    int
+	again     bool // rego has made it before, and waited for a connection
 	start     time.Duration
 	deadline  time.Duration // that it had of its own; zero if it had the call's
 	cancelled time.Duration // when it alone was cancelled; zero if it was not
@@ -97,19 +98,21 @@ type passing struct {
 	ctx context.Context // of the call
 }
 
-// attempt notes that an attempt begins, or that grpc sends it again by itself. What it
-// returns is to be called when it ends.
-func (s *schedule) attempt(ctx context.Context) (m *made, end func(error)) {
+// attempt notes that an attempt begins, or that it is made again: by grpc itself, or by rego,
+// after it has waited for a connection, and then again is true. What it returns is to be called
+// when the attempt ends.
+func (s *schedule) attempt(ctx context.Context, again bool) (m *made, end func(error)) {
 	m = &made{number: attemptOf(ctx), start: s.now()}
 	p, ok := ctx.Value(passKey{}).(*passing)
 	if !ok {
 		return m, func(error) {}
 	}
 	s.mu.Lock()
-	if n := slices.IndexFunc(p.attempts, func(have *made) bool { return have.number == m.number }); n >= 0 {
+	if n := slices.IndexFunc(p.attempts, func(have *made) bool { return have.number == m.number }); n >= 0 && !again {
 		m = p.attempts[n]
 		m.ended = false
 	} else {
+		m.again = n >= 0
 		p.attempts = append(p.attempts, m)
 	}
 	if d, ok := ctx.Deadline(); ok {
@@ -180,7 +183,7 @@ func (s *schedule) around(m middleware) middle {
 			},
 			m.unary,
 			func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-				_, end := s.attempt(ctx)
+				_, end := s.attempt(ctx, true)
 				err := invoker(ctx, method, req, reply, cc, opts...)
 				end(err)
 				return err
@@ -195,7 +198,7 @@ func (s *schedule) around(m middleware) middle {
 			},
 			m.stream,
 			func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-				m, end := s.attempt(ctx)
+				m, end := s.attempt(ctx, true)
 				// First, since rego may end the call, and so the context, when it is told.
 				told := append([]grpc.CallOption{grpc.OnFinish(end)}, opts...)
 				cs, err := streamer(ctx, desc, cc, method, told...)
@@ -384,6 +387,7 @@ func (r *replay) unary(ctx context.Context, method string, req, reply any, cc *g
 	}
 	decider := p.decider(r.rules(ctx), r.again)
 	left := p.returned > decider.end && (isContextError(p.err) || errors.Is(p.err, errPanicked)) && decider.err != nil
+	waited := p.returned > decider.end && !left && decider.err != nil // for a connection, in vain
 	var err error
 	var panicked any
 	var running sync.WaitGroup
@@ -407,13 +411,16 @@ func (r *replay) unary(ctx context.Context, method string, req, reply any, cc *g
 			}
 			actx, cancel := r.own(ctx, m)
 			defer cancel()
+			with := opts
+			if m.again { // in the instant in which the connection is there
+				with = append(slices.Clip(opts), grpc.WaitForReady(true))
+			}
 			if m != decider {
-				_ = invoker(actx, method, req, newReply(reply), cc, withoutOutputs(opts)...)
+				_ = invoker(actx, method, req, newReply(reply), cc, withoutOutputs(with)...)
 				return
 			}
-			with := opts
-			if left {
-				with = withoutFinish(opts)
+			if left || waited {
+				with = withoutFinish(with)
 			}
 			err = invoker(actx, method, req, reply, cc, with...)
 		})
@@ -422,9 +429,14 @@ func (r *replay) unary(ctx context.Context, method string, req, reply any, cc *g
 	if panicked != nil {
 		panic(panicked)
 	}
-	if left { // while rego waited for a retry
+	switch {
+	case left: // while rego waited for a retry
 		<-ctx.Done()
 		err = status.FromContextError(ctx.Err()).Err()
+	case waited:
+		time.Sleep(p.returned - time.Since(r.began))
+	}
+	if left || waited {
 		for _, o := range opts {
 			if f, ok := o.(grpc.OnFinishCallOption); ok {
 				f.OnFinish(err)

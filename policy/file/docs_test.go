@@ -45,6 +45,8 @@ var documented = policy.Set{
 						Max:        time.Second,
 						Jitter:     policy.JitterEqual,
 					},
+					Reconnect: 2 * time.Second,
+					StopChain: true,
 				},
 				Hedge:  policy.Hedge{MaxExtraLoad: 0.02, MinDelay: 5 * time.Millisecond, MaxDelay: time.Second},
 				Budget: "careful",

@@ -106,6 +106,8 @@ func (e *explanation) fields() []string {
 	row("retry.backoff.max", p.Retry.Backoff.Max, w.Retry.Backoff.Max != 0, "")
 	row("retry.backoff.jitter", p.Retry.Backoff.Jitter, w.Retry.Backoff.Jitter != 0, "")
 	row("retry.codes", codeNames(p.Retry.Codes), len(w.Retry.Codes) > 0, "gRPC's table")
+	row("retry.reconnect", waitOf(p.Retry.Reconnect), w.Retry.Reconnect != 0, "")
+	row("retry.stop_chain", p.Retry.StopChain, w.Retry.StopChain, "")
 	row("hedge.off", p.Hedge.Off, w.Hedge.Off, "")
 	row("hedge.max_extra_load", p.Hedge.MaxExtraLoad, w.Hedge.MaxExtraLoad != 0, "none")
 	row("hedge.percentile", p.Hedge.Percentile, w.Hedge.Percentile != 0, "none")

@@ -564,7 +564,16 @@ type Retry struct {
 	// Codes make attempts that failed with one of them retryable, whatever the
 	// idempotency (gRFC A6's retryableStatusCodes). None, the default, means gRPC's
 	// own table, which knows whether an attempt may have been executed.
-	Codes         []Code `protobuf:"varint,4,rep,packed,name=codes,proto3,enum=rego.v1.Code" json:"codes,omitempty"`
+	Codes []Code `protobuf:"varint,4,rep,packed,name=codes,proto3,enum=rego.v1.Code" json:"codes,omitempty"`
+	// Reconnect is how long calls wait for a connection, within their deadlines, after a
+	// target has become unreachable: from 0 to 24h. An attempt that waits has not been
+	// sent, so it counts once and takes nothing from a budget. Its absence means 5s, or 0s
+	// with as_grpc; 0s means that calls do not wait.
+	Reconnect *durationpb.Duration `protobuf:"bytes,5,opt,name=reconnect,proto3" json:"reconnect,omitempty"`
+	// StopChain makes one attempt of a call that is made while serving one which is itself
+	// a retry or a hedge, as its grpc-previous-rpc-attempts says: whoever sent that will
+	// send the next.
+	StopChain     bool `protobuf:"varint,6,opt,name=stop_chain,json=stopChain,proto3" json:"stop_chain,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -625,6 +634,20 @@ func (x *Retry) GetCodes() []Code {
 		return x.Codes
 	}
 	return nil
+}
+
+func (x *Retry) GetReconnect() *durationpb.Duration {
+	if x != nil {
+		return x.Reconnect
+	}
+	return nil
+}
+
+func (x *Retry) GetStopChain() bool {
+	if x != nil {
+		return x.StopChain
+	}
+	return false
 }
 
 // Backoff is the wait before a retry: min(initial * multiplier^n, max), spread by
@@ -1201,12 +1224,15 @@ const file_rego_v1_policy_proto_rawDesc = "" +
 	"classifier\x18\t \x01(\tR\n" +
 	"classifier\x12\x17\n" +
 	"\aas_grpc\x18\n" +
-	" \x01(\bR\x06asGrpc\"\x8d\x01\n" +
+	" \x01(\bR\x06asGrpc\"\xe5\x01\n" +
 	"\x05Retry\x12\x10\n" +
 	"\x03off\x18\x01 \x01(\bR\x03off\x12!\n" +
 	"\fmax_attempts\x18\x02 \x01(\x05R\vmaxAttempts\x12*\n" +
 	"\abackoff\x18\x03 \x01(\v2\x10.rego.v1.BackoffR\abackoff\x12#\n" +
-	"\x05codes\x18\x04 \x03(\x0e2\r.rego.v1.CodeR\x05codes\"\xb4\x01\n" +
+	"\x05codes\x18\x04 \x03(\x0e2\r.rego.v1.CodeR\x05codes\x127\n" +
+	"\treconnect\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\treconnect\x12\x1d\n" +
+	"\n" +
+	"stop_chain\x18\x06 \x01(\bR\tstopChain\"\xb4\x01\n" +
 	"\aBackoff\x123\n" +
 	"\ainitial\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\ainitial\x12\x1e\n" +
 	"\n" +
@@ -1319,21 +1345,22 @@ var file_rego_v1_policy_proto_depIdxs = []int32{
 	8,  // 7: rego.v1.Policy.hedge:type_name -> rego.v1.Hedge
 	7,  // 8: rego.v1.Retry.backoff:type_name -> rego.v1.Backoff
 	2,  // 9: rego.v1.Retry.codes:type_name -> rego.v1.Code
-	14, // 10: rego.v1.Backoff.initial:type_name -> google.protobuf.Duration
-	14, // 11: rego.v1.Backoff.max:type_name -> google.protobuf.Duration
-	1,  // 12: rego.v1.Backoff.jitter:type_name -> rego.v1.Jitter
-	14, // 13: rego.v1.Hedge.delay:type_name -> google.protobuf.Duration
-	14, // 14: rego.v1.Hedge.min_delay:type_name -> google.protobuf.Duration
-	14, // 15: rego.v1.Hedge.max_delay:type_name -> google.protobuf.Duration
-	10, // 16: rego.v1.Budget.ratio:type_name -> rego.v1.Ratio
-	11, // 17: rego.v1.Budget.token_bucket:type_name -> rego.v1.TokenBucket
-	12, // 18: rego.v1.Budget.throttle:type_name -> rego.v1.Throttle
-	13, // 19: rego.v1.Budget.concurrency:type_name -> rego.v1.Concurrency
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	14, // 10: rego.v1.Retry.reconnect:type_name -> google.protobuf.Duration
+	14, // 11: rego.v1.Backoff.initial:type_name -> google.protobuf.Duration
+	14, // 12: rego.v1.Backoff.max:type_name -> google.protobuf.Duration
+	1,  // 13: rego.v1.Backoff.jitter:type_name -> rego.v1.Jitter
+	14, // 14: rego.v1.Hedge.delay:type_name -> google.protobuf.Duration
+	14, // 15: rego.v1.Hedge.min_delay:type_name -> google.protobuf.Duration
+	14, // 16: rego.v1.Hedge.max_delay:type_name -> google.protobuf.Duration
+	10, // 17: rego.v1.Budget.ratio:type_name -> rego.v1.Ratio
+	11, // 18: rego.v1.Budget.token_bucket:type_name -> rego.v1.TokenBucket
+	12, // 19: rego.v1.Budget.throttle:type_name -> rego.v1.Throttle
+	13, // 20: rego.v1.Budget.concurrency:type_name -> rego.v1.Concurrency
+	21, // [21:21] is the sub-list for method output_type
+	21, // [21:21] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_rego_v1_policy_proto_init() }

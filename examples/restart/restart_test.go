@@ -1,0 +1,44 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// TestMain lets the server of a test be the test's own program.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "-serve" {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// TestRestart restarts a real server process: no call fails that could be saved, where a bare
+// client's do.
+func TestRestart(t *testing.T) {
+	for _, o := range outages[:4] {
+		t.Run(o.name, func(t *testing.T) {
+			m, err := measure(o, 1500*time.Millisecond)
+			require.NoError(t, err)
+			var out bytes.Buffer
+			require.NoError(t, table(&out, []measured{m}))
+			bare, idempotent, unknown := m.counts[0], m.counts[len(m.counts)-2], m.counts[len(m.counts)-1]
+			assert.Positive(t, bare.failed, "%s", &out)
+			assert.Zero(t, idempotent.failed, "%s", &out)
+			assert.LessOrEqual(t, unknown.failed, unknown.inFlight, "%s", &out)
+			for _, c := range []*count{idempotent, unknown} {
+				assert.LessOrEqual(t, c.mostDials, 4, "%s", &out)
+			}
+		})
+	}
+}
+
+func TestUnknownCase(t *testing.T) {
+	assert.ErrorContains(t, run(t.Output(), "coffee", 0), `no case "coffee", there are stop, 0.2 s;`)
+}
