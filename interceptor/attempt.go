@@ -43,7 +43,7 @@ type attempt struct {
 // be, and takes in how it ended. It returns the attempt, which may be another value.
 func (c *call) try(a *attempt) *attempt {
 	c.makeOnce(a)
-	for c.reconnects(a) {
+	for a.Delivery == classify.DeliveryNotSent && c.reconnects(a) {
 		a = c.remake(a)
 		c.makeOnce(a)
 	}

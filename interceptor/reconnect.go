@@ -25,8 +25,9 @@ type outage struct {
 	over  chan struct{} // closed when it is
 
 	// Guarded by the mu of outages.
-	waiting int
-	timer   *time.Timer // for the next dial; nil if nobody has waited since the last one
+	joined int         // calls that look at it, or wait for its end
+	until  time.Time   // when the last of them gives up
+	timer  *time.Timer // for the next dial; nil if nobody has waited since the last one
 }
 
 const (
@@ -40,23 +41,43 @@ type outages struct {
 	byConn map[*grpc.ClientConn]*outage
 }
 
-// of returns the outage of a channel, nil if that has a connection or is closed.
-func (os *outages) of(conn *grpc.ClientConn, now time.Time) *outage {
+// join returns the outage of a channel, which does not end for idleness before leave. It
+// returns nil if the channel has a connection, or is closed.
+func (os *outages) join(conn *grpc.ClientConn, now time.Time) *outage {
 	if s := conn.GetState(); s == connectivity.Ready || s == connectivity.Shutdown {
 		return nil
 	}
 	os.mu.Lock()
 	defer os.mu.Unlock()
-	if o, ok := os.byConn[conn]; ok {
-		return o
+	o, ok := os.byConn[conn]
+	if !ok {
+		o = &outage{conn: conn, began: now, over: make(chan struct{})}
+		if os.byConn == nil {
+			os.byConn = make(map[*grpc.ClientConn]*outage)
+		}
+		os.byConn[conn] = o
+		go os.watch(o)
 	}
-	if os.byConn == nil {
-		os.byConn = make(map[*grpc.ClientConn]*outage)
-	}
-	o := &outage{conn: conn, began: now, over: make(chan struct{})}
-	os.byConn[conn] = o
-	go os.watch(o)
+	o.joined++
 	return o
+}
+
+func (os *outages) leave(o *outage) {
+	os.mu.Lock()
+	defer os.mu.Unlock()
+	o.joined--
+}
+
+// keepDialling has grpc dial again and again for somebody who waits for the outage to end.
+func (os *outages) keepDialling(o *outage, until time.Time) {
+	os.mu.Lock()
+	defer os.mu.Unlock()
+	if until.After(o.until) {
+		o.until = until
+	}
+	if o.timer == nil {
+		o.timer = time.AfterFunc(pause(), func() { os.dial(o) })
+	}
 }
 
 // watch ends an outage when the channel is ready, closed, or left idle. So its goroutine
@@ -80,7 +101,7 @@ func (os *outages) isOver(o *outage, state connectivity.State) bool {
 	switch state {
 	case connectivity.Ready, connectivity.Shutdown:
 	case connectivity.Idle:
-		if o.waiting > 0 {
+		if o.joined > 0 {
 			return false
 		}
 	default:
@@ -94,25 +115,10 @@ func (os *outages) isOver(o *outage, state connectivity.State) bool {
 	return true
 }
 
-// join counts somebody who waits, and leave who has.
-func (os *outages) join(o *outage) {
-	os.mu.Lock()
-	defer os.mu.Unlock()
-	if o.waiting++; o.timer == nil {
-		o.timer = time.AfterFunc(pause(), func() { os.dial(o) })
-	}
-}
-
-func (os *outages) leave(o *outage) {
-	os.mu.Lock()
-	defer os.mu.Unlock()
-	o.waiting--
-}
-
 // dial has grpc dial now, if somebody waits.
 func (os *outages) dial(o *outage) {
 	os.mu.Lock()
-	wanted := o.waiting > 0
+	wanted := o.joined > 0 && time.Now().Before(o.until)
 	if wanted {
 		o.timer.Reset(pause())
 	} else {
@@ -133,10 +139,11 @@ func (c *call) reconnects(a *attempt) bool {
 		return false
 	}
 	now := time.Now()
-	o := c.interceptor.outages.of(c.conn, now)
+	o := c.interceptor.outages.join(c.conn, now)
 	if o == nil {
 		return false
 	}
+	defer c.interceptor.outages.leave(o)
 	c.mu.Lock()
 	until, waits := c.course.reconnect(&a.attemptState, c.momentAt(now), o.began)
 	c.mu.Unlock()
@@ -145,9 +152,8 @@ func (c *call) reconnects(a *attempt) bool {
 	}
 	c.tellOfOutage(a, until.Sub(now))
 	a.lease.Pause()
-	c.interceptor.outages.join(o)
+	c.interceptor.outages.keepDialling(o, until)
 	a.reconnected = o.isOverBy(c.contextOf(a), until)
-	c.interceptor.outages.leave(o)
 	a.Unreachable = time.Since(now)
 	switch {
 	case a.reconnected && a.lease.Resume():

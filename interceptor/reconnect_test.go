@@ -127,6 +127,25 @@ func TestReconnectIsLeft(t *testing.T) {
 	})
 }
 
+// TestReconnectOfStreamsIsLeft: nor is one that opens a stream.
+func TestReconnectOfStreamsIsLeft(t *testing.T) {
+	t.Parallel()
+	for _, k := range []kind{watchKind, uploadKind, chatKind} {
+		bubble(t, func(t *testing.T, srv *testsrv.Server) {
+			c := newClient(t, srv, named(exact(idempotent)))
+			require.NoError(t, srv.Refuse(true))
+			ctx, cancel := context.WithCancel(t.Context())
+			time.AfterFunc(700*ms, cancel)
+			a := c.openWith(ctx, cancel, k, nil)
+			assert.Equal(t, []string{"open: Canceled (caller-cancelled) @700ms"}, a.seen)
+			ctx, cancel = context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			a = c.openWith(ctx, cancel, k, nil)
+			assert.Equal(t, []string{"open: Unavailable (unreachable) @1s"}, a.seen)
+		})
+	}
+}
+
 // TestReconnectIsForRetries: calls that may not be retried, and those that say so, fail as bare.
 func TestReconnectIsForRetries(t *testing.T) {
 	t.Parallel()
