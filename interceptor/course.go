@@ -29,14 +29,14 @@ type course struct {
 	backoffs       int // waits since the last pushback
 	committedTo    int // number of the attempt that a stream keeps, else 0
 	keptFor        CommitReason
-	pushedBack     bool      // the server forbade further attempts
-	refused        bool      // no more hedges: one was refused
-	chained        bool      // the call serves a retry of another one, and makes one attempt
-	lastHedge      bool      // no more hedges: another reply could not be made
-	resumes        bool      // what was delivered is not delivered again, so nothing commits but that
-	hasReplacement bool      // an attempt has been granted that takes the place of
-	replacement    wanted    // one that has timed out, once that has ended
-	waitsSince     time.Time // for a connection; zero if it has not
+	pushedBack     bool          // the server forbade further attempts
+	refused        bool          // no more hedges: one was refused
+	chained        bool          // the call serves a retry of another one, and makes one attempt
+	lastHedge      bool          // no more hedges: another reply could not be made
+	resumes        bool          // what was delivered is not delivered again, so nothing commits but that
+	hasReplacement bool          // an attempt has been granted that takes the place of
+	replacement    wanted        // one that has timed out, once that has ended
+	waited         time.Duration // for a connection, in all
 
 	// Of the round.
 	over      bool // it is decided: nothing will be started any more
@@ -185,7 +185,7 @@ func (k *course) commit(number int, why CommitReason) { k.committedTo, k.keptFor
 // that has got on, attempts and waits are counted anew.
 func (k *course) resume() {
 	k.committedTo = 0
-	k.before, k.made, k.backoffs = k.before+k.made, 0, 0
+	k.before, k.made, k.backoffs, k.waited = k.before+k.made, 0, 0, 0
 }
 
 // headerCommits reports whether an attempt has committed its call as gRFC A6 has it. A

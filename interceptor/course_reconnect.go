@@ -27,11 +27,8 @@ func (k *course) mayReconnect(a *attemptState) bool {
 // been without one since away. A call waits no longer in all than a channel may be away. If
 // the time has passed the attempt has found the target unreachable.
 func (k *course) reconnect(a *attemptState, m moment, away time.Time) (until time.Time, waits bool) {
-	if k.waitsSince.IsZero() {
-		k.waitsSince = m.now
-	}
 	until = away.Add(k.rules.reconnect)
-	if last := k.waitsSince.Add(k.rules.reconnect); last.Before(until) {
+	if last := m.now.Add(k.rules.reconnect - k.waited); last.Before(until) {
 		until = last
 	}
 	if last := m.deadline.Add(-m.fast); m.bounded && last.Before(until) {
@@ -40,6 +37,9 @@ func (k *course) reconnect(a *attemptState, m moment, away time.Time) (until tim
 	a.unreachable = !until.After(m.now)
 	return until, !a.unreachable
 }
+
+// hasWaited is told how long an attempt has waited.
+func (k *course) hasWaited(d time.Duration) { k.waited += d }
 
 // keepsLease reports whether the attempt after one that was not sent has what that one was
 // granted, since no server has had any load of it.

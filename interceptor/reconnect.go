@@ -155,6 +155,9 @@ func (c *call) reconnects(a *attempt) bool {
 	c.interceptor.outages.keepDialling(o, until)
 	a.reconnected = o.isOverBy(c.contextOf(a), until)
 	a.Unreachable = time.Since(now)
+	c.mu.Lock()
+	c.course.hasWaited(a.Unreachable)
+	c.mu.Unlock()
 	switch {
 	case a.reconnected && a.lease.Resume():
 		return true

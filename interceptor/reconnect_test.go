@@ -22,6 +22,7 @@ import (
 	"github.com/rego-go/rego/budget"
 	"github.com/rego-go/rego/interceptor"
 	"github.com/rego-go/rego/internal/testsrv"
+	testv1 "github.com/rego-go/rego/internal/testsrv/proto/rego/test/v1"
 	"github.com/rego-go/rego/policy"
 )
 
@@ -144,6 +145,28 @@ func TestReconnectOfStreamsIsLeft(t *testing.T) {
 			assert.Equal(t, []string{"open: Unavailable (unreachable) @1s"}, a.seen)
 		})
 	}
+}
+
+// TestReconnectResumes: a watch goes on over one restart after the other.
+func TestReconnectResumes(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, srv *testsrv.Server) {
+		c := newClient(t, srv, named(exact(idempotent)))
+		srv.Handle(testsrv.Watch, func(testsrv.Arrival) testsrv.Step {
+			return testsrv.Do(testsrv.Send(1), testsrv.Hang())
+		})
+		var tl interceptor.Timeline
+		cs, err := c.conn.NewStream(t.Context(), watchKind.desc(), testsrv.Watch, interceptor.WithTimeline(&tl),
+			interceptor.WithResume(func(_ *testv1.WatchResponse, req *testv1.WatchRequest) (*testv1.WatchRequest, bool) { return req, true }))
+		require.NoError(t, err)
+		require.NoError(t, cs.SendMsg(watchKind.request("rows")))
+		require.NoError(t, cs.CloseSend())
+		for range 5 {
+			require.NoError(t, cs.RecvMsg(new(testv1.WatchResponse)), "%v", &tl)
+			time.Sleep(time.Minute)
+			away(t, srv, 3*time.Second)
+		}
+	})
 }
 
 // TestReconnectIsForRetries: calls that may not be retried, and those that say so, fail as bare.
