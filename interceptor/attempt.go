@@ -208,6 +208,7 @@ func (c *call) record(a *attempt) {
 	c.telling.Lock()
 	defer c.telling.Unlock()
 	a.Delivery, a.Peer = a.seen.Delivery, a.address()
+	a.Backend, a.NoOtherBackend = c.backends.Of(a.Number)
 	if a.Outcome.Kind != classify.Success {
 		c.failures = append(c.failures, AttemptError{a.Attempt, a.seen.Err})
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/rego-go/rego/budget"
 	"github.com/rego-go/rego/classify"
+	"github.com/rego-go/rego/internal/backends"
 	"github.com/rego-go/rego/policy"
 )
 
@@ -48,9 +49,10 @@ type call struct {
 
 	plan        *plan
 	idempotency classify.Idempotency
-	looksAtOK   bool         // the classifier may see more in the reply than success
-	hedgeDenied DenialReason // why the call is not hedged though its policy asks for it
-	samples     bool         // the call's latency is one for hedging
+	looksAtOK   bool           // the classifier may see more in the reply than success
+	hedgeDenied DenialReason   // why the call is not hedged though its policy asks for it
+	samples     bool           // the call's latency is one for hedging
+	backends    *backends.Call // what attempts are sent to; nil if nobody asks
 
 	original attempt
 	lead     *attempt     // the original, or the retry that took its place
@@ -197,6 +199,7 @@ func (c *call) begin(ctx context.Context) {
 	if c.said.sendKey {
 		c.ctx = withIdempotencyKey(c.ctx, c.said.idempotencyKey)
 	}
+	c.recordBackends()
 	c.lead = &c.original
 	c.lead.Attempt, c.lead.reply = Attempt{Number: c.course.started()}, c.reply
 	if c.lead.timed = c.timed(); c.lead.timed {

@@ -162,7 +162,7 @@ func (s *stream) openLeg(ctx context.Context, a *attempt) {
 		a.watch = s.watchOver(a, after, e)
 		s.mu.Unlock()
 	}
-	cs, err := s.streamer(ctx, s.desc, s.conn, s.method, opts...)
+	cs, err := s.streamer(s.amongBackends(ctx, a), s.desc, s.conn, s.method, opts...)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a.tried, a.stream, a.openErr, a.open = true, cs, err, err == nil

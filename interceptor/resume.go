@@ -74,6 +74,7 @@ func (s *stream) nextLeg(broken *attempt, m any) bool {
 	defer s.mu.Unlock()
 	s.resumed = true
 	s.course.resume()
+	s.backends.Renew(broken.Number)
 	s.reply = m
 	return true
 }

@@ -152,11 +152,6 @@ func (s *stream) start(ctx context.Context) (grpc.ClientStream, error) {
 	return s, nil
 }
 
-// isOnlyChance reports whether there is nothing to do for the stream but to look on.
-func (s *stream) isOnlyChance() bool {
-	return s.plan.maxAttempts == 1 || s.plan.retriesOff && !s.hedged
-}
-
 func (s *stream) passThrough(a *attempt) {
 	a.goesOn = true
 	s.decided = a

@@ -161,6 +161,12 @@ type Attempt struct {
 	Outcome     classify.Outcome
 	Hint        classify.Hint
 	Peer        net.Addr // nil if it never got a transport
+	// Backend is the endpoint that a load-balancing policy of package spread has picked for
+	// it: the addresses that the resolver has of it. Empty without such a policy.
+	Backend string
+	// NoOtherBackend says that another attempt of the call had used that backend, as no other
+	// was found.
+	NoOtherBackend bool
 	// Resumed says that it went on where a stream had broken off, with the request
 	// that WithResume made.
 	Resumed bool
@@ -290,12 +296,17 @@ func (t *Timeline) LogValue() slog.Value {
 	}
 	attempts := make([]any, len(t.Attempts))
 	for i, a := range t.Attempts {
-		attempts[i] = slog.Group(a.label(),
+		said := []any{
 			slog.String("code", a.Code.String()),
 			slog.String("delivery", a.Delivery.String()),
 			slog.String("outcome", a.Outcome.Kind.String()),
 			slog.Duration("elapsed", a.End.Sub(a.Start)),
-			slog.Duration("wait", a.Wait))
+			slog.Duration("wait", a.Wait),
+		}
+		if a.Backend != "" {
+			said = append(said, slog.String("backend", a.Backend))
+		}
+		attempts[i] = slog.Group(a.label(), said...)
 	}
 	return slog.GroupValue(append(attrs, slog.Group("attempts", attempts...))...)
 }
@@ -317,6 +328,8 @@ func (t *Timeline) MarshalJSON() ([]byte, error) {
 		Reason   classify.Reason   `json:"reason,omitempty"`
 		Hint     classify.HintKind `json:"hint,omitempty"`
 		Peer     string            `json:"peer,omitempty"`
+		Backend  string            `json:"backend,omitempty"`
+		NoOther  bool              `json:"no_other_backend,omitempty"`
 		Resumed  bool              `json:"resumed,omitempty"`
 
 		Unreachable float64 `json:"unreachable,omitempty"`
@@ -350,7 +363,7 @@ func (t *Timeline) MarshalJSON() ([]byte, error) {
 		out.Attempts[i] = attempt{
 			a.Number, a.Kind.String(), at(a.Start), at(a.End), a.Wait.Seconds(), a.WaitedOn, a.Result,
 			a.Wasted().Seconds(), a.Code.String(), a.Delivery, a.Outcome.Kind, a.Outcome.Reason, a.Hint.Kind, a.peerName(),
-			a.Resumed, a.Unreachable.Seconds(),
+			a.Backend, a.NoOtherBackend, a.Resumed, a.Unreachable.Seconds(),
 		}
 	}
 	if t.Committed != CommitNone {

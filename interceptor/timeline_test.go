@@ -94,6 +94,31 @@ func TestTimelineJSON(t *testing.T) {
 	assert.Equal(t, "deadline-too-close", got["denials"].([]any)[0].(map[string]any)["reason"])
 }
 
+// TestTimelineOfBackends: where attempts went, if a load-balancing policy of package spread
+// says so.
+func TestTimelineOfBackends(t *testing.T) {
+	t.Parallel()
+	tl := &interceptor.Timeline{Attempts: []interceptor.Attempt{
+		{Number: 1, Backend: "10.0.0.1:443"}, {Number: 2, Kind: budget.Retry, Backend: "10.0.0.1:443", NoOtherBackend: true}, {Number: 3},
+	}}
+	lines := strings.Split(tl.String(), "\n")
+	assert.Contains(t, lines[1], ", to 10.0.0.1:443")
+	assert.NotContains(t, lines[1], "again")
+	assert.Contains(t, lines[2], ", to 10.0.0.1:443 again: no other backend")
+	assert.NotContains(t, lines[3], " to ")
+	b, err := json.Marshal(tl)
+	require.NoError(t, err)
+	var got struct{ Attempts []map[string]any }
+	require.NoError(t, json.Unmarshal(b, &got))
+	assert.Equal(t, "10.0.0.1:443", got.Attempts[0]["backend"])
+	assert.NotContains(t, got.Attempts[0], "no_other_backend")
+	assert.Equal(t, true, got.Attempts[1]["no_other_backend"])
+	assert.NotContains(t, got.Attempts[2], "backend")
+	var log bytes.Buffer
+	slog.New(slog.NewTextHandler(&log, nil)).Info("call", "timeline", tl)
+	assert.Contains(t, log.String(), `"timeline.attempts.#2 retry.backend"=10.0.0.1:443`)
+}
+
 func TestTimelineLogValue(t *testing.T) {
 	t.Parallel()
 	var b bytes.Buffer

@@ -121,6 +121,7 @@ func (u *unary) close(returned *bool) {
 
 // make makes an attempt, with the attempt timeout.
 func (u *unary) make(ctx context.Context, a *attempt) error {
+	ctx = u.amongBackends(ctx, a)
 	after := u.attemptTimeout(a)
 	if after == 0 {
 		return u.invoker(ctx, u.method, u.req, a.reply, u.conn, u.optionsOf(a)...)

@@ -74,6 +74,12 @@ func (a *Attempt) explain() string {
 		verdict += ": " + r
 	}
 	parts = append(parts, verdict)
+	switch {
+	case a.NoOtherBackend:
+		parts = append(parts, "to "+a.Backend+" again: no other backend")
+	case a.Backend != "":
+		parts = append(parts, "to "+a.Backend)
+	}
 	if a.WaitedOn != WaitNone {
 		parts = append(parts, fmt.Sprintf("waited %s (%s)", round(a.Wait), a.WaitedOn))
 	}

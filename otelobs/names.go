@@ -33,6 +33,8 @@ const (
 	attemptResult attribute.Key = "rego.attempt.result"
 	attemptResume attribute.Key = "rego.attempt.resumed"
 	unreachable   attribute.Key = "rego.attempt.unreachable"
+	backend       attribute.Key = "rego.backend"
+	noOther       attribute.Key = "rego.backend.no_other"
 	delivery      attribute.Key = "rego.delivery"
 	outcome       attribute.Key = "rego.outcome"
 	outcomeReason attribute.Key = "rego.outcome.reason"

@@ -429,3 +429,33 @@ otelobs internal T/Get 0s..25ms Error: INVALID_ARGUMENT
 		})
 	}
 }
+
+// TestBackends: where attempts went, if a load-balancing policy of package spread says so.
+func TestBackends(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		o := r.observer()
+		tl := &interceptor.Timeline{Method: testsrv.Get}
+		call := o.Start(t.Context(), &interceptor.Event{Kind: interceptor.CallStart, Timeline: tl})
+		for _, a := range []interceptor.Attempt{
+			{Number: 1, Backend: "10.0.0.1:443"}, {Number: 2, Backend: "10.0.0.1:443", NoOtherBackend: true}, {Number: 3},
+		} {
+			inside := o.Start(call, &interceptor.Event{Kind: interceptor.AttemptStart, Timeline: tl, Attempt: &a})
+			o.Observe(inside, &interceptor.Event{Kind: interceptor.AttemptEnd, Timeline: tl, Attempt: &a})
+		}
+		o.Observe(call, &interceptor.Event{Kind: interceptor.CallEnd, Timeline: tl})
+		assert.Equal(t, `
+otelobs internal T/Get 0s..0s
+  otelobs client Attempt.T/Get 0s..0s
+      rego.attempt.number=1
+      rego.backend=10.0.0.1:443
+  otelobs client Attempt.T/Get 0s..0s
+      rego.attempt.number=2
+      rego.backend=10.0.0.1:443
+      rego.backend.no_other=true
+  otelobs client Attempt.T/Get 0s..0s
+      rego.attempt.number=3
+`, r.tree("rego.attempt.number", "rego.backend", "rego.backend.no_other"))
+	})
+}

@@ -67,6 +67,12 @@ func endAttempt(span trace.Span, a *interceptor.Attempt) {
 	if a.Unreachable > 0 {
 		attrs = append(attrs, unreachable.Float64(a.Unreachable.Seconds()))
 	}
+	if a.Backend != "" {
+		attrs = append(attrs, backend.String(a.Backend))
+	}
+	if a.NoOtherBackend {
+		attrs = append(attrs, noOther.Bool(true))
+	}
 	if a.Result == interceptor.AttemptLost {
 		attrs = append(attrs, wastedDuration.Float64(a.Wasted().Seconds()))
 	}
