@@ -158,7 +158,7 @@ func TestChildTakesOver(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
 	a := s.configure("a", endpoint("1"))
-	old, err := a.cc.NewSubConn([]resolver.Address{{Addr: "1"}}, balancer.NewSubConnOptions{})
+	_, err := a.cc.NewSubConn([]resolver.Address{{Addr: "1"}}, balancer.NewSubConnOptions{})
 	require.NoError(t, err)
 	a.is(connectivity.Connecting)
 	s.channelIs(connectivity.Connecting, "a")
@@ -195,7 +195,6 @@ func TestChildTakesOver(t *testing.T) {
 	_, err = a.cc.NewSubConn([]resolver.Address{{Addr: "1"}}, balancer.NewSubConnOptions{})
 	require.EqualError(t, err, "rego_spread: a is closed")
 	assert.True(t, s.parent.conns[1].shut)
-	_ = old
 }
 
 // TestChildTakesOverAtOnce: nothing is lost if the child before has no connection.

@@ -187,7 +187,7 @@ func TestSticky(t *testing.T) {
 func TestPickedAgain(t *testing.T) {
 	t.Parallel()
 	c := backends.NewCall(benchTarget)
-	child := script("abcaabb")
+	child := script("abcaab")
 	p := newPicker(child, 3)
 	pick := func(ctx context.Context) {
 		_, err := p.Pick(balancer.PickInfo{Ctx: ctx})
@@ -200,17 +200,38 @@ func TestPickedAgain(t *testing.T) {
 	pick(first) // b: a was gone
 	assert.Equal(t, "b", of(1))
 	pick(second) // c
-	pick(second) // a, which nobody has used
+	pick(second) // a, which nobody else has used
 	assert.Equal(t, "a", of(2))
-	p.endpoints.Store(2)
-	pick(second) // a is all there is beside that of the first
-	b, noOther := c.Of(2)
-	assert.Equal(t, "a", b)
+	pick(second) // a: it is back
+	_, noOther := c.Of(2)
+	assert.Equal(t, "a", of(2))
 	assert.False(t, noOther)
-	pick(second) // b
-	b, noOther = c.Of(2)
-	assert.Equal(t, "b", b)
+	p.endpoints.Store(1)
+	pick(second) // b is all there is
+	_, noOther = c.Of(2)
+	assert.Equal(t, "b", of(2))
 	assert.True(t, noOther)
+}
+
+// TestPolicyBelow: a policy that spreads by itself is not asked again for what it has just
+// noted.
+func TestPolicyBelow(t *testing.T) {
+	t.Parallel()
+	asked, below := 0, ready("abc")
+	p := newPicker(pickFunc(func(info balancer.PickInfo) (balancer.PickResult, error) {
+		asked++
+		return below.Pick(info)
+	}), 3)
+	c, got := backends.NewCall(benchTarget), map[string]bool{}
+	for n := 1; n <= 4; n++ {
+		_, err := p.Pick(balancer.PickInfo{Ctx: c.Attempt(t.Context(), n)})
+		require.NoError(t, err)
+		b, noOther := c.Of(n)
+		got[b] = true
+		assert.Equal(t, n == 4, noOther)
+	}
+	assert.Len(t, got, 3)
+	assert.Equal(t, 4, asked)
 }
 
 // TestNoRecord: without a record, or with that of a call to another target, a pick is the

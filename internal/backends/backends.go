@@ -50,8 +50,8 @@ func NewCall(target string) *Call {
 	return c
 }
 
-// Attempt returns the context of an attempt of the call, which may be made more than once.
-// Whoever has the context may keep it.
+// Attempt returns the context of an attempt of the call, by its number from 1. Whoever has
+// the context may keep it, so an attempt that is made again has another one.
 func (c *Call) Attempt(ctx context.Context, number int) context.Context {
 	a := &c.first
 	if number != 1 || c.begun.Swap(true) {
@@ -115,13 +115,13 @@ func From(ctx context.Context, target string) *Attempt {
 	return nil
 }
 
-// Take notes that the attempt is sent to a backend, if nothing of the call has been sent
-// there.
+// Take notes that the attempt is sent to a backend, if no other attempt of the call has used
+// that. What the attempt itself has noted does not count: a policy below has just picked it,
+// or grpc picks again.
 func (a *Attempt) Take(backend string) bool {
-	c := a.call
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if isUsed(c.used, backend) {
+	a.call.mu.Lock()
+	defer a.call.mu.Unlock()
+	if a.isUsed(a.call.used, backend) {
 		return false
 	}
 	a.noteLocked(backend, false)
@@ -130,48 +130,44 @@ func (a *Attempt) Take(backend string) bool {
 
 // TakeAgain notes that the attempt is sent to a backend, whatever has been sent there.
 func (a *Attempt) TakeAgain(backend string) {
-	c := a.call
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	byAnother := slices.ContainsFunc(c.used, func(u use) bool { return u.backend == backend && u.attempt != a.number })
-	a.noteLocked(backend, byAnother)
+	a.call.mu.Lock()
+	defer a.call.mu.Unlock()
+	a.noteLocked(backend, a.isUsed(a.call.used, backend))
 }
 
 func (a *Attempt) noteLocked(backend string, noOther bool) {
-	c := a.call
-	for i := range c.used {
-		if u := &c.used[i]; u.attempt == a.number {
+	for i := range a.call.used {
+		if u := &a.call.used[i]; u.attempt == a.number {
 			u.backend, u.noOther = backend, noOther
 			return
 		}
 	}
-	c.used = append(c.used, use{a.number, backend, noOther})
+	a.call.used = append(a.call.used, use{a.number, backend, noOther})
 }
 
 // Forget takes back what was noted for the attempt.
 func (a *Attempt) Forget() {
-	c := a.call
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.used = slices.DeleteFunc(c.used, func(u use) bool { return u.attempt == a.number })
+	a.call.mu.Lock()
+	defer a.call.mu.Unlock()
+	a.call.used = slices.DeleteFunc(a.call.used, func(u use) bool { return u.attempt == a.number })
 }
 
-// Used returns how many backends the call has used.
+// Used returns how many backends the other attempts of the call have used.
 func (a *Attempt) Used() (n int) {
-	c := a.call
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for i := range c.used {
-		if !isUsed(c.used[:i], c.used[i].backend) {
+	a.call.mu.Lock()
+	defer a.call.mu.Unlock()
+	for i, u := range a.call.used {
+		if u.attempt != a.number && !a.isUsed(a.call.used[:i], u.backend) {
 			n++
 		}
 	}
 	return n
 }
 
-func isUsed(used []use, backend string) bool {
+// isUsed reports whether a backend is among what other attempts have used.
+func (a *Attempt) isUsed(used []use, backend string) bool {
 	for i := range used {
-		if used[i].backend == backend {
+		if u := &used[i]; u.backend == backend && u.attempt != a.number {
 			return true
 		}
 	}

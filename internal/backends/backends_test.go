@@ -43,19 +43,20 @@ func TestRecord(t *testing.T) {
 		then string
 		used int
 	}{
-		{"1a", true, " 1a", 1},
+		{"1a", true, " 1a", 0},
 		{"2a", false, " 1a", 1},
-		{"2b", true, " 1a 2b", 2},
-		{"3c", true, " 1a 2b 3c", 3},
-		{"3c", false, " 1a 2b 3c", 3}, // picked again, and there is another one perhaps
-		{"3c!", true, " 1a 2b 3c", 3}, // there is not: but nobody else has used it
-		{"3d", true, " 1a 2b 3d", 3},  // what it had picked before has not got the request
-		{"4c", true, " 1a 2b 3d 4c", 4},
+		{"2b", true, " 1a 2b", 1},
+		{"3c", true, " 1a 2b 3c", 2},
+		{"3c", true, " 1a 2b 3c", 2}, // a policy above has seen what the one below has picked
+		{"3c!", true, " 1a 2b 3c", 2},
+		{"3d", true, " 1a 2b 3d", 2}, // what it had picked before has not got the request
+		{"4c", true, " 1a 2b 3d 4c", 3},
 		{"5a!", true, " 1a 2b 3d 4c 5a!", 4},
+		{"5a", false, " 1a 2b 3d 4c 5a!", 4},
 		{"1a!", true, " 1a! 2b 3d 4c 5a!", 4},
-		{"6e", true, " 1a! 2b 3d 4c 5a! 6e", 5}, // more than there is room for at first
-		{"5f", true, " 1a! 2b 3d 4c 5f 6e", 6},
-		{"1g", true, " 1g 2b 3d 4c 5f 6e", 6},
+		{"6e", true, " 1a! 2b 3d 4c 5a! 6e", 4}, // more than there is room for at first
+		{"5f", true, " 1a! 2b 3d 4c 5f 6e", 5},
+		{"1g", true, " 1g 2b 3d 4c 5f 6e", 5},
 	} {
 		a, b := at[r.does[0]-'1'], r.does[1:2]
 		if len(r.does) == 2 {
@@ -103,6 +104,21 @@ func TestContext(t *testing.T) {
 	cancel()
 	<-child.Done()
 	assert.ErrorIs(t, child.Err(), context.Canceled)
+}
+
+// TestMadeAgain: whoever has kept the context of an attempt keeps that.
+func TestMadeAgain(t *testing.T) {
+	t.Parallel()
+	type try struct{}
+	c := backends.NewCall(target)
+	one := c.Attempt(context.WithValue(t.Context(), try{}, 1), 1)
+	assert.True(t, backends.From(one, target).Take("a"))
+	two := c.Attempt(context.WithValue(t.Context(), try{}, 2), 1)
+	assert.Equal(t, 1, one.Value(try{}))
+	assert.Equal(t, 2, two.Value(try{}))
+	assert.True(t, backends.From(two, target).Take("b"))
+	b, _ := c.Of(1)
+	assert.Equal(t, "b", b)
 }
 
 func TestSideBySide(t *testing.T) {
