@@ -103,7 +103,9 @@ func (s *stream) sendUnlogged(m any, op sendOp) error {
 	if a == nil && s.state >= streamEnding {
 		a = s.decided
 	} else if a == nil {
-		a = s.closedLocked()
+		if a = s.closedLocked(); a != nil { // grpc ends it for that, and so the call
+			s.commitLocked(a, CommitSendRefused)
+		}
 	}
 	switch {
 	case a != nil && a.stream != nil && !s.neverClosed:

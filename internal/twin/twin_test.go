@@ -99,6 +99,18 @@ func TestKept(t *testing.T) {
 			Below: []Meddler{{Do: DropOptions}},
 			Lanes: [][]Call{{{Kind: Watch, Ops: []Op{{Do: Cancel}, {Do: CloseSend}, {Do: Drain}, {}}}}},
 		},
+		"a message after CloseSend, and hedges": {
+			Rules: [2]Rules{{}, {MaxAttempts: 3, Idempotent: true, ListsCodes: true, HedgeAfter: 30514658}},
+			Lanes: [][]Call{{{
+				Kind: Chat, Method: 1, Think: 965963,
+				Ops:    []Op{{Think: 3014099}, {Think: 2652885}, {Do: CloseSend, Think: 15763370}, {Think: 15256267}},
+				Beside: []Op{{Do: Recv, Think: 9879134}, {Do: Drain, Think: 16645449}},
+				Attempts: []Attempt{
+					{Steps: []Step{{Do: ReadN, N: 2}, {Do: Status, Code: codes.ResourceExhausted, MD: WithTrailer}}},
+					{Steps: []Step{{Do: ReadAll}, {Wait: 139445835}, {Do: Status, Code: codes.Unavailable, MD: QuotaInfo}}},
+				},
+			}}},
+		},
 		"a second message of a server stream": {
 			Rules: [2]Rules{{MaxAttempts: 2}},
 			Lanes: [][]Call{{{
