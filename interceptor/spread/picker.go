@@ -60,7 +60,7 @@ func (p *picker) pickAnother(info balancer.PickInfo, a *backends.Attempt, first 
 		}
 		another := unwrap(&r)
 		if another == "" || a.Take(another) {
-			p.sticky.Store(0)
+			p.learn(false)
 			rejected[0] = first.Done
 			reject(rejected[:picks])
 			return r
@@ -73,15 +73,20 @@ func (p *picker) pickAnother(info balancer.PickInfo, a *backends.Attempt, first 
 			break
 		}
 	}
-	switch {
-	case !isSticky:
-		p.sticky.Store(0)
-	case p.sticky.Load() < maxSticky:
-		p.sticky.Add(1)
-	}
+	p.learn(isSticky)
 	reject(rejected[1:picks])
 	a.TakeAgain(backend)
 	return first
+}
+
+// learn notes whether nothing but one backend was picked for an attempt.
+func (p *picker) learn(isSticky bool) {
+	switch n := p.sticky.Load(); {
+	case isSticky && n < maxSticky:
+		p.sticky.Add(1)
+	case !isSticky && n > 0:
+		p.sticky.Store(0)
+	}
 }
 
 // errRejected is how picks end that no request is sent for. Policies that judge backends
