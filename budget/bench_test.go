@@ -57,7 +57,7 @@ func BenchmarkRatioLease(b *testing.B) {
 func BenchmarkRatioGrant(b *testing.B) {
 	r := ratio(b, budget.RatioConfig{Ratio: 1, MinPerSecond: 1e6})
 	parallel(b, func() {
-		r.Acquire(budget.Original) // pays for the retry, so that it never runs short
+		r.Release(budget.Original, budget.Success) // pays for the retry, so that it never runs short
 		r.Acquire(budget.Retry)
 		r.Release(budget.Retry, budget.Failure)
 	})
@@ -74,6 +74,7 @@ func BenchmarkRatioOutage(b *testing.B) {
 	r := budget.Default()
 	parallel(b, func() {
 		r.Acquire(budget.Original)
+		r.Release(budget.Original, budget.Failure)
 		if r.Acquire(budget.Retry) {
 			r.Release(budget.Retry, budget.Failure)
 		}
@@ -147,7 +148,7 @@ func BenchmarkExtraLoadAsked(b *testing.B) {
 }
 
 func BenchmarkAllGrantAndRefund(b *testing.B) {
-	a := budget.All(budget.Conservative(), budget.Default(), budget.Default())
+	a := budget.All(budget.Default(), budget.Default(), budget.Default())
 	parallel(b, func() {
 		if a.Acquire(budget.Retry) {
 			a.Release(budget.Retry, budget.Success)

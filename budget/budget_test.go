@@ -93,6 +93,7 @@ func TestAllGivesBack(t *testing.T) {
 	both := budget.All(shared, hedges)
 
 	require.True(t, both.Acquire(budget.Original)) // an original is never denied
+	both.Release(budget.Original, budget.Success)
 	require.Equal(t, 1.0, shared.Balance())
 	require.False(t, both.Acquire(budget.Hedge))
 	require.Equal(t, 1.0, shared.Balance())

@@ -9,11 +9,12 @@ import (
 // A cell holds one processor's part of a budget's numbers, of 128 bytes as
 // package percpu has it.
 type cell struct {
-	originals atomic.Int64 // seen so far, or in flight: as the budget counts
-	atHand    atomic.Int64 // extra attempts already withdrawn from the account
-	history   history      // of originals, where a budget needs it
+	count   atomic.Int64 // successes so far, or originals in flight: as the budget counts
+	atHand  atomic.Int64 // extra attempts already withdrawn from the account
+	lookAt  atomic.Int64 // the count at which to look at the clock next
+	history history      // of count, where a budget needs it
 
-	_ [32]byte
+	_ [24]byte
 }
 
 // spend takes one of the attempts at hand.

@@ -56,7 +56,7 @@ func NewConcurrency(c ConcurrencyConfig) (*Concurrency, error) {
 // Acquire implements [Budget].
 func (c *Concurrency) Acquire(k Kind) bool {
 	if k == Original {
-		c.originals.mine().originals.Add(1)
+		c.originals.mine().count.Add(1)
 		return true
 	}
 	for {
@@ -73,7 +73,7 @@ func (c *Concurrency) Acquire(k Kind) bool {
 // Release implements [Budget].
 func (c *Concurrency) Release(k Kind, _ Result) {
 	if k == Original {
-		c.originals.mine().originals.Add(-1)
+		c.originals.mine().count.Add(-1)
 		return
 	}
 	c.extra.Add(-1)
@@ -90,7 +90,7 @@ func (c *Concurrency) Resume(k Kind) bool { return c.Acquire(k) }
 func (c *Concurrency) withinShare(extra int64) bool {
 	inFlight := extra
 	for i := range c.originals {
-		inFlight += c.originals[i].originals.Load()
+		inFlight += c.originals[i].count.Load()
 	}
 	return (extra+1)*attempt <= c.share*inFlight
 }

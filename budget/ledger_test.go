@@ -50,6 +50,22 @@ func originals(n int) op {
 	}
 }
 
+func successes(n int) op {
+	return func(t *testing.T, b balanced) {
+		originals(n)(t, b)
+		released(n, budget.Original, budget.Success)(t, b)
+	}
+}
+
+func steady(n int, every time.Duration) op {
+	return func(t *testing.T, b balanced) {
+		for range n {
+			time.Sleep(every) // of the bubble's time
+			successes(1)(t, b)
+		}
+	}
+}
+
 func granted(n int, k budget.Kind) op {
 	return func(t *testing.T, b balanced) {
 		for i := range n {

@@ -424,7 +424,7 @@ func TestBidirectionalStreamsAreHedgedByName(t *testing.T) {
 }
 
 // TestResumedForLong: a stream that is resumed goes on as long as it gets on, and a header
-// that the application asked for commits nothing.
+// that the application asked for commits nothing. What gets on pays for what does not.
 func TestResumedForLong(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, srv *testsrv.Server) {
@@ -433,7 +433,7 @@ func TestResumedForLong(t *testing.T) {
 			if a.Previous%3 == 0 {
 				return testsrv.Do(testsrv.SendHeader(nil), down) // and before its first message
 			}
-			return testsrv.Do(testsrv.Send(2), down)
+			return testsrv.Do(testsrv.Send(2), testsrv.Delay(time.Second), down)
 		})
 		same := interceptor.WithResume(func(_ *testv1.WatchResponse, req *testv1.WatchRequest) (*testv1.WatchRequest, bool) { return req, true })
 		cs, err := testv1.NewTestServiceClient(c.conn).Watch(t.Context(), new(testv1.WatchRequest), same)

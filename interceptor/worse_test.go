@@ -289,8 +289,9 @@ func TestOneLayer(t *testing.T) {
 	bubble(t, func(t *testing.T, srv *testsrv.Server) {
 		var log bytes.Buffer
 		logger := interceptor.WithLogger(slog.New(slog.NewTextHandler(&log, nil)))
-		twice := newInterceptor(t, logger, interceptor.WithPolicy(exact()))
-		other := newInterceptor(t, logger, interceptor.WithPolicy(exact()))
+		all := interceptor.WithTargetBudget(unlimited)
+		twice := newInterceptor(t, logger, all, interceptor.WithPolicy(exact()))
+		other := newInterceptor(t, logger, all, interceptor.WithPolicy(exact()))
 		for name, opts := range map[string][]grpc.DialOption{
 			"twice":       append(twice.DialOptions(), twice.DialOptions()...),
 			"two of them": append(twice.DialOptions(), other.DialOptions()...),

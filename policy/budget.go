@@ -14,7 +14,7 @@ type Budget struct {
 	// Name that policies give in their Budget. A set cannot define a name that an
 	// interceptor has a budget for in code.
 	Name string
-	// Ratio allows extra attempts in proportion to originals.
+	// Ratio allows extra attempts in proportion to successes.
 	Ratio *budget.RatioConfig
 	// TokenBucket allows extra attempts at a steady rate.
 	TokenBucket *budget.TokenBucketConfig

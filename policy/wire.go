@@ -90,7 +90,7 @@ func (b Budget) proto() *regov1.Budget {
 	switch {
 	case b.Ratio != nil:
 		c := b.Ratio
-		m.Kind = &regov1.Budget_Ratio{Ratio: &regov1.Ratio{Ratio: c.Ratio, MinPerSecond: c.MinPerSecond, NoRefund: c.NoRefund}}
+		m.Kind = &regov1.Budget_Ratio{Ratio: &regov1.Ratio{Ratio: c.Ratio, MinPerSecond: c.MinPerSecond}}
 	case b.TokenBucket != nil:
 		c := b.TokenBucket
 		m.Kind = &regov1.Budget_TokenBucket{TokenBucket: &regov1.TokenBucket{PerSecond: c.PerSecond, Burst: c.Burst}}
@@ -212,7 +212,7 @@ func budgetFrom(m *regov1.Budget, f *faults) Budget {
 	switch k := m.GetKind().(type) {
 	case *regov1.Budget_Ratio:
 		f.in("ratio").unknown(k.Ratio.ProtoReflect())
-		b.Ratio = &budget.RatioConfig{Ratio: k.Ratio.GetRatio(), MinPerSecond: k.Ratio.GetMinPerSecond(), NoRefund: k.Ratio.GetNoRefund()}
+		b.Ratio = &budget.RatioConfig{Ratio: k.Ratio.GetRatio(), MinPerSecond: k.Ratio.GetMinPerSecond()}
 	case *regov1.Budget_TokenBucket:
 		f.in("token_bucket").unknown(k.TokenBucket.ProtoReflect())
 		b.TokenBucket = &budget.TokenBucketConfig{PerSecond: k.TokenBucket.GetPerSecond(), Burst: k.TokenBucket.GetBurst()}

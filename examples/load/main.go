@@ -83,15 +83,18 @@ func table(w io.Writer, s shape, sc scenario, with []limit) error {
 		}
 		r.against = r.goodput/baseline - 1
 		fmt.Fprintf(tw, "%s\t%d\t%.3f\t%.2f %%\t%.1f\t%+.1f %%\t%d\t%d\t%d\t%v\t%s\n", l.name, r.calls, r.attempts, 100*r.succeeded,
-			r.goodput, 100*r.against, r.turnedAway, r.denied, r.otherErrors, r.late.Round(100*time.Microsecond), verdicts(sc.targets[l.name], r))
+			r.goodput, 100*r.against, r.turnedAway, r.denied, r.otherErrors, r.late.Round(100*time.Microsecond), verdicts(sc, l, r))
 	}
 	fmt.Fprintln(tw)
 	return tw.Flush()
 }
 
-func verdicts(targets []target, r result) string {
+func verdicts(sc scenario, l limit, r result) string {
+	if l.name != byDefault.name {
+		return ""
+	}
 	var texts []string
-	for _, t := range targets {
+	for _, t := range sc.targets {
 		verdict := "ok"
 		if !t.met(r) {
 			verdict = "MISSED"

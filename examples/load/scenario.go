@@ -53,22 +53,23 @@ func (l limit) String() string { return l.name }
 func unlimited(string) budget.Budget { return nil }
 
 var (
-	off          = limit{"off", policy.Retry{Off: true}, unlimited}
-	none         = limit{"none", retry, unlimited}
-	byDefault    = limit{"default", retry, func(string) budget.Budget { return budget.Default() }}
-	conservative = limit{"conservative", retry, func(string) budget.Budget { return budget.Conservative() }}
+	off       = limit{"off", policy.Retry{Off: true}, unlimited}
+	none      = limit{"none", retry, unlimited}
+	byDefault = limit{"default", retry, func(string) budget.Budget { return budget.Default() }}
 
-	budgets = []limit{off, none, byDefault, conservative}
+	budgets = []limit{off, none, byDefault}
 )
 
 // A scenario is a way of doing badly.
 type scenario struct {
 	name, about string
 	normal, bad testsrv.Workers
-	targets     map[string][]target // by the name of the budget
+	targets     targets // of the default budget
 }
 
 func (sc scenario) String() string { return sc.name }
+
+type targets []target
 
 // A target is what a result should reach.
 type target struct {
@@ -79,29 +80,23 @@ type target struct {
 var (
 	outage = scenario{
 		"outage", "every attempt fails with UNAVAILABLE", normal, failing(1),
-		map[string][]target{
-			byDefault.name:    {attemptsAtMost(1.16), serversErrors},
-			conservative.name: {attemptsAtMost(1.10), serversErrors},
-		},
+		targets{attemptsAtMost(1.02), serversErrors}, // that was saved up before
 	}
 	fail20 = scenario{
 		"fail20", "20 % of attempts fail with UNAVAILABLE", normal, failing(0.2),
-		both(succeedAtLeast(0.995)),
+		targets{succeedAtLeast(0.995)},
 	}
 	// In one run of 60, by chance, there is a call whose four attempts all fail.
 	fail5 = scenario{
 		"fail5", "5 % of attempts fail with UNAVAILABLE", normal, failing(0.05),
-		both(succeedAtLeast(1)),
+		targets{succeedAtLeast(1)},
 	}
 	// Turning an attempt away takes 0.8 ms of a worker's time normally, and twice
 	// that in the bad phase.
 	brownout = scenario{
 		"brownout", "work takes twice as long; turning an attempt away takes a worker a tenth of the work at the time",
 		slow(1), slow(2),
-		map[string][]target{
-			byDefault.name:    {goodputAtLeast(-0.05)},
-			conservative.name: {goodputAtLeast(-0.035)},
-		},
+		targets{goodputAtLeast(-0.03)},
 	}
 
 	scenarios = []scenario{outage, fail20, fail5, brownout}
@@ -118,11 +113,6 @@ func slow(times int) testsrv.Workers {
 	w.Work *= time.Duration(times)
 	w.TurnAway = 0.1
 	return w
-}
-
-// both is a target for either budget.
-func both(t target) map[string][]target {
-	return map[string][]target{byDefault.name: {t}, conservative.name: {t}}
 }
 
 func attemptsAtMost(n float64) target {

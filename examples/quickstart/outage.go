@@ -22,8 +22,8 @@ const (
 )
 
 // outage puts a steady load on a server that fails everything, first with retries
-// that nothing limits, then with the budget that every client has by default: a
-// tenth of the calls and ten a second may be retried.
+// that nothing limits, then with the budget that every client has by default: calls
+// that succeed pay for retries, so here there are only those of a new budget.
 func outage(ctx context.Context, s *stage) error {
 	s.title(fmt.Sprintf("An outage of %v under %d calls/s, without a budget", outageLasts, callsPerSecond))
 	if err := s.sufferOutage(ctx, "outage, no budget", nil, interceptor.EndAttemptsExhausted); err != nil {

@@ -75,7 +75,7 @@ func Random(r *rand.Rand) policy.Set {
 		b := policy.Budget{Name: fmt.Sprint("budget ", i)}
 		switch r.IntN(4) {
 		case 0:
-			b.Ratio = &budget.RatioConfig{Ratio: r.Float64(), MinPerSecond: float64(r.IntN(3)), NoRefund: flip()}
+			b.Ratio = &budget.RatioConfig{Ratio: r.Float64(), MinPerSecond: float64(r.IntN(3))}
 		case 1:
 			b.TokenBucket = &budget.TokenBucketConfig{PerSecond: 1 + r.Float64(), Burst: float64(r.IntN(9))}
 		case 2:

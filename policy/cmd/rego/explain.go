@@ -244,11 +244,11 @@ func (e *explanation) load() string {
 	var bounds []string
 	switch b := e.budget(); {
 	case e.effective.Budget == "":
-		bounds = append(bounds, "10 % more, and 10 attempts per second of each client (the default budget, unless its code has another)")
+		bounds = append(bounds, "what each client has saved up in a second, 10 % of its calls and 3 attempts (the default budget, unless its code has another)")
 	case b == nil:
 		bounds = append(bounds, fmt.Sprintf("as the client's budget %q allows", e.effective.Budget))
 	case b.Ratio != nil:
-		bounds = append(bounds, fmt.Sprintf("%.4g %% more, and %.4g attempts per second of each client (budget %q)", 100*b.Ratio.Ratio, b.Ratio.MinPerSecond, b.Name))
+		bounds = append(bounds, fmt.Sprintf("what each client has saved up in a second, %.4g %% of its calls and %.4g attempts (budget %q)", 100*b.Ratio.Ratio, b.Ratio.MinPerSecond, b.Name))
 	case b.TokenBucket != nil:
 		bounds = append(bounds, fmt.Sprintf("%.4g attempts per second more of each client (budget %q)", b.TokenBucket.PerSecond, b.Name))
 	case b.Throttle != nil:

@@ -933,7 +933,7 @@ type isBudget_Kind interface {
 }
 
 type Budget_Ratio struct {
-	// Ratio allows extra attempts in proportion to originals.
+	// Ratio allows extra attempts in proportion to successes.
 	Ratio *Ratio `protobuf:"bytes,2,opt,name=ratio,proto3,oneof"`
 }
 
@@ -960,16 +960,14 @@ func (*Budget_Throttle) isBudget_Kind() {}
 
 func (*Budget_Concurrency) isBudget_Kind() {}
 
-// Ratio allows extra attempts in proportion to originals.
+// Ratio allows extra attempts in proportion to successes, which pay for them.
 type Ratio struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Ratio is the share of extra attempts to originals, from 0 to 1.
+	// Ratio is the share of an extra attempt that a success pays, from 0 to 1.
 	Ratio float64 `protobuf:"fixed64,1,opt,name=ratio,proto3" json:"ratio,omitempty"`
-	// MinPerSecond is how many extra attempts per second are allowed besides, from 0
-	// to a million.
-	MinPerSecond float64 `protobuf:"fixed64,2,opt,name=min_per_second,json=minPerSecond,proto3" json:"min_per_second,omitempty"`
-	// NoRefund keeps a retry that succeeded spent.
-	NoRefund      bool `protobuf:"varint,3,opt,name=no_refund,json=noRefund,proto3" json:"no_refund,omitempty"`
+	// MinPerSecond is how many successes per second pay a whole extra attempt besides,
+	// from 0 to a million.
+	MinPerSecond  float64 `protobuf:"fixed64,2,opt,name=min_per_second,json=minPerSecond,proto3" json:"min_per_second,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1016,13 +1014,6 @@ func (x *Ratio) GetMinPerSecond() float64 {
 		return x.MinPerSecond
 	}
 	return 0
-}
-
-func (x *Ratio) GetNoRefund() bool {
-	if x != nil {
-		return x.NoRefund
-	}
-	return false
 }
 
 // TokenBucket allows extra attempts at a steady rate, whatever the traffic.
@@ -1255,11 +1246,10 @@ const file_rego_v1_policy_proto_rawDesc = "" +
 	"\ftoken_bucket\x18\x03 \x01(\v2\x14.rego.v1.TokenBucketH\x00R\vtokenBucket\x12/\n" +
 	"\bthrottle\x18\x04 \x01(\v2\x11.rego.v1.ThrottleH\x00R\bthrottle\x128\n" +
 	"\vconcurrency\x18\x05 \x01(\v2\x14.rego.v1.ConcurrencyH\x00R\vconcurrencyB\x06\n" +
-	"\x04kind\"`\n" +
+	"\x04kind\"C\n" +
 	"\x05Ratio\x12\x14\n" +
 	"\x05ratio\x18\x01 \x01(\x01R\x05ratio\x12$\n" +
-	"\x0emin_per_second\x18\x02 \x01(\x01R\fminPerSecond\x12\x1b\n" +
-	"\tno_refund\x18\x03 \x01(\bR\bnoRefund\"B\n" +
+	"\x0emin_per_second\x18\x02 \x01(\x01R\fminPerSecond\"B\n" +
 	"\vTokenBucket\x12\x1d\n" +
 	"\n" +
 	"per_second\x18\x01 \x01(\x01R\tperSecond\x12\x14\n" +
