@@ -93,6 +93,10 @@ func (a *account) spendAnywhere() bool {
 	return false
 }
 
+// putBack returns an attempt that was not spent after all, where it does not outlive its
+// second.
+func (a *account) putBack() { a.spent.Add(-attempt) }
+
 // giveBack returns an attempt that was spent.
 func (a *account) giveBack() { a.keep(1) }
 

@@ -28,7 +28,7 @@ func TestDecisionsDoNotAllocate(t *testing.T) {
 		budget.All(budget.Default(), bucket, throttle, concurrency),
 	} {
 		allocs := testing.AllocsPerRun(1000, func() {
-			for _, k := range []budget.Kind{budget.Original, budget.Retry, budget.Hedge} {
+			for _, k := range []budget.Kind{budget.Original, budget.Retry, budget.Hedge, budget.Replacement} {
 				l, _ := budget.Take(b, k)
 				l.Release(budget.Success)
 				l, _ = budget.Take(b, k)

@@ -15,9 +15,13 @@ const (
 	Retry
 	// Hedge is sent beside a running attempt.
 	Hedge
+	// Replacement is a retry in the place of an attempt that has timed out: the
+	// server may still be at work for that one. Timelines call it a retry.
+	Replacement
 )
 
-// String returns the kind in lower case: "original", "retry" or "hedge".
+// String returns the kind in lower case: "original", "retry", "hedge" or
+// "replacement".
 func (k Kind) String() string {
 	switch k {
 	case Original:
@@ -26,6 +30,8 @@ func (k Kind) String() string {
 		return "retry"
 	case Hedge:
 		return "hedge"
+	case Replacement:
+		return "replacement"
 	}
 	return fmt.Sprintf("Kind(%d)", uint8(k))
 }

@@ -64,7 +64,7 @@ func (tr *traffic) moment(rng *rand.Rand, at time.Duration) moment {
 					}
 					atomic.AddInt64(&m.successes, int64(n))
 				case op <= 2:
-					tr.begin(&m, Retry+Kind(rng.IntN(2)))
+					tr.begin(&m, Retry+Kind(rng.IntN(3)))
 				default:
 					tr.end(&m, Result(rng.IntN(4)))
 				}
@@ -79,7 +79,7 @@ func (tr *traffic) begin(m *moment, k Kind) {
 	if !tr.budget.Acquire(k) {
 		return
 	}
-	atomic.AddInt64(&m.granted, 1)
+	atomic.AddInt64(&m.granted, cost(k))
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
 	tr.inFlight = append(tr.inFlight, k)
@@ -98,13 +98,21 @@ func (tr *traffic) end(m *moment, r Result) {
 	if !tr.givesBack {
 		r = Failure
 	}
-	if r == Unsent || r == Success && k == Retry {
-		atomic.AddInt64(&m.givenBack, 1) // before it can be granted again
+	if r == Unsent || r == Success && k != Hedge {
+		atomic.AddInt64(&m.givenBack, cost(k)) // before it can be granted again
 	}
 	if r == Success {
 		atomic.AddInt64(&m.successes, 1)
 	}
 	tr.budget.Release(k, r)
+}
+
+// cost is what a Ratio takes for an extra attempt.
+func cost(k Kind) int64 {
+	if k == Replacement {
+		return 2
+	}
+	return 1
 }
 
 // The promise in the documentation of Ratio, for every span of time.
@@ -193,18 +201,22 @@ func TestRatioIsExactAmongGoroutines(t *testing.T) {
 			b := newRatio(RatioConfig{Ratio: 0.1})
 			var granted, successes atomic.Int64
 			var wg sync.WaitGroup
-			for range 8 {
+			for g := range 8 {
+				k := Retry
+				if g%2 == 0 {
+					k = Replacement
+				}
 				wg.Go(func() {
 					for i := range 1000 {
 						successes.Add(1)
 						b.Release(Original, Success)
 						switch {
-						case !b.Acquire(Retry):
+						case !b.Acquire(k):
 						case i%3 == 0:
 							successes.Add(1)
-							b.Release(Retry, Success)
+							b.Release(k, Success)
 						default:
-							granted.Add(1)
+							granted.Add(cost(k))
 						}
 					}
 				})
@@ -238,7 +250,7 @@ func TestRatioHoldsOnRealProcessors(t *testing.T) {
 						successes.Add(1) // before it can be spent
 						b.Release(Original, Success)
 					}
-					k, r := Retry+Kind(rng.IntN(2)), Result(rng.IntN(4))
+					k, r := Retry+Kind(rng.IntN(3)), Result(rng.IntN(4))
 					if !b.Acquire(k) {
 						continue
 					}
@@ -246,7 +258,7 @@ func TestRatioHoldsOnRealProcessors(t *testing.T) {
 						successes.Add(1)
 					}
 					if b.Release(k, r); r == Failure || r == Neutral || k == Hedge && r == Success {
-						spent.Add(1)
+						spent.Add(cost(k))
 					}
 				}
 			})

@@ -25,11 +25,11 @@ type RatioConfig struct {
 //   - one second's worth can be saved up: MinPerSecond, and Ratio of the successes of
 //     the last second, and always one attempt. What exceeds it is forfeited. A new
 //     Ratio has MinPerSecond;
-//   - a retry or a hedge takes one attempt, and is denied when the balance is less than
-//     one;
-//   - an attempt that was not sent is given back, and so is a retry that succeeded. That
-//     cannot lift the balance above one second's worth either. A hedge that was sent is
-//     never given back.
+//   - a retry or a hedge takes one attempt. A [Replacement] takes two, since the server
+//     may be at work for two then. What there is not enough for is denied;
+//   - what a retry or a replacement took is given back if it succeeded, and what any
+//     took if it was not sent. That cannot lift the balance above one second's worth
+//     either. A hedge that was sent is never given back.
 //
 // So scattered failures are all repaired. In an outage the balance is soon spent, and
 // nothing comes in until calls succeed again. That matters most after an overload,
@@ -37,7 +37,8 @@ type RatioConfig struct {
 // server overloaded. And what clients save up, or may send per second, adds up: a
 // thousand of them overload a server that one of them does not.
 //
-// For any span of time, if an extra attempt counts from Acquire until it is given back:
+// For any span of time, if an extra attempt counts from Acquire until it is given
+// back, and a replacement as two:
 //
 //	granted - given back ≤ Ratio × successes + min(successes, MinPerSecond × seconds + 1) + saved up
 //
@@ -50,8 +51,9 @@ type RatioConfig struct {
 // a look at the clock, one per cell and at most a quarter of the balance, which may
 // outlive their second.
 //
-// Sources: AWS's retry quota, for the refund; gRFC A6's throttle, for what successes
-// pay; Finagle's RetryBudget and Linkerd's, for the ratio and the floor.
+// Sources: AWS's retry quota, for the refund and for what a timeout costs; gRFC A6's
+// throttle, for what successes pay; Finagle's RetryBudget and Linkerd's, for the ratio
+// and the floor.
 //
 // Make one with [NewRatio] or [Default].
 type Ratio struct {
@@ -97,15 +99,30 @@ const lookEvery = 16
 
 // Acquire implements [Budget].
 func (r *Ratio) Acquire(k Kind) bool {
-	return k == Original || r.account.spend() || r.account.withdraw(r.earned(r.now()))
+	switch {
+	case k == Original:
+		return true
+	case !r.take():
+		return false
+	case k != Replacement || r.take():
+		return true
+	}
+	r.account.putBack()
+	return false
 }
+
+func (r *Ratio) take() bool { return r.account.spend() || r.account.withdraw(r.earned(r.now())) }
 
 // Release implements [Budget].
 func (r *Ratio) Release(k Kind, result Result) {
 	if result == Success {
 		r.deposit()
 	}
-	if k == Retry && result == Success || k != Original && result == Unsent {
+	if k == Original || result != Unsent && (result != Success || k == Hedge) {
+		return
+	}
+	r.account.giveBack()
+	if k == Replacement {
 		r.account.giveBack()
 	}
 }

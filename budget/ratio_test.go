@@ -45,6 +45,7 @@ func TestRatioLedgers(t *testing.T) {
 			{released(30, budget.Original, budget.Neutral), 0},
 			{released(30, budget.Original, budget.Unsent), 0},
 			{released(5, budget.Hedge, budget.Failure), 0},
+			{released(5, budget.Replacement, budget.Neutral), 0},
 			{wait(time.Hour), 0},
 			{released(1, budget.Original, budget.Success), 2}, // the ratio, and a whole attempt
 		}},
@@ -54,6 +55,19 @@ func TestRatioLedgers(t *testing.T) {
 			{released(1, budget.Hedge, budget.Success), 2.5}, // of the original nothing comes: it is cancelled
 			{granted(1, budget.Retry), 1.5},
 			{released(1, budget.Retry, budget.Success), 3},
+		}},
+		{"a replacement takes two", budget.RatioConfig{Ratio: 0.5}, ledger{
+			{successes(9), 4.5},
+			{granted(2, budget.Replacement), 0.5},
+			{denied(budget.Replacement), 0.5},
+			{released(1, budget.Replacement, budget.Failure), 0.5},
+			{successes(2), 1.5},
+			{denied(budget.Replacement), 1.5}, // and takes nothing
+			{granted(1, budget.Retry), 0.5},
+			{released(1, budget.Replacement, budget.Unsent), 2.5},
+			{granted(1, budget.Replacement), 0.5},
+			{released(1, budget.Replacement, budget.Success), 3},
+			{released(1, budget.Replacement, budget.Neutral), 3},
 		}},
 		{"few successes pay a whole attempt each", budget.RatioConfig{MinPerSecond: 10}, ledger{
 			{opened, 10}, // a second's worth to begin with
@@ -153,8 +167,8 @@ func TestDefault(t *testing.T) {
 			{successes(20), 5},
 			{granted(1, budget.Retry), 4},
 			{released(1, budget.Retry, budget.Failure), 4},
-			{granted(1, budget.Retry), 3},
-			{released(1, budget.Retry, budget.Success), 4.1},
+			{granted(2, budget.Replacement), 0},
+			{released(2, budget.Replacement, budget.Success), 4.2},
 		}.check(t, budget.Default())
 	})
 }

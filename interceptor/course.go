@@ -89,6 +89,15 @@ func (w wanted) attempt() Attempt {
 	return Attempt{Kind: w.kind, Wait: w.wait, WaitedOn: w.why}
 }
 
+// leaseKind is what a budget is asked for, in the place of an attempt that has timed out or
+// not.
+func (w wanted) leaseKind(timedOut bool) budget.Kind {
+	if timedOut && w.kind == budget.Retry {
+		return budget.Replacement
+	}
+	return w.kind
+}
+
 // moment is when something is decided, and what time the call has left then.
 type moment struct {
 	now      time.Time

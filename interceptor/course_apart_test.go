@@ -21,7 +21,7 @@ var coreImports = map[string][]string{
 	"math/rand/v2":                     {"Float64"},
 	"time":                             {"Time", "Duration", "Second", "Millisecond"},
 	"google.golang.org/grpc/codes":     nil,
-	"github.com/rego-go/rego/budget":   {"Kind", "Original", "Retry", "Hedge", "Result", "Unsent", "Success", "Failure", "Neutral"},
+	"github.com/rego-go/rego/budget":   {"Kind", "Original", "Retry", "Hedge", "Replacement", "Result", "Unsent", "Success", "Failure", "Neutral"},
 	"github.com/rego-go/rego/classify": nil,
 	"github.com/rego-go/rego/policy":   {"Backoff"},
 }

@@ -132,7 +132,7 @@ func (c *call) replaceOverdue(a *attempt) step {
 	if !s.ask {
 		return s
 	}
-	lease, granted := budget.Take(c.plan.budgetOf(s.next.kind), s.next.kind)
+	lease, granted := budget.Take(c.plan.budgetOf(s.next.kind), s.next.leaseKind(true))
 	c.mu.Lock()
 	s = c.course.overdueAnswered(&a.attemptState, m, s, granted)
 	if s.keep {

@@ -24,7 +24,7 @@ func (c *call) next(failed *attempt) (Attempt, EndReason) {
 	}
 	if s.ask {
 		var granted bool
-		if c.pending, granted = budget.Take(c.plan.budgetOf(s.next.kind), s.next.kind); !granted {
+		if c.pending, granted = budget.Take(c.plan.budgetOf(s.next.kind), s.next.leaseKind(failed.timedOut)); !granted {
 			s = s.deniedByBudget()
 		}
 	}

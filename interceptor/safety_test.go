@@ -446,6 +446,27 @@ func TestBudgetHearsHowAttemptsEnd(t *testing.T) {
 	})
 }
 
+// TestBudgetHearsOfTimeouts: what takes the place of an attempt that has timed out costs
+// more than another retry, since the server may be at work for both.
+func TestBudgetHearsOfTimeouts(t *testing.T) {
+	t.Parallel()
+	timeout := exact(func(p *policy.Policy) { p.AttemptTimeout = 30 * ms })
+	for name, p := range map[string]policy.Policy{
+		"a deadline": {Timeout: time.Minute, AttemptTimeout: timeout.AttemptTimeout, Retry: timeout.Retry},
+		"none":       timeout,
+	} {
+		bubble(t, func(t *testing.T, srv *testsrv.Server) {
+			b := &ledger{budget: budget.Default()}
+			c := newClient(t, srv, interceptor.WithPolicy(p), b.inTarget())
+			srv.Script(testsrv.Put, testsrv.Hang(), down, testsrv.OK())
+			tl, err := c.call(t.Context(), testsrv.Put)
+			require.NoError(t, err, name)
+			assert.Equal(t, []string{"original failure", "replacement failure", "retry success"}, b.results, name)
+			assert.Equal(t, budget.Retry, tl.Attempts[1].Kind, name)
+		})
+	}
+}
+
 // ledger keeps the books of a budget: how many leases are out, and what was said
 // of those that returned.
 type ledger struct {
