@@ -47,6 +47,11 @@ func (c *call) try(a *attempt) *attempt {
 		a = c.remake(a)
 		c.makeOnce(a)
 	}
+	if a.Kind == budget.Hedge && a.Delivery == classify.DeliveryNotSent && !c.isReady() {
+		c.mu.Lock()
+		c.course.hedgeUnsent()
+		c.mu.Unlock()
+	}
 	if a.keepsLease = c.course.keepsLease(&a.attemptState); !a.keepsLease {
 		a.lease.Release(a.leaseResult())
 	}

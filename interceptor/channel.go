@@ -115,6 +115,11 @@ func channelPolicy(mc methodConfig) policy.Policy {
 	return p
 }
 
+// isReady reports whether the channel has a connection, as far as is known.
+func (c *call) isReady() bool {
+	return c.conn == nil || c.conn.GetState() == connectivity.Ready
+}
+
 // canSend reports whether a hedge would get a connection: at once, or after a GOAWAY a
 // new one. In the first case the channel is ready. In the second it is idle, or
 // connecting again, and the attempts that run have the connection that goes away: calls

@@ -25,6 +25,7 @@ type course struct {
 
 	before         int // attempts of legs of a stream that have got on
 	made           int // attempts of the call since
+	unsent         int // of these, hedges that found no connection, which do not count
 	asking         int // more of them, which a budget is being asked for or has granted
 	backoffs       int // waits since the last pushback
 	committedTo    int // number of the attempt that a stream keeps, else 0
@@ -139,10 +140,13 @@ func (k *course) started() int {
 	return k.before + k.made
 }
 
+// counted returns how many of MaxAttempts have been made.
+func (k *course) counted() int { return k.made - k.unsent }
+
 // roundBegins is told at the start of each round, of which one attempt runs.
 func (k *course) roundBegins(now time.Time) step {
 	k.over, k.won, k.alive = k.committedTo != 0, false, false
-	k.racing, k.places = 1, k.made
+	k.racing, k.places = 1, k.counted()
 	return step{setTimer: !k.over && k.scheduleNext(now)}
 }
 
@@ -194,7 +198,7 @@ func (k *course) commit(number int, why CommitReason) { k.committedTo, k.keptFor
 // that has got on, attempts and waits are counted anew.
 func (k *course) resume() {
 	k.committedTo = 0
-	k.before, k.made, k.backoffs, k.waited = k.before+k.made, 0, 0, 0
+	k.before, k.made, k.unsent, k.backoffs, k.waited = k.before+k.made, 0, 0, 0, 0
 }
 
 // headerCommits reports whether an attempt has committed its call as gRFC A6 has it. A

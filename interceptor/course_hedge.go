@@ -61,7 +61,7 @@ func (k *course) hedgeDue(m moment, next wanted, canSend, gone bool) step {
 
 // mayStart reports whether an attempt may start beside others.
 func (k *course) mayStart() bool {
-	return !k.over && !k.pushedBack && !k.lastHedge && !k.refused && !k.chained && k.made+k.asking < k.rules.maxAttempts
+	return !k.over && !k.pushedBack && !k.lastHedge && !k.refused && !k.chained && k.counted()+k.asking < k.rules.maxAttempts
 }
 
 // budgetDenied is the answer of a budget that was asked for a hedge.

@@ -38,6 +38,11 @@ func (k *course) reconnect(a *attemptState, m moment, away time.Time) (until tim
 	return until, !a.unreachable
 }
 
+// hedgeUnsent is told of a hedge that was not sent, since the channel has no connection. It
+// does not wait, and does not count either: else it would take the place of the attempt that
+// can wait.
+func (k *course) hedgeUnsent() { k.unsent++ }
+
 // hasWaited is told how long an attempt has waited.
 func (k *course) hasWaited(d time.Duration) { k.waited += d }
 

@@ -64,7 +64,7 @@ func (k *course) endsWith(a *attemptState) EndReason {
 		return EndBudgetDenied
 	case k.chained:
 		return EndChainStopped
-	case k.made >= k.rules.maxAttempts:
+	case k.counted() >= k.rules.maxAttempts:
 		return EndAttemptsExhausted
 	case k.committedTo != 0:
 		return k.keptFor.endReason()

@@ -228,6 +228,13 @@ func (c *call) remake(a *attempt) *attempt {
 	}
 	n.reconnected, n.timed, n.reply, n.ownReply = true, a.timed, a.reply, a.ownReply
 	n.begun, n.ctx, n.cancel, n.inside = a.begun, a.ctx, a.cancel, a.inside
+	if until := c.until.Load(); until != nil { // grpc would count its timeout from now
+		n.ctx, n.cancel = context.WithDeadline(c.contextOf(a), *until)
+		if outer := a.cancel; outer != nil {
+			inner := n.cancel
+			n.cancel = func() { inner(); outer() }
+		}
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	n.dropped = a.dropped

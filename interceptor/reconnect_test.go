@@ -321,6 +321,63 @@ func TestReconnectHedged(t *testing.T) {
 	})
 }
 
+// TestReconnectHedgedInFlight: what was in flight when the server went away is made again, also
+// if a hedge took its place that found no connection.
+func TestReconnectHedgedInFlight(t *testing.T) {
+	t.Parallel()
+	for _, hedge := range []time.Duration{0, 50 * ms} {
+		bubble(t, func(t *testing.T, srv *testsrv.Server) {
+			c := newClient(t, srv, named(exact(idempotent, func(p *policy.Policy) {
+				p.Retry.MaxAttempts, p.Hedge.Delay = 2, hedge
+			})), interceptor.WithTargetBudget(func(string) budget.Budget { return nil }))
+			srv.Handle(testsrv.Put, func(testsrv.Arrival) testsrv.Step { return testsrv.Do(testsrv.Delay(20*ms), testsrv.OK()) })
+			_, err := c.call(t.Context(), testsrv.Put)
+			require.NoError(t, err)
+			time.AfterFunc(10*ms, func() { away(t, srv, 200*ms) })
+			tl, err := c.call(t.Context(), testsrv.Put)
+			require.NoError(t, err, "%v", tl)
+			assert.Equal(t, 3, srv.Count(testsrv.Put))
+		})
+	}
+}
+
+// TestReconnectWithinServiceConfig: the timeout of the service config bounds the call, what it
+// has waited included.
+func TestReconnectWithinServiceConfig(t *testing.T) {
+	t.Parallel()
+	for _, watched := range []bool{false, true} {
+		for _, k := range []kind{watchKind, chatKind, {}} {
+			bubble(t, func(t *testing.T, srv *testsrv.Server) {
+				it := newInterceptor(t, named(exact(idempotent)))
+				c := client{t, srv, srv.Conn(t, append(it.DialOptions(),
+					grpc.WithDefaultServiceConfig(`{"methodConfig":[{"name":[{}],"timeout":"1.5s"}]}`))...)}
+				for _, m := range []string{testsrv.Get, testsrv.Watch, testsrv.Chat} {
+					srv.Script(m, testsrv.Hang())
+				}
+				away(t, srv, time.Second)
+				synctest.Wait()
+				began := time.Now()
+				var err error
+				var opts []grpc.CallOption
+				if watched {
+					opts = append(opts, interceptor.WithTimeline(new(interceptor.Timeline)))
+				}
+				if k.method == "" {
+					req, reply := messages(testsrv.Get)
+					err = c.conn.Invoke(t.Context(), testsrv.Get, req, reply, opts...)
+				} else {
+					cs, failed := c.conn.NewStream(t.Context(), k.desc(), k.method, opts...)
+					require.NoError(t, failed)
+					require.NoError(t, cs.SendMsg(k.request("a")))
+					err = cs.RecvMsg(new(testv1.WatchResponse))
+				}
+				assert.Equal(t, codes.DeadlineExceeded, status.Code(err))
+				assert.Equal(t, 1500*ms, time.Since(began))
+			})
+		}
+	}
+}
+
 // TestReconnectBelow: the same with an interceptor between rego and grpc, which sees each time
 // that the attempt is made.
 func TestReconnectBelow(t *testing.T) {

@@ -73,7 +73,7 @@ func TestSocketResetInMidCall(t *testing.T) {
 
 func TestSocketAttemptTimeout(t *testing.T) {
 	t.Parallel()
-	c := newTCPClient(t, exact(func(p *policy.Policy) { p.AttemptTimeout = 50 * ms }))
+	c := newTCPClient(t, exact(func(p *policy.Policy) { p.AttemptTimeout = 500 * ms }))
 	c.srv.Script(testsrv.Pay, testsrv.Hang())
 	tl, err := c.call(t.Context(), testsrv.Pay)
 	assert.Equal(t, codes.DeadlineExceeded, status.Code(err))

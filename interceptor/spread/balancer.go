@@ -29,8 +29,8 @@ type spreader struct {
 	cc     balancer.ClientConn
 	opts   balancer.BuildOptions
 	target string
-	count  atomic.Int32   // of endpoints
-	ending sync.WaitGroup // children that are closed
+	known  atomic.Pointer[map[string]bool] // the backends that there are
+	ending sync.WaitGroup                  // children that are closed
 
 	mu        sync.Mutex // held while the parent is told of a state, and nothing else that is not ours
 	endpoints endpoints
@@ -44,8 +44,8 @@ func (s *spreader) UpdateClientConnState(ccs balancer.ClientConnState) error {
 	if !ok {
 		return fmt.Errorf("%s: unexpected config %T: %w", Name, ccs.BalancerConfig, balancer.ErrBadResolverState)
 	}
-	found, n := endpointsOf(ccs.ResolverState)
-	s.count.Store(int32(n))
+	found, known := endpointsOf(ccs.ResolverState)
+	s.known.Store(&known)
 	s.mu.Lock()
 	s.endpoints = found
 	to := s.latestLocked()
@@ -60,7 +60,7 @@ func (s *spreader) UpdateClientConnState(ccs balancer.ClientConnState) error {
 // begin makes a child, the only one or one that is to take over.
 func (s *spreader) begin(b balancer.Builder) *child {
 	c := &child{ClientConn: s.cc, spreader: s, name: b.Name(), subConns: make(map[*subConn]struct{})}
-	c.state.ConnectivityState = connectivity.Connecting
+	c.state = balancer.State{ConnectivityState: connectivity.Connecting, Picker: failing{balancer.ErrNoSubConnAvailable}}
 	s.mu.Lock()
 	given := s.next
 	if s.current == nil {
@@ -106,7 +106,8 @@ func (s *spreader) ResolverError(err error) {
 	s.cc.UpdateState(balancer.State{ConnectivityState: connectivity.TransientFailure, Picker: failing{err}})
 }
 
-// failing is the picker of a channel that never had an address.
+// failing is the picker of a channel that never had an address, or of a child that has told
+// nothing yet.
 type failing struct{ err error }
 
 func (f failing) Pick(balancer.PickInfo) (balancer.PickResult, error) {
@@ -172,7 +173,7 @@ func (c *child) isInUseLocked() bool { return c == c.spreader.current || c == c.
 // UpdateState implements [balancer.ClientConn].
 func (c *child) UpdateState(st balancer.State) {
 	s := c.spreader
-	st.Picker = &picker{child: st.Picker, target: s.target, endpoints: &s.count}
+	st.Picker = &picker{child: st.Picker, target: s.target, known: &s.known}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c.state = st

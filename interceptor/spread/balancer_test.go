@@ -197,6 +197,19 @@ func TestChildTakesOver(t *testing.T) {
 	assert.True(t, s.parent.conns[1].shut)
 }
 
+// TestChildThatHasToldNothing: calls wait for what it will tell, if it has to take over.
+func TestChildThatHasToldNothing(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	a := s.configure("a", endpoint("1"))
+	a.is(connectivity.Ready)
+	s.configure("b", endpoint("1"))
+	a.is(connectivity.TransientFailure)
+	state, err := s.parent.last()
+	assert.Equal(t, connectivity.Connecting, state)
+	assert.ErrorIs(t, err, balancer.ErrNoSubConnAvailable)
+}
+
 // TestChildTakesOverAtOnce: nothing is lost if the child before has no connection.
 func TestChildTakesOverAtOnce(t *testing.T) {
 	t.Parallel()
@@ -250,7 +263,7 @@ func TestIdentity(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
 	a := s.configure("a", endpoint("10.0.0.1:1", "[fd00::1]:1"), endpoint("10.0.0.2:1"), endpoint("10.0.0.2:1", "10.0.0.3:1"))
-	assert.EqualValues(t, 3, s.b.(*spreader).count.Load())
+	assert.EqualValues(t, 3, len(*s.b.(*spreader).known.Load()))
 	backendOf := func(addrs ...string) string {
 		sc, err := a.cc.NewSubConn(endpoint(addrs...).Addresses, balancer.NewSubConnOptions{})
 		require.NoError(t, err)
@@ -275,7 +288,7 @@ func TestIdentity(t *testing.T) {
 	assert.True(t, inner.shut)
 
 	found, n := endpointsOf(resolver.State{Addresses: endpoint("1", "2", "1").Addresses})
-	assert.Equal(t, 2, n, "without endpoints, as weighted_target has it")
+	assert.Len(t, n, 2, "without endpoints, as weighted_target has it")
 	assert.Equal(t, endpoints{"1": "1", "2": "2"}, found)
 }
 

@@ -59,8 +59,8 @@ func BenchmarkPick(b *testing.B) {
 		plain.conns, wrapped.conns = append(plain.conns, sc.SubConn), append(wrapped.conns, sc)
 		ready.ready = append(ready.ready, member{one{balancer.PickResult{SubConn: sc.SubConn}}, name})
 	}
-	spreads := &picker{child: wrapped, target: benchTarget, endpoints: new(atomic.Int32)}
-	spreads.endpoints.Store(3)
+	spreads := &picker{child: wrapped, target: benchTarget, known: new(atomic.Pointer[map[string]bool])}
+	spreads.known.Store(&map[string]bool{names[0]: true, names[1]: true, names[2]: true})
 	ready.target = benchTarget
 
 	noList := asGRPC(withMetadata())

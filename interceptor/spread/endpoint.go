@@ -30,8 +30,8 @@ func join(names []string) string {
 // endpoints tells of an address which endpoint it belongs to.
 type endpoints map[string]string
 
-// endpointsOf returns those that a resolver has found, and how many they are.
-func endpointsOf(s resolver.State) (endpoints, int) {
+// endpointsOf returns those that a resolver has found, and what they are known by.
+func endpointsOf(s resolver.State) (endpoints, map[string]bool) {
 	byAddress, distinct := endpoints{}, map[string]bool{}
 	for _, e := range s.Endpoints {
 		id := identify(e.Addresses)
@@ -47,7 +47,7 @@ func endpointsOf(s resolver.State) (endpoints, int) {
 			byAddress[a.Addr], distinct[a.Addr] = a.Addr, true
 		}
 	}
-	return byAddress, len(distinct)
+	return byAddress, distinct
 }
 
 // of returns the backend that a SubConn is for. A policy may make SubConns of addresses that

@@ -21,10 +21,10 @@ const maxSticky = 2
 
 // picker is the picker of rego_spread.
 type picker struct {
-	child     balancer.Picker
-	target    string
-	endpoints *atomic.Int32 // how many there are
-	sticky    atomic.Int32  // attempts in a row, for which nothing but one backend was picked
+	child  balancer.Picker
+	target string
+	known  *atomic.Pointer[map[string]bool] // the backends that there are
+	sticky atomic.Int32                     // attempts in a row, for which nothing but one backend was picked
 }
 
 // Pick implements [balancer.Picker].
@@ -38,11 +38,18 @@ func (p *picker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
 	switch {
 	case a == nil || backend == "" || a.Take(backend):
 		return r, nil
-	case a.Used() >= int(p.endpoints.Load()):
+	case p.allUsed(a):
 		a.TakeAgain(backend)
 		return r, nil
 	}
 	return p.pickAnother(info, a, r, backend), nil
+}
+
+// allUsed reports whether the call has used all backends that there are, and so there is no
+// other to pick.
+func (p *picker) allUsed(a *backends.Attempt) bool {
+	known := *p.known.Load()
+	return a.Used(known) >= len(known)
 }
 
 // pickAnother has the child policy pick again, until it picks what the call has not used.

@@ -72,9 +72,18 @@ func (s *scripted) running() (names string) {
 }
 
 func newPicker(child balancer.Picker, endpoints int) *picker {
-	p := &picker{child: child, target: benchTarget, endpoints: new(atomic.Int32)}
-	p.endpoints.Store(int32(endpoints))
+	p := &picker{child: child, target: benchTarget, known: new(atomic.Pointer[map[string]bool])}
+	p.known.Store(letters("abcdefghij"[:endpoints]))
 	return p
+}
+
+// letters are backends.
+func letters(s string) *map[string]bool {
+	set := map[string]bool{}
+	for _, r := range s {
+		set[string(r)] = true
+	}
+	return &set
 }
 
 // TestPickAnother: what is picked for the attempts of a call, and how often the child is asked.
@@ -102,6 +111,7 @@ func TestPickAnother(t *testing.T) {
 		"an error on the third":                     {3, "ab", "ab!", "a", 3, true},
 		"no pick at all":                            {3, "a", "!", "", 1, false},
 		"a backend that the resolver has forgotten": {2, "xy", "a", "a", 1, false},
+		"one that is left, and a new one":           {2, "xa", "ab", "b", 2, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -206,7 +216,7 @@ func TestPickedAgain(t *testing.T) {
 	_, noOther := c.Of(2)
 	assert.Equal(t, "a", of(2))
 	assert.False(t, noOther)
-	p.endpoints.Store(1)
+	p.known.Store(letters("b"))
 	pick(second) // b is all there is
 	_, noOther = c.Of(2)
 	assert.Equal(t, "b", of(2))

@@ -152,12 +152,12 @@ func (a *Attempt) Forget() {
 	a.call.used = slices.DeleteFunc(a.call.used, func(u use) bool { return u.attempt == a.number })
 }
 
-// Used returns how many backends the other attempts of the call have used.
-func (a *Attempt) Used() (n int) {
+// Used returns how many of some backends the other attempts of the call have used.
+func (a *Attempt) Used(among map[string]bool) (n int) {
 	a.call.mu.Lock()
 	defer a.call.mu.Unlock()
 	for i, u := range a.call.used {
-		if u.attempt != a.number && !a.isUsed(a.call.used[:i], u.backend) {
+		if u.attempt != a.number && among[u.backend] && !a.isUsed(a.call.used[:i], u.backend) {
 			n++
 		}
 	}

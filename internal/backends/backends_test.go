@@ -22,6 +22,7 @@ const target = "dns:///users:443"
 func TestRecord(t *testing.T) {
 	t.Parallel()
 	c := backends.NewCall(target)
+	all := map[string]bool{"a": true, "b": true, "c": true, "d": true, "e": true, "f": true, "g": true}
 	at := make([]*backends.Attempt, 6)
 	for n := range at {
 		at[n] = backends.From(c.Attempt(t.Context(), n+1), target)
@@ -65,8 +66,9 @@ func TestRecord(t *testing.T) {
 			a.TakeAgain(b)
 		}
 		assert.Equal(t, r.then, story(), r.does)
-		assert.Equal(t, r.used, a.Used(), r.does)
+		assert.Equal(t, r.used, a.Used(all), r.does)
 	}
+	assert.Equal(t, 1, at[0].Used(map[string]bool{"b": true, "z": true}))
 	at[1].Forget()
 	assert.Equal(t, " 1g 3d 4c 5f 6e", story())
 	assert.True(t, at[5].Take("b"))
@@ -135,7 +137,7 @@ func TestSideBySide(t *testing.T) {
 				defer mu.Unlock()
 				taken++
 			}
-			a.Used()
+			a.Used(nil)
 			c.Of(n)
 		})
 	}
