@@ -24,7 +24,8 @@ import (
 //     much as the last sixteenth of share makes of those that come in ten
 //     seconds, 15 at most;
 //   - how many will come is taken from those that came, in the last second or in
-//     the last ten, whichever promise fewer;
+//     the last ten, whichever promise fewer. An ExtraLoad that is younger than ten
+//     seconds, but not than half a second, takes its age for those ten;
 //   - after each extra attempt an original has to end before the next is granted;
 //   - what was not sent is given back, and nothing else.
 //
@@ -62,6 +63,8 @@ type loadCell struct {
 const (
 	lentPart = 16           // one part in so many of the share
 	mostLent = 15 * attempt // at most
+
+	youngest = time.Second / 2 // that an ExtraLoad takes its age for ten seconds
 
 	// A history calls recent what is up to nine steps old.
 	shortStep = time.Second / stepsKept
@@ -143,6 +146,9 @@ func (b *ExtraLoad) sum(now time.Duration) (earned, credit, ended int64) {
 		second += max(0, n-c.short.look(short, n)-lookEvery)
 		ten += max(0, n-c.long.look(long, n)-lookEvery)
 		ended += c.ended.Load()
+	}
+	if now >= youngest && now < 10*time.Second {
+		ten = int64(float64(ten) * 10 / max(now.Seconds(), 1))
 	}
 	return b.paid * begun, min(b.lent*min(10*second, ten), mostLent), ended
 }

@@ -84,6 +84,16 @@ func TestExtraLoadLedgers(t *testing.T) {
 			{wait(time.Second), 1},
 			{ended(20), 1.4}, // four of them are known to be recent: 40 in ten seconds
 		}},
+		{"a young one lends for what its age promises, but not in its first half second", ledger{
+			{ended(116), 2}, // a hundred are known to be recent
+			{wait(499 * ms), 2},
+			{wait(1 * ms), 11}, // ten times as many in ten seconds
+			{wait(400 * ms), 11},
+			{wait(350 * ms), 1},        // none in the last second
+			{ended(66), 6},             // fifty of them, which promise 500
+			{wait(6 * time.Second), 1}, // none
+			{ended(116), 4.88},         // 282 in 7.25 seconds promise 388 in ten
+		}},
 		{"nothing is granted while nothing ends", ledger{
 			{originals(1016), 11},
 			{denied(budget.Hedge), 11},

@@ -341,7 +341,11 @@ func checkExtraLoad(t *testing.T, b *ExtraLoad, moments []moment, seed uint64) {
 				ten += m.originals
 			}
 		}
-		credit[i] = min(attempts(b.lent)*float64(min(10*second, ten)), 15)
+		expected := float64(ten)
+		if now.at >= youngest && now.at < 10*time.Second {
+			expected *= 10 / max(now.at.Seconds(), 1)
+		}
+		credit[i] = min(attempts(b.lent)*min(10*float64(second), expected), 15)
 	}
 	for i, first := range moments {
 		var calls, extra, granted, ended int64

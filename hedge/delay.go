@@ -31,7 +31,7 @@ type Limits struct {
 	Max time.Duration
 }
 
-// State says whether a [Delay] can tell.
+// State says whether there is a hedge to wait for.
 type State uint8
 
 const (
@@ -42,6 +42,8 @@ const (
 	Cold
 	// TooSlow: the delay would be above Limits.Max.
 	TooSlow
+	// Declined: a [Trigger] wants no hedge.
+	Declined
 )
 
 // MinSamples is how many samples a quantile needs at least.
@@ -77,6 +79,24 @@ func (d *Delay) After() (time.Duration, State) {
 	return after, Ready
 }
 
+// Next implements [Trigger]: a hedge is due once the last attempt has run for the delay.
+func (d *Delay) Next(c Call) (time.Duration, State) {
+	after, s := d.After()
+	return max(after-c.SinceLast, 0), s
+}
+
+// Ended implements [Trigger]. Of the attempts of a call only the original is recorded: it
+// was made whether or not something was slow.
+func (d *Delay) Ended(a Attempt) {
+	switch {
+	case a.Number != 1:
+	case a.Complete:
+		d.Record(a.Start, a.End)
+	default:
+		d.RecordAtLeast(a.Start, a.End)
+	}
+}
+
 // Record counts an attempt that ended by itself, successfully. The delay takes
 // notice of it within a tenth of a second.
 func (d *Delay) Record(start, end time.Time) {
@@ -99,12 +119,20 @@ func (d *Delay) RecordAtLeast(start, end time.Time) {
 	}
 }
 
-// refreshEvery is how long a quantile is kept.
-const refreshEvery = 100 * time.Millisecond
+// refreshEvery is how long a quantile is kept, and refreshCold how long it takes to see that
+// there are enough samples for one.
+const (
+	refreshEvery = 100 * time.Millisecond
+	refreshCold  = 5 * time.Millisecond
+)
 
 func (d *Delay) refreshIfDue(now time.Time) {
 	at := now.Sub(d.tracker.began)
-	if next := d.next.Load(); int64(at) >= next && d.next.CompareAndSwap(next, int64(at+refreshEvery)) {
+	every := refreshEvery
+	if d.current.Load() == 0 {
+		every = refreshCold
+	}
+	if next := d.next.Load(); int64(at) >= next && d.next.CompareAndSwap(next, int64(at+every)) {
 		d.refresh(at)
 	}
 }

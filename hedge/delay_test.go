@@ -60,6 +60,64 @@ func TestCold(t *testing.T) {
 	}
 }
 
+// TestWarm: as soon as there are enough samples, and not a tenth of a second later.
+func TestWarm(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m := method{hedge.NewTracker().Quantile(0.98, hedge.Limits{})}
+		m.succeed(hedge.MinSamples+4, 5*ms) // one each millisecond
+		got, state := m.After()
+		assert.Equal(t, hedge.Ready, state)
+		assert.InDelta(t, 5*ms, got, float64(50*time.Microsecond))
+	})
+}
+
+// TestDelayIsATrigger: it goes by the time since the last attempt began, and records
+// originals.
+func TestDelayIsATrigger(t *testing.T) {
+	t.Parallel()
+	for _, r := range []struct {
+		delay     *hedge.Delay
+		sinceLast time.Duration
+		want      time.Duration
+		state     hedge.State
+	}{
+		{hedge.Fixed(0), 0, 0, hedge.Ready},
+		{hedge.Fixed(10 * ms), 0, 10 * ms, hedge.Ready},
+		{hedge.Fixed(10 * ms), 4 * ms, 6 * ms, hedge.Ready},
+		{hedge.Fixed(10 * ms), 11 * ms, 0, hedge.Ready},
+		{hedge.NewTracker().Quantile(0.5, hedge.Limits{}), time.Hour, 0, hedge.Cold},
+	} {
+		var tr hedge.Trigger = r.delay
+		wait, state := tr.Next(hedge.Call{Running: 2, Elapsed: time.Minute, SinceLast: r.sinceLast})
+		assert.Equal(t, r.want, wait)
+		assert.Equal(t, r.state, state)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		d := hedge.NewTracker().Quantile(0.5, hedge.Limits{})
+		ended := func(n int, a hedge.Attempt, took time.Duration) {
+			for range n {
+				time.Sleep(ms)
+				a.Start, a.End = time.Now().Add(-took), time.Now()
+				d.Ended(a)
+			}
+		}
+		after := func() float64 {
+			time.Sleep(time.Second)
+			ended(1, hedge.Attempt{Number: 1, Complete: true}, 50*ms) // has it look
+			wait, _ := d.Next(hedge.Call{})
+			return float64(wait)
+		}
+		ended(200, hedge.Attempt{Number: 1, Complete: true}, 50*ms)
+		ended(1000, hedge.Attempt{Number: 2, Complete: true}, ms)
+		assert.InDelta(t, 50*ms, after(), float64(ms), "hedges are no samples")
+		ended(1000, hedge.Attempt{Number: 1}, ms)
+		assert.InDelta(t, 50*ms, after(), float64(ms), "what did not take so long by itself is none")
+		ended(1000, hedge.Attempt{Number: 1}, 80*ms)
+		assert.InDelta(t, 80*ms, after(), float64(ms), "but if it took longer")
+	})
+}
+
 func TestLimits(t *testing.T) {
 	t.Parallel()
 	for _, r := range []struct {

@@ -8,8 +8,9 @@
 // moves with it.
 //
 // A [Tracker] counts what the attempts of a method take, and [Tracker.Quantile]
-// is the [Delay] that follows it; [Fixed] is one that does not. Neither bounds
-// the extra load: while everything gets slower all attempts exceed what two
+// is the [Delay] that follows it; [Fixed] is one that does not. Both are triggers,
+// and what goes by something else than latency is a [Trigger] of one's own. None
+// bounds the extra load: while everything gets slower all attempts exceed what two
 // percent did before. That is for a budget, as budget.ExtraLoad.
 //
 // Interceptors use this package; policies name what it needs to know in their

@@ -146,12 +146,11 @@ func (c *call) learn(a *attempt) {
 	if a.Outcome.Kind == classify.Success && !c.streaming {
 		c.plan.method.pace.add(a.End, a.End.Sub(start))
 	}
-	switch {
-	case !c.samples || a.Number > 1:
-	case a.seen.Err == nil && a.Outcome.Kind != classify.Retryable:
-		c.plan.hedging.delay.Record(start, a.End)
-	default:
-		c.plan.hedging.delay.RecordAtLeast(start, a.End)
+	if c.samples {
+		if q := &c.plan.hedging.queue; !q.isEmpty() {
+			q.advance(a.End)
+		}
+		c.tellTrigger(a, start)
 	}
 }
 

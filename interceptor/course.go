@@ -21,7 +21,6 @@ import (
 type course struct {
 	rules  *rules
 	hedged bool
-	delay  time.Duration // between the starts of two attempts of a round
 
 	before         int // attempts of legs of a stream that have got on
 	made           int // attempts of the call since
@@ -32,6 +31,7 @@ type course struct {
 	keptFor        CommitReason
 	pushedBack     bool          // the server forbade further attempts
 	refused        bool          // no more hedges: one was refused
+	declined       bool          // no more hedges: the trigger wants none
 	chained        bool          // the call serves a retry of another one, and makes one attempt
 	lastHedge      bool          // no more hedges: another reply could not be made
 	resumes        bool          // what was delivered is not delivered again, so nothing commits but that
@@ -40,13 +40,17 @@ type course struct {
 	waited         time.Duration // for a connection, in all
 
 	// Of the round.
-	over      bool // it is decided: nothing will be started any more
-	alive     bool // an attempt has shown that it is not slow, so its like is not hedged
-	won       bool // by a success
-	racing    int  // attempts that run
-	places    int  // of the schedule, taken by attempts and by hedges that were denied
+	over      bool          // it is decided: nothing will be started any more
+	alive     bool          // an attempt has shown that it is not slow, so its like is not hedged
+	won       bool          // by a success
+	racing    int           // attempts that run
+	places    int           // of the schedule, taken by attempts and by hedges that were denied for good
+	delay     time.Duration // that the trigger has last asked for
 	scheduled wanted
 	due       time.Time // when that is
+	putOff    bool      // the trigger has put it off
+	waits     bool      // in the queue, for a budget that has denied it
+	denials   uint8     // by budgets, after the first
 }
 
 // rules is what a policy says of attempts. It does not change.
@@ -121,7 +125,9 @@ type step struct {
 	inherit  bool         // next has what the failed attempt was granted
 	giveBack bool         // what was granted is not needed
 	hedge    bool         // next is a hedge that is due now
+	trigger  bool         // is to be asked when the hedge after this one is due
 	setTimer bool         // for the hedge that is scheduled
+	waits    bool         // in the queue, for a budget
 	expire   bool         // end the attempt, as if its deadline had passed
 	denied   DenialReason // why next is not made
 	end      EndReason    // why the call ends, EndUnfinished if it does not
@@ -143,11 +149,12 @@ func (k *course) started() int {
 // counted returns how many of MaxAttempts have been made.
 func (k *course) counted() int { return k.made - k.unsent }
 
-// roundBegins is told at the start of each round, of which one attempt runs.
-func (k *course) roundBegins(now time.Time) step {
+// roundBegins is told at the start of each round, of which one attempt runs, with what the
+// trigger says.
+func (k *course) roundBegins(now time.Time, says answer) step {
 	k.over, k.won, k.alive = k.committedTo != 0, false, false
 	k.racing, k.places = 1, k.counted()
-	return step{setTimer: !k.over && k.scheduleNext(now)}
+	return k.triggerSays(now, says)
 }
 
 // attemptEnded says what became of an attempt of a round, and what becomes of the round.

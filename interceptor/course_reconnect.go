@@ -43,6 +43,10 @@ func (k *course) reconnect(a *attemptState, m moment, away time.Time) (until tim
 // can wait.
 func (k *course) hedgeUnsent() { k.unsent++ }
 
+// hasReconnected is told when there is a connection for an attempt that has waited. Hedges
+// that were denied for lack of one have had no place.
+func (k *course) hasReconnected() { k.places = k.counted() }
+
 // hasWaited is told how long an attempt has waited.
 func (k *course) hasWaited(d time.Duration) { k.waited += d }
 

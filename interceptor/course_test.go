@@ -29,10 +29,10 @@ func (m moment) within(d time.Duration) moment {
 	return m
 }
 
-// newCourse is of a call with four attempts, 100 ms of backoff that doubles, and a hedge
-// every 100 ms if it is hedged. Its first attempt has started.
+// newCourse is of a call with four attempts and 100 ms of backoff that doubles. Its first
+// attempt has started.
 func newCourse(changes ...func(k *course)) *course {
-	k := &course{delay: 100 * ms, rules: &rules{
+	k := &course{rules: &rules{
 		maxAttempts: 4, attemptTimeout: time.Second, backoff: policy.Backoff{Initial: 100 * ms, Max: time.Minute, Jitter: policy.JitterNone},
 	}}
 	k.started()
@@ -94,6 +94,7 @@ func (s step) String() string {
 	add(s.hedge, "hedge now")
 	add(s.take || s.ask || s.inherit, "%v%v%v after %v %v", map[bool]string{true: "ask "}[s.ask],
 		map[bool]string{true: "inherit "}[s.inherit], s.next.kind, s.next.wait, s.next.why)
+	add(s.waits, "wait in the queue")
 	add(s.setTimer, "set timer")
 	add(s.expire, "expire")
 	return strings.Join(words, ", ")
@@ -298,11 +299,14 @@ func TestWaits(t *testing.T) {
 	}
 }
 
-// race plays the events of a round against a course.
+// race plays the events of a round against a course, with a trigger that wants a hedge
+// every 100 ms unless it is told otherwise.
 type race struct {
 	*course
+	says     answer
 	attempts map[int]*attemptState
 	step     // the last
+	now      time.Time
 }
 
 type event func(r *race) string
@@ -311,16 +315,23 @@ type event func(r *race) string
 func begins(d time.Duration) event {
 	return func(r *race) string {
 		r.attempts[r.made] = &attemptState{Attempt: Attempt{Number: r.made}}
-		r.step = r.roundBegins(day.Add(d))
-		return r.step.String() + r.timer(d)
+		r.now = day.Add(d)
+		return r.does(r.roundBegins(r.now, r.says))
 	}
 }
 
-func (r *race) timer(from time.Duration) string {
-	if !r.setTimer {
-		return ""
+// does notes a step, and what it means for the timer.
+func (r *race) does(s step) string {
+	r.step = s
+	if !s.setTimer {
+		return s.String()
 	}
-	return fmt.Sprintf(" %v", r.due.Sub(day.Add(from)))
+	return fmt.Sprintf("%v %v", s, r.due.Sub(r.now))
+}
+
+// says has the trigger say something else from now on.
+func trigger(says answer) event {
+	return func(r *race) string { r.says = says; return "" }
 }
 
 // ends an attempt, and if the round goes on asks for another one in its place.
@@ -328,7 +339,8 @@ func ends(number int, d time.Duration, end how) event {
 	return func(r *race) string {
 		a := r.attempts[number]
 		end(a)
-		a.End = day.Add(d)
+		r.now = day.Add(d)
+		a.End = r.now
 		v := r.attemptEnded(a)
 		text := a.Result.String()
 		if v.decides {
@@ -340,8 +352,8 @@ func ends(number int, d time.Duration, end how) event {
 			text += fmt.Sprintf(", cancels @%v", v.cancelledAt.Sub(day))
 		}
 		if r.step = (step{}); !r.over {
-			if r.step = r.attemptFailed(a); r.step.String() != "" {
-				text += ": " + r.step.String() + r.timer(d)
+			if does := r.does(r.attemptFailed(a)); does != "" {
+				text += ": " + does
 			}
 		}
 		return text
@@ -352,16 +364,49 @@ func ends(number int, d time.Duration, end how) event {
 func due(m moment) event { return dueIf(m, true, false) }
 func dueIf(m moment, canSend, gone bool) event {
 	return func(r *race) string {
+		r.now = m.now
 		if early := r.untilDue(m.now); early > 0 && !r.hedge {
 			return fmt.Sprintf("early by %v", early)
 		}
-		next := r.scheduled
-		if r.hedge {
-			next = r.next
-		}
-		r.step = r.hedgeDue(m, next, canSend, gone)
-		return r.step.String() + r.timer(m.now.Sub(day))
+		return r.isDue(m, canSend, gone)
 	}
+}
+
+// called is when the queue calls before the timer has run down.
+func called(m moment) event {
+	return func(r *race) string { r.now = m.now; return r.isDue(m, true, false) }
+}
+
+// putOff is when a hedge is due, and the trigger says something.
+func putOff(d time.Duration, says answer) event {
+	return func(r *race) string {
+		r.now = day.Add(d)
+		s, isDue := r.triggerSaysWhenDue(r.now, says)
+		if isDue {
+			return "is due"
+		}
+		return r.does(s)
+	}
+}
+
+func (r *race) isDue(m moment, canSend, gone bool) string {
+	next := r.scheduled
+	if r.hedge {
+		next = r.next
+	}
+	s := r.hedgeDue(m, next, canSend, gone)
+	if s.ask || !s.trigger {
+		return r.does(s)
+	}
+	return r.does(s) + r.asks()
+}
+
+// asks the trigger about the next hedge.
+func (r *race) asks() string {
+	if text := r.does(r.triggerSays(r.now, r.says)); text != "" {
+		return ", " + text
+	}
+	return ""
 }
 
 // granted is what a budget says, or said in advance.
@@ -371,10 +416,16 @@ func granted(r *race) string {
 		return "too late"
 	}
 	r.attempts[number] = &attemptState{Attempt: Attempt{Number: number, Kind: budget.Hedge}}
-	return fmt.Sprint(number)
+	return fmt.Sprint(number) + r.asks()
 }
 
-func denied(r *race) string { return r.budgetDenied(r.step).String() }
+func denied(r *race) string {
+	s := r.budgetDenied(r.now, r.step)
+	if s.trigger {
+		return r.does(s) + r.asks()
+	}
+	return r.does(s)
+}
 
 func commits(number int) event {
 	return func(r *race) string {
@@ -407,39 +458,52 @@ type line struct {
 	want  string
 }
 
+type roundCase struct {
+	name    string
+	changes []func(k *course)
+	lines   []line
+}
+
+func playRounds(t *testing.T, cases []roundCase) {
+	t.Helper()
+	for _, r := range cases {
+		k := newCourse(r.changes...)
+		p := &race{course: k, says: answer{after: 100 * ms}, attempts: map[int]*attemptState{}}
+		for i, l := range r.lines {
+			require.Equal(t, l.want, l.event(p), "%v: line %d", r.name, i)
+		}
+		assert.LessOrEqual(t, k.made+k.asking, k.rules.maxAttempts, r.name)
+	}
+}
+
 func TestRounds(t *testing.T) {
 	t.Parallel()
-	const hedgeTimer = "ask hedge after 100ms hedge-delay, set timer 100ms"
-	second := []line{{begins(0), "set timer 100ms"}, {due(at(100 * ms)), hedgeTimer}, {granted, "2"}}
+	const asked = "ask hedge after 100ms hedge-delay"
+	second := []line{{begins(0), "set timer 100ms"}, {due(at(100 * ms)), asked}, {granted, "2, set timer 100ms"}}
 	after := func(before []line, more ...line) []line { return append(slices.Clip(before), more...) }
 	plain := []func(k *course){isHedged}
 	soon := at(0).within(time.Second)
-	for _, r := range []struct {
-		name    string
-		changes []func(k *course)
-		lines   []line
-	}{
+	playRounds(t, []roundCase{
 		{"no hedge is sent", plain, []line{{begins(0), "set timer 100ms"}, {ends(1, 50*ms, succeeds), "won, decides, cancels @50ms"}, {due(at(60 * ms)), ""}}},
 		{"all are sent", plain, after(second,
 			line{due(at(150 * ms)), "early by 50ms"},
-			line{due(at(200 * ms)), hedgeTimer}, line{granted, "3"},
-			line{due(at(300 * ms)), "ask hedge after 100ms hedge-delay"}, line{granted, "4"}, // no place is left
+			line{due(at(200 * ms)), asked}, line{granted, "3, set timer 100ms"},
+			line{due(at(300 * ms)), asked}, line{granted, "4"}, // no place is left
 			line{ends(3, 310*ms, succeeds), "won, decides, cancels @310ms"},
 			line{ends(1, 310*ms, cancelled), "lost"}, line{ends(2, 311*ms, succeeds), "lost"}, line{ends(4, 312*ms, down), "lost"})},
-		{"a hedge that is denied has had its place", plain, []line{{begins(0), "set timer 100ms"},
-			{due(at(100 * ms)), hedgeTimer}, {denied, "denied: budget-denied"},
-			{dueIf(at(200*ms), false, false), "denied: not-ready, set timer 100ms"},
-			{due(at(300 * ms).within(300 * ms)), "denied: deadline-too-close"}}},
+		{"a hedge that is denied for good has had its place", []func(k *course){isHedged, func(k *course) { k.rules.maxAttempts = 3 }}, []line{{begins(0), "set timer 100ms"},
+			{dueIf(at(100*ms), false, false), "denied: not-ready, set timer 100ms"},
+			{due(at(200 * ms).within(200 * ms)), "denied: deadline-too-close"}}},
 		{"not ready is asked before the deadline", plain, []line{{begins(0), "set timer 100ms"}, {dueIf(at(100*ms).within(0), false, false), "denied: not-ready, set timer 100ms"}}},
 		{"the caller has left", plain, []line{{begins(0), "set timer 100ms"}, {dueIf(at(100*ms), true, true), ""}}},
-		{"two attempts", []func(k *course){isHedged, twoAttempts}, []line{{begins(0), "set timer 100ms"}, {due(at(100 * ms)), "ask hedge after 100ms hedge-delay"}, {granted, "2"}}},
+		{"two attempts", []func(k *course){isHedged, twoAttempts}, []line{{begins(0), "set timer 100ms"}, {due(at(100 * ms)), asked}, {granted, "2"}}},
 		{"the round of the last attempt", []func(k *course){isHedged, func(k *course) { k.made = 4 }}, []line{{begins(0), ""}, {due(at(100 * ms)), ""}}},
-		{"one that is asked for counts", []func(k *course){isHedged, twoAttempts}, []line{{begins(0), "set timer 100ms"}, {due(at(100 * ms)), "ask hedge after 100ms hedge-delay"}, {due(at(100 * ms)), ""}}},
-		{"the round is decided while a budget is asked", plain, []line{{begins(0), "set timer 100ms"}, {due(at(100 * ms)), hedgeTimer}, {ends(1, 101*ms, succeeds), "won, decides, cancels @101ms"}, {granted, "too late"}}},
+		{"one that is asked for counts", []func(k *course){isHedged, twoAttempts}, []line{{begins(0), "set timer 100ms"}, {due(at(100 * ms)), asked}, {due(at(100 * ms)), ""}}},
+		{"the round is decided while a budget is asked", plain, []line{{begins(0), "set timer 100ms"}, {due(at(100 * ms)), asked}, {ends(1, 101*ms, succeeds), "won, decides, cancels @101ms"}, {granted, "too late"}}},
 
 		{"a failure is replaced at once", plain, after(second, line{ends(1, 120*ms, down), "failed, decides: hedge now"},
-			line{due(at(120 * ms)), "ask hedge after 0s , set timer 100ms"}, line{granted, "3"}, line{ends(3, 130*ms, succeeds), "won, decides, cancels @130ms"})},
-		{"the last to fail decides", []func(k *course){isHedged, twoAttempts}, []line{{begins(0), "set timer 100ms"}, {due(at(100 * ms)), "ask hedge after 100ms hedge-delay"}, {granted, "2"},
+			line{due(at(120 * ms)), "ask hedge after 0s "}, line{granted, "3, set timer 100ms"}, line{ends(3, 130*ms, succeeds), "won, decides, cancels @130ms"})},
+		{"the last to fail decides", []func(k *course){isHedged, twoAttempts}, []line{{begins(0), "set timer 100ms"}, {due(at(100 * ms)), asked}, {granted, "2"},
 			{ends(1, 120*ms, down), "failed, decides: hedge now"}, {due(at(120 * ms)), ""}, {ends(2, 130*ms, down), "failed, decides: hedge now"}, {due(at(130 * ms)), ""}}},
 		{"fatal of the lead", plain, after(second, line{ends(1, 120*ms, fatal(codes.NotFound)), "failed, decides, cancels @120ms"}, line{ends(2, 121*ms, down), "cancelled"})},
 		{"fatal of a hedge", plain, after(second, line{ends(2, 120*ms, fatal(codes.NotFound)), "failed, decides"},
@@ -452,7 +516,7 @@ func TestRounds(t *testing.T) {
 
 		{"pushback that forbids", plain, after(second, line{ends(1, 120*ms, forbids), "failed, decides"}, line{due(at(200 * ms)), ""}, line{ends(2, 210*ms, succeeds), "won, decides, cancels @210ms"})},
 		{"pushback that delays", plain, after(second, line{ends(1, 120*ms, pushesBack(300*ms)), "failed, decides: set timer 300ms"},
-			line{due(at(200 * ms)), "early by 220ms"}, line{due(at(420 * ms)), "ask hedge after 300ms pushback, set timer 100ms"}, line{granted, "3"})},
+			line{due(at(200 * ms)), "early by 220ms"}, line{due(at(420 * ms)), "ask hedge after 300ms pushback"}, line{granted, "3, set timer 100ms"})},
 		{"pushback of nothing", plain, after(second, line{ends(1, 120*ms, pushesBack(0)), "failed, decides: hedge now"})},
 		{"a header and then a failure", plain, after(second, line{ends(2, 120*ms, afterHeader), "failed, decides: hedge now"})},
 		{"a header and then a failure, as gRPC", []func(k *course){isHedged, grpcsRules}, after(second, line{ends(2, 120*ms, afterHeader), "failed, decides"}, line{due(at(200 * ms)), ""})},
@@ -463,7 +527,7 @@ func TestRounds(t *testing.T) {
 
 		{"an overdue attempt is replaced", plain, []line{{begins(0), "set timer 100ms"}, {overdueAt(1, soon), "ask hedge after 0s "}, {says(1, soon, true), "keep, expire"},
 			{overdueAt(1, soon), ""}, // one at a time
-			{ends(1, 50*ms, down), "failed, decides: hedge after 0s , set timer 100ms"}, {granted, "2"}}},
+			{ends(1, 50*ms, down), "failed, decides: hedge after 0s "}, {granted, "2, set timer 100ms"}}},
 		{"an overdue attempt answers in time", plain, []line{{begins(0), "set timer 100ms"}, {overdueAt(1, soon), "ask hedge after 0s "}, {says(1, soon, true), "keep, expire"},
 			{ends(1, 50*ms, succeeds), "won, decides, cancels @50ms"}}},
 		{"an overdue attempt is forbidden another one", plain, []line{{begins(0), "set timer 100ms"}, {overdueAt(1, soon), "ask hedge after 0s "}, {says(1, soon, true), "keep, expire"},
@@ -476,14 +540,7 @@ func TestRounds(t *testing.T) {
 			line{says(1, soon, true), "give back"}, line{asking, "0"})},
 		{"the replacement of an overdue attempt takes a place", []func(k *course){isHedged, twoAttempts}, []line{{begins(0), "set timer 100ms"}, {overdueAt(1, soon), "ask hedge after 0s "}, {says(1, soon, true), "keep, expire"},
 			{ends(1, 50*ms, down), "failed, decides: hedge after 0s "}, {asking, "1"}, {granted, "2"}, {asking, "0"}}},
-	} {
-		k := newCourse(r.changes...)
-		p := &race{course: k, attempts: map[int]*attemptState{}}
-		for i, l := range r.lines {
-			require.Equal(t, l.want, l.event(p), "%v: line %d", r.name, i)
-		}
-		assert.LessOrEqual(t, k.made+k.asking, k.rules.maxAttempts, r.name)
-	}
+	})
 }
 
 // TestOverdue: an attempt alone, whose timeout has passed.
@@ -613,7 +670,7 @@ func TestCoursesAtRandom(t *testing.T) {
 		for round := 0; ; round++ {
 			lead := &attemptState{Attempt: Attempt{Number: k.made}}
 			running := []*attemptState{lead}
-			k.roundBegins(day)
+			k.roundBegins(day, answer{})
 			var last *attemptState
 			start := func() {
 				over := k.over
@@ -634,7 +691,7 @@ func TestCoursesAtRandom(t *testing.T) {
 					start()
 				case asked > 0 && what == 1:
 					asked--
-					k.budgetDenied(step{})
+					k.budgetDenied(m.now, step{next: wanted{kind: budget.Hedge}})
 				case what == 2 && k.hedgeDue(m, k.scheduled, r.IntN(4) > 0, false).ask:
 					asked++
 				case a == nil:

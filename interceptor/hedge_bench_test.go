@@ -7,6 +7,9 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 
 	testv1 "github.com/rego-go/rego/internal/testsrv/proto/rego/test/v1"
 	"github.com/rego-go/rego/policy"
@@ -46,6 +49,30 @@ func BenchmarkHedgingArmed(b *testing.B) {
 			})
 		})
 	}
+}
+
+// BenchmarkHedgeWins is a call whose hedge starts at once and wins.
+func BenchmarkHedgeWins(b *testing.B) {
+	invoker := func(ctx context.Context, _ string, _, _ any, _ *grpc.ClientConn, opts ...grpc.CallOption) error {
+		var err error
+		if md, _ := metadata.FromOutgoingContext(ctx); md == nil { // the original
+			<-ctx.Done()
+			err = status.FromContextError(ctx.Err()).Err()
+		}
+		tellEnd(err, opts)
+		return err
+	}
+	p := idempotentNow
+	p.Retry.MaxAttempts, p.Hedge.Delay = 2, policy.NoWait
+	unary := newBench(b, WithPolicy(p), WithTargetBudget(unlimited))
+	takeForGRPC(invoker)
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		reply := new(testv1.GetResponse)
+		for pb.Next() {
+			_ = unary(context.Background(), benchMethod, nil, reply, nil, invoker)
+		}
+	})
 }
 
 // TestArmedHedging: a hedge that is not started costs a context and a timer.

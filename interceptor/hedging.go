@@ -10,8 +10,10 @@ import (
 
 // hedging is what the hedged calls of one method share.
 type hedging struct {
-	delay *hedge.Delay
-	own   budget.Budget // what MaxExtraLoad allows, else nil
+	delay   *hedge.Delay    // says when hedges are due; nil if the policy names a trigger
+	trigger *guardedTrigger // which does then
+	own     budget.Budget   // what MaxExtraLoad allows, else nil
+	queue   queue           // of hedges that a budget has denied
 }
 
 // maxHedgings bounds what is kept for one method, for callers that make up
@@ -22,12 +24,12 @@ const maxHedgings = 16
 // another version of the policy that says the same of hedging. What is made anew
 // has a budget that nothing has been paid into, so that changing a policy back
 // and forth grants nothing.
-func (m *method) hedgingLocked(p policy.Hedge) *hedging {
+func (m *method) hedgingLocked(it *Interceptor, p policy.Hedge) *hedging {
 	h, ok := m.hedgings[p]
 	if ok {
 		return h
 	}
-	h = m.newHedgingLocked(p)
+	h = m.newHedgingLocked(it, p)
 	if m.hedgings == nil || len(m.hedgings) >= maxHedgings {
 		m.hedgings = make(map[policy.Hedge]*hedging)
 	}
@@ -35,26 +37,40 @@ func (m *method) hedgingLocked(p policy.Hedge) *hedging {
 	return h
 }
 
-func (m *method) newHedgingLocked(p policy.Hedge) *hedging {
+func (m *method) newHedgingLocked(it *Interceptor, p policy.Hedge) *hedging {
+	h := new(hedging)
+	if p.MaxExtraLoad > 0 {
+		own, err := budget.NewExtraLoad(p.MaxExtraLoad)
+		if err != nil {
+			panic(err) // a policy that is in force has been validated
+		}
+		h.own = own
+	}
+	if p.Trigger != "" {
+		h.trigger = it.triggers[p.Trigger]
+	} else {
+		h.delay = m.delayLocked(p)
+	}
+	return h
+}
+
+// delayLocked returns the trigger of a policy that names none.
+func (m *method) delayLocked(p policy.Hedge) *hedge.Delay {
 	if p.Delay != 0 {
-		return &hedging{delay: hedge.Fixed(max(p.Delay, 0))} // NoWait is negative
+		return hedge.Fixed(max(p.Delay, 0)) // NoWait is negative
 	}
 	if m.latency == nil {
 		m.latency = hedge.NewTracker()
 	}
-	limits := hedge.Limits{Min: p.MinDelay, Max: p.MaxDelay}
-	if p.Percentile > 0 {
-		return &hedging{delay: m.latency.Quantile(p.Percentile, limits)}
+	q := p.Percentile
+	if q == 0 {
+		q = 1 - p.MaxExtraLoad
 	}
-	own, err := budget.NewExtraLoad(p.MaxExtraLoad)
-	if err != nil {
-		panic(err) // a policy that is in force has been validated
-	}
-	return &hedging{delay: m.latency.Quantile(1-p.MaxExtraLoad, limits), own: own}
+	return m.latency.Quantile(q, hedge.Limits{Min: p.MinDelay, Max: p.MaxDelay})
 }
 
-// hedge finds out how long an attempt of the call runs before a hedge, or why the
-// call is not hedged, though its policy asks for it.
+// hedge asks when the call is hedged, and returns why it is not, though its policy asks for
+// it.
 func (c *call) hedge() DenialReason {
 	h, m := c.plan.hedging, c.plan.method
 	switch {
@@ -79,15 +95,9 @@ func (c *call) hedge() DenialReason {
 			return DeniedReplyType
 		}
 	}
-	var state hedge.State
-	switch c.delay, state = h.delay.After(); state {
-	case hedge.Cold:
-		return DeniedFewSamples
-	case hedge.TooSlow:
-		return DeniedTooSlow
-	case hedge.Ready:
-	}
-	return DeniedNothing
+	says := c.answerTo(hedge.Call{Running: 1})
+	c.delay = says.after
+	return says.denied
 }
 
 // tellNotHedged logs once per method that its policy asks for what must not be.

@@ -81,6 +81,9 @@ func New(opts ...Option) (*Interceptor, error) {
 	for _, o := range c.observers {
 		o.log = c.log
 	}
+	for _, t := range c.triggers {
+		t.log = c.log
+	}
 	return &Interceptor{
 		config:  c,
 		replay:  sharedReplay{limit: c.replayLimit},

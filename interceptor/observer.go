@@ -21,7 +21,8 @@ const (
 	// RetryWait: a retry will be sent after Event.Wait.
 	RetryWait
 	// AttemptDenied: a retry or a hedge for which there was reason will not be
-	// sent; the last of Timeline.Denials says why.
+	// sent; the last of Timeline.Denials says why. A hedge that a budget has denied is
+	// asked for again without another event, and may be sent later.
 	AttemptDenied
 	// CallEnd: the call has ended and its timeline is complete.
 	CallEnd

@@ -10,6 +10,7 @@ import (
 
 	"github.com/rego-go/rego/budget"
 	"github.com/rego-go/rego/classify"
+	"github.com/rego-go/rego/hedge"
 	"github.com/rego-go/rego/policy"
 )
 
@@ -59,6 +60,7 @@ type config struct {
 	budgets     map[string]budget.Budget
 	newBudget   func(target string) budget.Budget
 	classifiers map[string]classify.Classifier
+	triggers    map[string]*guardedTrigger
 	observers   []*guarded
 	log         *slog.Logger
 
@@ -197,6 +199,19 @@ func WithClassifier(name string, cl classify.Classifier) Option {
 	})
 }
 
+// WithTrigger makes t known to policies as name: in Hedge.Trigger, where it says when hedges
+// are due in the place of a delay. It is one for all methods and targets. Nil never wants a
+// hedge. One that panics ends hedging for the call that it was asked about, which goes on;
+// the first time is reported through the logger.
+func WithTrigger(name string, t hedge.Trigger) Option {
+	return optionFunc(func(c *config) {
+		if c.triggers == nil {
+			c.triggers = make(map[string]*guardedTrigger)
+		}
+		c.triggers[name] = &guardedTrigger{trigger: t, name: name}
+	})
+}
+
 // WithCallReplayLimit sets how much memory one stream may keep of the messages that
 // the application has sent on it, so that another attempt can send them again: of
 // every stream, or of one. When a message does not fit, the stream is committed to
@@ -264,6 +279,9 @@ func (c *config) unresolved(path string, p *policy.Policy, defined *policy.Table
 	if _, ok := c.classifiers[p.Classifier]; !ok && p.Classifier != "" && p.Classifier != policy.ClassifierNone {
 		faults = append(faults, policy.Fault{Path: path + "classifier", Policy: p.Name, Text: fmt.Sprintf("no classifier is named %q", p.Classifier)})
 	}
+	if name := p.Hedge.Trigger; name != "" && c.triggers[name] == nil {
+		faults = append(faults, policy.Fault{Path: path + "hedge.trigger", Policy: p.Name, Text: fmt.Sprintf("no trigger is named %q", name)})
+	}
 	return faults
 }
 
@@ -279,7 +297,7 @@ func (c *config) resolve(t *policy.Table) error {
 	}
 	for i := range set.Rules {
 		p := &set.Rules[i].Policy
-		if p.Budget != "" || p.Classifier != "" {
+		if p.Budget != "" || p.Classifier != "" || p.Hedge.Trigger != "" {
 			faults = append(faults, c.unresolved(fmt.Sprintf("rules[%d].policy.", i), p, t)...)
 		}
 	}

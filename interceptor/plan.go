@@ -71,7 +71,7 @@ func (t *target) newPlanLocked(p *policy.Policy, version string, table *policy.T
 	pl.hedges = pl.budget
 	pl.asksHedging = p.Hedge.Asked() && pl.maxAttempts > 1
 	if pl.asksHedging && !p.Hedge.Off && !table.HedgesOff() {
-		if pl.hedging = m.hedgingLocked(p.Hedge); pl.hedging.own != nil {
+		if pl.hedging = m.hedgingLocked(it, p.Hedge); pl.hedging.own != nil {
 			pl.hedges = budget.All(pl.hedging.own, pl.budget)
 		}
 	}

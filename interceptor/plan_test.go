@@ -91,14 +91,14 @@ func TestHedgeIsPostponed(t *testing.T) {
 		c.armed = true
 
 		c.schedule(time.Now(), wanted{budget.Hedge, time.Second, WaitPushback})
-		c.armLocked(step{setTimer: true})
-		_, _, due := c.isDue()
+		c.armLocked(time.Now(), step{setTimer: true})
+		_, due := c.isDue()
 		assert.False(t, due, "it is early")
 		assert.True(t, c.armed)
 		time.Sleep(time.Second)
-		_, next, due := c.isDue()
+		h, due := c.isDue()
 		assert.True(t, due)
-		assert.Equal(t, wanted{budget.Hedge, time.Second, WaitPushback}, next)
+		assert.Equal(t, wanted{budget.Hedge, time.Second, WaitPushback}, h.next)
 		assert.False(t, c.armed)
 		assert.Equal(t, 1, c.workers)
 		c.stopLocked()

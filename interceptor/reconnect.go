@@ -160,6 +160,7 @@ func (c *call) reconnects(a *attempt) bool {
 	c.mu.Unlock()
 	switch {
 	case a.reconnected && a.lease.Resume():
+		c.hedgeAnew()
 		return true
 	case a.reconnected:
 		a.unpaid = true
@@ -172,6 +173,17 @@ func (c *call) reconnects(a *attempt) bool {
 		a.unreachable = true
 	}
 	return false
+}
+
+// hedgeAnew begins the schedule of hedges when the attempt they are for is sent at last.
+func (c *call) hedgeAnew() {
+	if !c.hedged {
+		return
+	}
+	c.mu.Lock()
+	c.course.hasReconnected()
+	c.mu.Unlock()
+	c.scheduleHedge(time.Now())
 }
 
 func (c *call) mayReconnect(a *attempt) bool {

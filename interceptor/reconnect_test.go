@@ -321,6 +321,21 @@ func TestReconnectHedged(t *testing.T) {
 	})
 }
 
+// TestReconnectThenHedge: what has waited for a connection is hedged as any other call.
+func TestReconnectThenHedge(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, srv *testsrv.Server) {
+		c := newClient(t, srv, interceptor.WithPolicy(exact(idempotent, func(p *policy.Policy) { p.Hedge.Delay = 20 * ms })))
+		away(t, srv, 500*ms)
+		synctest.Wait()
+		srv.Script(testsrv.Put, testsrv.Do(testsrv.Delay(3*time.Second), testsrv.OK()), testsrv.OK())
+		tl, err := c.call(t.Context(), testsrv.Put)
+		require.NoError(t, err)
+		assert.Less(t, tl.Elapsed(), time.Second, "%v", tl)
+		assert.Len(t, tl.Attempts, 2, "%v", tl)
+	})
+}
+
 // TestReconnectHedgedInFlight: what was in flight when the server went away is made again, also
 // if a hedge took its place that found no connection.
 func TestReconnectHedgedInFlight(t *testing.T) {

@@ -38,8 +38,10 @@ type rounds struct {
 	replacementLease budget.Lease // of the attempt that was granted in advance
 	torn             *tear
 
-	timer *time.Timer
-	armed bool // the timer is on, or its goroutine has not looked yet
+	timer  *time.Timer
+	armed  bool      // the timer is on, or its goroutine has not looked yet
+	waiter *waiter   // in the queue; nil if the call has never been there
+	began  time.Time // the original, if a trigger wants to know. Not guarded: it does not change
 }
 
 // locks are those of a call. They are not overwritten with it: who has unlocked a mutex may
@@ -68,12 +70,21 @@ func (c *call) enter() {
 	if c.lead.cancel == nil { // the original of a stream has one
 		c.leash(c.lead)
 	}
+	now, says := c.lead.Start, answer{after: c.delay} // the trigger has been asked before the call began
+	switch {
+	case c.lead.Number > 1:
+		says = c.askTrigger(now, now, 1)
+	case c.plan.hedging.trigger != nil:
+		c.began = now
+	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.joined = true
 	c.workers = 1
 	c.running = append(c.firstTwo[:0], c.lead)
-	c.armLocked(c.course.roundBegins(c.lead.Start))
+	s := c.course.roundBegins(now, says)
+	c.armLocked(now, s)
+	c.mu.Unlock()
+	c.denyStep(s, now)
 }
 
 // settle takes in that an attempt has ended, and returns the one that its goroutine is to
@@ -115,7 +126,7 @@ func (c *call) conclude(a *attempt) (goesOn, alone bool) {
 func (c *call) replace(a *attempt) *attempt {
 	c.mu.Lock()
 	s := c.course.attemptFailed(&a.attemptState)
-	c.armLocked(s)
+	c.armLocked(a.End, s)
 	var lease budget.Lease
 	if s.take || s.giveBack {
 		lease, c.replacementLease = c.replacementLease, budget.Lease{}
@@ -130,112 +141,6 @@ func (c *call) replace(a *attempt) *attempt {
 		return c.startHedge(a.End, s.next, a)
 	}
 	return nil
-}
-
-// startHedge asks for leave to start a hedge now, and sets the timer for the one after it.
-// It takes the place of another attempt, if that is not nil.
-func (c *call) startHedge(now time.Time, next wanted, instead *attempt) *attempt {
-	c.askChannel()
-	m, canSend, gone := c.momentAt(now), c.canSend(), c.ctx.Err() != nil
-	c.mu.Lock()
-	s := c.course.hedgeDue(m, next, canSend, gone)
-	c.armLocked(s)
-	c.mu.Unlock()
-	if s.ask {
-		if lease, granted := budget.Take(c.plan.budgetOf(next.kind), next.kind); granted {
-			return c.startGranted(now, next, lease, instead)
-		}
-		c.mu.Lock()
-		s = c.course.budgetDenied(s)
-		c.mu.Unlock()
-	}
-	if s.denied != DeniedNothing {
-		c.deny(s.next.attempt(), now, s.denied)
-	}
-	return nil
-}
-
-// startGranted returns an attempt that a budget was asked for and has granted, unless the
-// round has been decided meanwhile.
-func (c *call) startGranted(now time.Time, next wanted, lease budget.Lease, instead *attempt) *attempt {
-	c.tellOfRetryPolicy(c.conn, c.method)
-	n := next.attempt()
-	n.Start = now
-	var a *attempt
-	if instead != nil {
-		a = c.successor(instead, n, lease)
-	} else {
-		a = c.newAttempt(n, lease)
-		if !c.streaming {
-			a.reply, a.ownReply = c.replies.make(), true
-		}
-	}
-	c.leash(a)
-	c.mu.Lock()
-	number, starts := c.course.budgetGranted()
-	if starts {
-		a.Number = number
-		c.running = append(c.running, a) // what it holds is returned from here on
-	}
-	c.mu.Unlock()
-	if !starts {
-		a.cancel()
-		a.lease.Release(budget.Unsent)
-		return nil
-	}
-	return a
-}
-
-// armLocked sets the timer for the hedge that is scheduled, if a step says so.
-func (c *call) armLocked(s step) {
-	if !s.setTimer {
-		return
-	}
-	wait := c.scheduled.wait
-	switch {
-	case c.timer == nil:
-		c.timer = time.AfterFunc(wait, c.fireFunc)
-	case !c.armed || c.timer.Stop():
-		c.timer.Reset(wait)
-	} // else its goroutine is on the way and will see that it is early
-	c.armed = true
-}
-
-// fire is what the timer runs, on a goroutine of its own.
-func (c *call) fire() {
-	var a *attempt
-	returned := false
-	defer func() {
-		if !returned {
-			c.catch(recover(), a)
-		}
-	}()
-	now, next, ok := c.isDue()
-	if ok {
-		for a = c.startHedge(now, next, nil); a != nil; {
-			a, _ = c.settle(c.try(a))
-		}
-		c.leave()
-	}
-	returned = true
-}
-
-// isDue reports whether the next hedge is due, and then counts its goroutine.
-func (c *call) isDue() (now time.Time, next wanted, ok bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	now = time.Now()
-	if early := c.course.untilDue(now); early > 0 {
-		c.timer.Reset(early)
-		return now, next, false
-	}
-	c.armed = false
-	if c.over {
-		c.changed.Broadcast()
-		return now, next, false
-	}
-	c.workers++
-	return now, c.scheduled, true
 }
 
 // cancelledLocked notes that all that run, but for the one that is kept, are
@@ -256,6 +161,7 @@ func (c *call) stopLocked() {
 			a.cancel()
 		}
 	}
+	c.leaveQueueLocked(false)
 	if c.armed && c.timer.Stop() {
 		c.armed = false
 	}

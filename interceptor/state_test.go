@@ -21,7 +21,9 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
+	"github.com/rego-go/rego/budget"
 	"github.com/rego-go/rego/classify"
+	"github.com/rego-go/rego/hedge"
 	testv1 "github.com/rego-go/rego/internal/testsrv/proto/rego/test/v1"
 	"github.com/rego-go/rego/policy"
 )
@@ -107,15 +109,16 @@ func TestStateIsNew(t *testing.T) {
 		"hedge wins":                {hedged, []attemptDoes{hangs, answers}, []grpc.CallOption{grpc.Header(&header), grpc.OnFinish(func(error) {})}, 0, false},
 		"hedge fails":               {hedged, []attemptDoes{hangs, fails(codes.InvalidArgument)}, nil, 0, false},
 		"hedges left":               {hedged, []attemptDoes{hangs}, nil, time.Second, false},
+		"hedge waits for a budget":  {with(func(p *policy.Policy) { p.Hedge.Delay, p.Budget = time.Millisecond, "none" }), []attemptDoes{hangs}, nil, time.Second, false},
+		"trigger":                   {with(func(p *policy.Policy) { p.Hedge.Trigger = "fixed" }), []attemptDoes{hangs, answers}, nil, 0, false},
 		"panic below":               {fast, []attemptDoes{panics}, nil, 0, true},
 		"panic of a hedge":          {hedged, []attemptDoes{hangs, panics}, nil, 0, true},
 		"OnFinish panics":           {fast, []attemptDoes{answers}, []grpc.CallOption{grpc.OnFinish(func(error) { panic("OnFinish") })}, 0, true},
 	} {
 		for _, direct := range []bool{true, false} {
-			t.Run(fmt.Sprint(name, direct), func(t *testing.T) {
-				t.Parallel()
+			t.Run(fmt.Sprint(name, direct), func(t *testing.T) { // one at a time: outputs are shared
 				synctest.Test(t, func(t *testing.T) {
-					it, err := New(WithPolicy(r.policy), WithTargetBudget(unlimited), WithLogger(slog.New(slog.DiscardHandler)))
+					it, err := New(WithPolicy(r.policy), WithTargetBudget(unlimited), WithBudget("none", noHedges{}), WithTrigger("fixed", hedge.Fixed(time.Millisecond)), WithLogger(slog.New(slog.DiscardHandler)))
 					require.NoError(t, err)
 					ctx, cancel := context.WithCancel(t.Context())
 					defer cancel()
@@ -142,6 +145,12 @@ func TestStateIsNew(t *testing.T) {
 		}
 	}
 }
+
+// noHedges is a budget that grants none.
+type noHedges struct{}
+
+func (noHedges) Acquire(k budget.Kind) bool         { return k != budget.Hedge }
+func (noHedges) Release(budget.Kind, budget.Result) {}
 
 type nobody struct{}
 

@@ -111,9 +111,11 @@ const (
 	WaitRetryInfo
 	// WaitHedgeDelay: the delay before a hedge, since the attempt before it began.
 	WaitHedgeDelay
+	// WaitBudget: the same and then, since a budget had denied the hedge, until it granted it.
+	WaitBudget
 )
 
-var waitReasons = [...]string{"", "backoff", "pushback", "retry-info", "hedge-delay"}
+var waitReasons = [...]string{"", "backoff", "pushback", "retry-info", "hedge-delay", "budget"}
 
 func (r WaitReason) String() string { return name(waitReasons[:], int(r)) }
 
@@ -217,11 +219,13 @@ const (
 	// DeniedChainStopped: the call serves a retry, and the policy leaves the next attempt
 	// to whoever sent that.
 	DeniedChainStopped
+	// DeniedByTrigger: the trigger that the policy names wanted no hedge, or has panicked.
+	DeniedByTrigger
 )
 
 var denialReasons = [...]string{
 	"", "budget-denied", "deadline-too-close", "not-ready", "not-idempotent", "reply-type", "few-samples",
-	"too-slow", "disabled", "not-named", "chain-stopped",
+	"too-slow", "disabled", "not-named", "chain-stopped", "trigger",
 }
 
 func (r DenialReason) String() string { return name(denialReasons[:], int(r)) }
@@ -230,7 +234,9 @@ func (r DenialReason) String() string { return name(denialReasons[:], int(r)) }
 func (r DenialReason) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 
 // Denial is a retry or a hedge that was not sent although there was reason to. A
-// call that cannot be hedged, though its policy asks for it, has one at its start.
+// call that cannot be hedged, though its policy asks for it, has one at its start. A
+// hedge that waits for a budget has one, however often it is asked for; if it is sent
+// after all, its WaitedOn is WaitBudget.
 type Denial struct {
 	Time   time.Time
 	Kind   budget.Kind

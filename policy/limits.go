@@ -17,7 +17,8 @@ type Limits struct {
 	MaxAttempts int
 	// MaxExtraLoad is the largest share of extra attempts: of Hedge.MaxExtraLoad, of 1
 	// less Hedge.Percentile, and of a budget's Ratio. Hedges after a fixed
-	// Hedge.Delay have no such bound, and are refused.
+	// Hedge.Delay have no such bound, and are refused; so are those of a Hedge.Trigger
+	// without Hedge.MaxExtraLoad.
 	MaxExtraLoad float64
 	// MaxTimeout is the longest Timeout and AttemptTimeout. A policy without them
 	// leaves it to the caller's deadline, and is within the limit.
@@ -59,6 +60,8 @@ func (l Limits) checkPolicy(p Policy, f *faults) {
 		f.add("hedge.max_extra_load", "must not exceed the limit %v, got %v", l.MaxExtraLoad, h.MaxExtraLoad)
 	case h.Percentile > 0 && h.Percentile < 1-l.MaxExtraLoad-1e-9: // 1 - 0.02 is a little more than 0.98
 		f.add("hedge.percentile", "must be at least %v, since the limit of extra load is %v, got %v", 1-l.MaxExtraLoad, l.MaxExtraLoad, h.Percentile)
+	case h.Trigger != "" && h.MaxExtraLoad == 0:
+		f.add("hedge.trigger", "needs max_extra_load beside it, since the limit of extra load is %v", l.MaxExtraLoad)
 	case h.Delay != 0:
 		f.add("hedge.delay", "has no bound on extra load, which the limit %v asks for", l.MaxExtraLoad)
 	}

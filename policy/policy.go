@@ -107,7 +107,8 @@ type Retry struct {
 
 // Hedge says when a second attempt is started beside a running one, to cut the
 // tail of a method's latency. The zero Hedge is off. At most one of MaxExtraLoad,
-// Percentile and Delay may be set: most users want MaxExtraLoad.
+// Percentile, Delay and Trigger may be set, but for MaxExtraLoad beside Trigger: most users
+// want MaxExtraLoad alone.
 //
 // Only methods known to be idempotent are hedged. Hedges count towards
 // Retry.MaxAttempts, and are taken from the same budget as retries.
@@ -127,6 +128,10 @@ type Hedge struct {
 	// passed again (gRFC A6's hedgingDelay); NoWait starts all at once. Only the
 	// shared budget bounds the extra load. Zero means that another field says when.
 	Delay time.Duration
+	// Trigger names a trigger that the interceptor has in code, and which says when a hedge
+	// is due in the place of a delay. Set MaxExtraLoad beside it to bound the extra load;
+	// without that only the shared budget does. Empty means that another field says when.
+	Trigger string
 	// MinDelay is the least time before a hedge that MaxExtraLoad or Percentile
 	// may lead to. Zero means 1 ms.
 	MinDelay time.Duration
@@ -137,7 +142,9 @@ type Hedge struct {
 }
 
 // Asked reports whether h asks for hedges, switched off or not.
-func (h Hedge) Asked() bool { return h.MaxExtraLoad > 0 || h.Percentile > 0 || h.Delay != 0 }
+func (h Hedge) Asked() bool {
+	return h.MaxExtraLoad > 0 || h.Percentile > 0 || h.Delay != 0 || h.Trigger != ""
+}
 
 // The defaults, which zero fields stand for.
 const (
@@ -220,19 +227,20 @@ func (h Hedge) validate(f *faults) {
 	if h.Delay != NoWait {
 		f.duration("delay", h.Delay)
 	}
+	f.name("trigger", h.Trigger)
 	f.duration("min_delay", h.MinDelay)
 	f.duration("max_delay", h.MaxDelay)
 	if h.MaxDelay > 0 && h.MinDelay > h.MaxDelay {
 		f.add("max_delay", "must be at least min_delay %v, got %v", h.MinDelay, h.MaxDelay)
 	}
 	set := 0
-	for _, on := range []bool{h.MaxExtraLoad != 0, h.Percentile != 0, h.Delay != 0} {
+	for _, on := range []bool{h.MaxExtraLoad != 0 && h.Trigger == "", h.Percentile != 0, h.Delay != 0, h.Trigger != ""} {
 		if on {
 			set++
 		}
 	}
 	if set > 1 {
-		f.add("", "at most one of max_extra_load, percentile and delay may be set")
+		f.add("", "at most one of max_extra_load, percentile, delay and trigger may be set, but for max_extra_load beside trigger")
 	}
 }
 

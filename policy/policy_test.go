@@ -3,6 +3,7 @@ package policy_test
 import (
 	"errors"
 	"math"
+	"strings"
 	"testing"
 	"time"
 
@@ -80,9 +81,12 @@ func TestValidate(t *testing.T) {
 		{hedge(policy.Hedge{MinDelay: -1}), `hedge.min_delay: must be between 0 and 24h0m0s, got -1ns`},
 		{hedge(policy.Hedge{MaxDelay: -1}), `hedge.max_delay: must be between 0 and 24h0m0s, got -1ns`},
 		{hedge(policy.Hedge{MinDelay: 2 * second, MaxDelay: second}), `hedge.max_delay: must be at least min_delay 2s, got 1s`},
-		{hedge(policy.Hedge{MaxExtraLoad: 0.02, Percentile: 0.95}), `hedge: at most one of max_extra_load, percentile and delay may be set`},
-		{hedge(policy.Hedge{Percentile: 0.95, Delay: second}), `hedge: at most one of max_extra_load, percentile and delay may be set`},
-		{hedge(policy.Hedge{MaxExtraLoad: 0.02, Percentile: 0.95, Delay: second}), `hedge: at most one of max_extra_load, percentile and delay may be set`},
+		{hedge(policy.Hedge{MaxExtraLoad: 0.02, Percentile: 0.95}), `hedge: at most one of max_extra_load, percentile, delay and trigger may be set, but for max_extra_load beside trigger`},
+		{hedge(policy.Hedge{Percentile: 0.95, Delay: second}), `hedge: at most one of max_extra_load, percentile, delay and trigger may be set, but for max_extra_load beside trigger`},
+		{hedge(policy.Hedge{Trigger: "mine", Percentile: 0.95}), `hedge: at most one of max_extra_load, percentile, delay and trigger may be set, but for max_extra_load beside trigger`},
+		{hedge(policy.Hedge{Trigger: "mine", Delay: policy.NoWait, MaxExtraLoad: 0.02}), `hedge: at most one of max_extra_load, percentile, delay and trigger may be set, but for max_extra_load beside trigger`},
+		{hedge(policy.Hedge{Trigger: strings.Repeat("n", 257)}), `hedge.trigger: must have at most 256 bytes, got 257`},
+		{hedge(policy.Hedge{MaxExtraLoad: 0.02, Percentile: 0.95, Delay: second}), `hedge: at most one of max_extra_load, percentile, delay and trigger may be set, but for max_extra_load beside trigger`},
 	}
 	for _, r := range rows {
 		assert.EqualError(t, r.policy.Validate(), r.want)
@@ -115,6 +119,8 @@ func TestValidateAccepts(t *testing.T) {
 		{Hedge: policy.Hedge{Delay: policy.MaxDuration}},
 		{Hedge: policy.Hedge{Delay: policy.NoWait}},
 		{Hedge: policy.Hedge{MaxExtraLoad: 0.02, MinDelay: second, MaxDelay: second}},
+		{Hedge: policy.Hedge{Trigger: "mine"}},
+		{Hedge: policy.Hedge{Trigger: "mine", MaxExtraLoad: 0.02}},
 	} {
 		assert.NoError(t, p.Validate(), "%+v", p)
 	}
@@ -134,7 +140,7 @@ func TestFaults(t *testing.T) {
 		`retry.backoff.jitter: unknown value 9; `+
 		`hedge.percentile: must be at least 0 and below 1, got 95; `+
 		`hedge.delay: must be between 0 and 24h0m0s, got -2ns; `+
-		`hedge: at most one of max_extra_load, percentile and delay may be set`)
+		`hedge: at most one of max_extra_load, percentile, delay and trigger may be set, but for max_extra_load beside trigger`)
 
 	var faults policy.Faults
 	require.ErrorAs(t, err, &faults)
@@ -167,6 +173,7 @@ func TestHedgeAsked(t *testing.T) {
 		{policy.Hedge{Percentile: 0.95}, true},
 		{policy.Hedge{Delay: second}, true},
 		{policy.Hedge{Delay: policy.NoWait}, true},
+		{policy.Hedge{Trigger: "mine"}, true},
 		{policy.Hedge{Delay: second, Off: true}, true},
 	}
 	for _, r := range rows {

@@ -207,6 +207,8 @@ func (ex *exporter) attempts(p Policy, m *methodConfig, f *faults) {
 		hedge.add("", "a service config has retries or hedging")
 	case !p.Idempotency.AllowsRetry():
 		hedge.add("", "a service config would hedge methods that are not idempotent, too")
+	case p.Hedge.Trigger != "":
+		hedge.add("trigger", "a service config has none but a fixed hedgingDelay")
 	case p.Hedge.MaxExtraLoad > 0:
 		hedge.add("max_extra_load", "a service config has none but a fixed hedgingDelay")
 	case p.Hedge.Percentile > 0:

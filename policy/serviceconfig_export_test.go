@@ -178,6 +178,7 @@ func TestServiceConfigMissing(t *testing.T) {
 		{hedged(func(p *policy.Policy) { p.Hedge.MinDelay, p.Hedge.MaxDelay = 1, 2 }), []string{`hedge.min_delay: ` + none, `hedge.max_delay: ` + none}, hedging},
 		{hedged(func(p *policy.Policy) { p.Hedge = policy.Hedge{MaxExtraLoad: 0.02} }), []string{`hedge.max_extra_load: ` + fixed, `idempotency: ` + none}, ``},
 		{hedged(func(p *policy.Policy) { p.Hedge = policy.Hedge{Percentile: 0.9} }), []string{`hedge.percentile: ` + fixed, `idempotency: ` + none}, ``},
+		{hedged(func(p *policy.Policy) { p.Hedge = policy.Hedge{Trigger: "mine", MaxExtraLoad: 0.02} }), []string{`hedge.trigger: ` + fixed, `idempotency: ` + none}, ``},
 		{hedged(func(p *policy.Policy) { p.Idempotency = classify.NoSideEffects }), []string{`idempotency: ` + none}, hedging},
 		{hedged(func(p *policy.Policy) { p.Idempotency = classify.IdempotencyUnknown }), []string{`hedge: ` + unsafe}, ``},
 		{hedged(func(p *policy.Policy) { p.Idempotency = classify.NotIdempotent }), []string{`hedge: ` + unsafe, `idempotency: ` + none}, ``},
@@ -332,7 +333,7 @@ func lost(s policy.Set, was *policy.Policy, back policy.Set, is *policy.Policy) 
 		differs(a.Backoff.Multiplier != b.Backoff.Multiplier, "retry.backoff.initial")
 		differs(a.Backoff.Max != b.Backoff.Max, "retry.backoff.initial")
 	}
-	if !differs(hedges(s, was) != hedges(back, is), "hedge", "hedge.max_extra_load", "hedge.percentile", "retry.codes", "classifier") && hedges(s, was) {
+	if !differs(hedges(s, was) != hedges(back, is), "hedge", "hedge.max_extra_load", "hedge.percentile", "hedge.trigger", "retry.codes", "classifier") && hedges(s, was) {
 		differs(was.Retry.MaxAttempts != is.Retry.MaxAttempts, "retry.max_attempts")
 		differs(!slices.Equal(was.Retry.Codes, is.Retry.Codes), "retry.codes")
 		differs(was.Hedge.Delay != is.Hedge.Delay)

@@ -102,7 +102,7 @@ func TestCompileFaults(t *testing.T) {
 		{rules(policy.Rule{Methods: []string{"*"}, Policy: broken}), `rules[0].policy.retry.max_attempts: ` + attempts}, // no name to show
 		{
 			rules(policy.Rule{Methods: []string{"*"}, Policy: policy.Policy{Name: "users", Hedge: policy.Hedge{Percentile: 0.9, Delay: 1}}}),
-			`rules[0]: policy "users": hedge: at most one of max_extra_load, percentile and delay may be set`,
+			`rules[0]: policy "users": hedge: at most one of max_extra_load, percentile, delay and trigger may be set, but for max_extra_load beside trigger`,
 		},
 		{
 			rules(policy.Rule{Methods: []string{"*"}, Policy: policy.Policy{Name: "users", Retry: policy.Retry{Codes: []codes.Code{codes.OK}}}}),

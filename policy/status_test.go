@@ -180,6 +180,8 @@ func TestLimits(t *testing.T) {
 		{l, policy.Policy{Hedge: policy.Hedge{MaxExtraLoad: 0.06}}, `hedge.max_extra_load: must not exceed the limit 0.05, got 0.06`},
 		{l, policy.Policy{Hedge: policy.Hedge{Percentile: 0.9}}, `hedge.percentile: must be at least 0.95, since the limit of extra load is 0.05, got 0.9`},
 		{l, policy.Policy{Hedge: policy.Hedge{Delay: time.Second}}, `hedge.delay: has no bound on extra load, which the limit 0.05 asks for`},
+		{l, policy.Policy{Hedge: policy.Hedge{Trigger: "mine", MaxExtraLoad: 0.05}}, ""},
+		{l, policy.Policy{Hedge: policy.Hedge{Trigger: "mine"}}, `hedge.trigger: needs max_extra_load beside it, since the limit of extra load is 0.05`},
 	} {
 		st := new(policy.Store)
 		require.NoError(t, st.Guard(r.limits.Check))

@@ -64,7 +64,7 @@ func (st *Store) Update(s Set) error { return st.Source("code").Update(s) }
 // for what [NewStore] was given. A set in force that a source has sent, and that
 // does not pass, is refused as if it came now: what NewStore was given takes its
 // place. So a guard fails only for what is in code. An interceptor guards its store
-// so that a set which names a budget or classifier it does not have is refused,
+// so that a set which names a budget, classifier or trigger it does not have is refused,
 // instead of failing calls; [Limits] is for guards of one's own. A guard that returns
 // an error is not added. check is called while the store is locked, so it must not
 // call methods of the store but Current.

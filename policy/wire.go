@@ -80,6 +80,7 @@ func (h Hedge) proto() *regov1.Hedge {
 		MaxExtraLoad: h.MaxExtraLoad,
 		Percentile:   h.Percentile,
 		Delay:        wait(h.Delay),
+		Trigger:      h.Trigger,
 		MinDelay:     duration(h.MinDelay),
 		MaxDelay:     duration(h.MaxDelay),
 	}
@@ -201,6 +202,7 @@ func hedgeFrom(m *regov1.Hedge, f *faults) Hedge {
 		MaxExtraLoad: m.GetMaxExtraLoad(),
 		Percentile:   m.GetPercentile(),
 		Delay:        f.waitFrom("delay", m.GetDelay()),
+		Trigger:      m.GetTrigger(),
 		MinDelay:     f.durationFrom("min_delay", m.GetMinDelay()),
 		MaxDelay:     f.durationFrom("max_delay", m.GetMaxDelay()),
 	}

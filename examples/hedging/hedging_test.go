@@ -71,6 +71,6 @@ func TestTableAndPlot(t *testing.T) {
 }
 
 func TestUnknownNames(t *testing.T) {
-	require.EqualError(t, run(io.Discard, virtual, "none-such", ""), `no scenario "none-such", there are tail,lognormal,shift`)
+	require.EqualError(t, run(io.Discard, virtual, "none-such", ""), `no scenario "none-such", there are tail,lognormal,shift,cold,cold5`)
 	assert.Error(t, drawPlot([]comparison{{}}, "plot.doc"))
 }

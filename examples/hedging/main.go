@@ -30,7 +30,7 @@ import (
 
 func main() {
 	names := flag.String("scenarios", allNames(), "scenarios to run")
-	seconds := flag.Int("seconds", 21, "how long each run is measured, after ten seconds of warm-up")
+	seconds := flag.Int("seconds", 21, "how long each run is measured, after ten seconds of warm-up, which count in cold scenarios")
 	file := flag.String("plot", "", "write a plot of all runs to this file, .svg or .png; none if empty")
 	flag.Parse()
 	s := stage{time.Duration(*seconds) * time.Second, openloop.Precisely, []testsrv.Option{testsrv.TCP("")}}

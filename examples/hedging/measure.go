@@ -19,7 +19,7 @@ const (
 	callsPerSecond = 1000
 
 	// warmUp is how long calls are offered before they count: hedging needs to
-	// know the method, and what it may borrow grows over ten seconds.
+	// know the method, and what it may borrow grows over seconds.
 	warmUp = 10 * time.Second
 )
 
@@ -82,7 +82,10 @@ func (s stage) measure(sc scenario, hedged bool) (result, error) {
 		_, failed[i] = client.Get(context.Background(), &testv1.GetRequest{})
 		latencies[i] = time.Since(due)
 	})
-	counted, _ := slices.BinarySearch(at, warmUp)
+	counted := 0
+	if !sc.cold {
+		counted, _ = slices.BinarySearch(at, warmUp)
+	}
 	latencies = latencies[counted:]
 	slices.Sort(latencies)
 	return result{

@@ -13,6 +13,7 @@ import (
 type scenario struct {
 	name, about  string
 	maxExtraLoad float64
+	cold         bool // calls count from the first one on
 	// takes draws what an attempt takes, in the first half of what is measured or
 	// in the second.
 	takes   func(r *rand.Rand, second bool) time.Duration
@@ -51,19 +52,19 @@ const ms = time.Millisecond
 
 var scenarios = []scenario{
 	{
-		"tail", "98 % of attempts take 4 to 6 ms, 2 % take 200 ms", 0.025,
+		"tail", "98 % of attempts take 4 to 6 ms, 2 % take 200 ms", 0.025, false,
 		func(r *rand.Rand, _ bool) time.Duration { return bimodal(r) },
 		[]target{atMost(0.99, 15*ms), atMost(0.999, 18*ms), extraAtMost(0.025)},
 	},
 	{
-		"lognormal", "attempts take 5 ms in the median and 51 ms at the 99th percentile", 0.05,
+		"lognormal", "attempts take 5 ms in the median and 51 ms at the 99th percentile", 0.05, false,
 		func(r *rand.Rand, _ bool) time.Duration {
 			return time.Duration(float64(5*ms) * math.Exp(r.NormFloat64()*math.Log(51.0/5)/2.326))
 		},
 		[]target{atMost(0.99, 36*ms), extraAtMost(0.05)},
 	},
 	{
-		"shift", "as tail, and from half of the time on every attempt takes 15 ms longer", 0.025,
+		"shift", "as tail, and from half of the time on every attempt takes 15 ms longer", 0.025, false,
 		func(r *rand.Rand, second bool) time.Duration {
 			if second {
 				return bimodal(r) + 15*ms
@@ -71,6 +72,16 @@ var scenarios = []scenario{
 			return bimodal(r)
 		},
 		[]target{extraAtMost(0.025)},
+	},
+	{
+		"cold", "as tail, from the first call of the process on", 0.025, true,
+		func(r *rand.Rand, _ bool) time.Duration { return bimodal(r) },
+		[]target{atMost(0.99, 15*ms), atMost(0.999, 40*ms), extraAtMost(0.025)},
+	},
+	{
+		"cold5", "as cold, with twice the load", 0.05, true,
+		func(r *rand.Rand, _ bool) time.Duration { return bimodal(r) },
+		[]target{atMost(0.99, 14*ms), atMost(0.999, 18*ms), extraAtMost(0.05)},
 	},
 }
 

@@ -48,9 +48,13 @@ func Random(r *rand.Rand) policy.Set {
 		if r.IntN(8) == 0 {
 			p.Retry.Backoff.Initial = policy.NoWait
 		}
-		switch r.IntN(4) {
+		switch r.IntN(6) {
 		case 0:
 			p.Hedge.MaxExtraLoad = r.Float64()
+		case 3:
+			p.Hedge.Trigger, p.Hedge.MaxExtraLoad = "mine", r.Float64()
+		case 4:
+			p.Hedge.Trigger = "mine"
 		case 1:
 			p.Hedge.Percentile = r.Float64()
 		case 2:

@@ -63,6 +63,10 @@ var documented = policy.Set{
 			},
 		},
 		{
+			Methods: []string{"/shop.v1.Suggest/*"},
+			Policy:  policy.Policy{Hedge: policy.Hedge{Trigger: "queue length", MaxExtraLoad: 0.05}},
+		},
+		{
 			Methods: []string{"*"},
 			Policy:  policy.Policy{Classifier: policy.ClassifierNone, Hedge: policy.Hedge{Delay: 300 * time.Millisecond}},
 		},

@@ -112,6 +112,7 @@ func (e *explanation) fields() []string {
 	row("hedge.max_extra_load", p.Hedge.MaxExtraLoad, w.Hedge.MaxExtraLoad != 0, "none")
 	row("hedge.percentile", p.Hedge.Percentile, w.Hedge.Percentile != 0, "none")
 	row("hedge.delay", waitOf(p.Hedge.Delay), w.Hedge.Delay != 0, "none")
+	row("hedge.trigger", p.Hedge.Trigger, w.Hedge.Trigger != "", "none")
 	row("hedge.min_delay", p.Hedge.MinDelay, w.Hedge.MinDelay != 0, "")
 	row("hedge.max_delay", p.Hedge.MaxDelay, w.Hedge.MaxDelay != 0, "none")
 	row("budget", p.Budget, w.Budget != "", "the target's own")
@@ -186,6 +187,8 @@ func (e *explanation) schedule() []string {
 func (e *explanation) hedgeDelay() string {
 	h := e.effective.Hedge
 	switch {
+	case h.Trigger != "":
+		return fmt.Sprintf("the next attempt begins when the client's trigger %q says so", h.Trigger)
 	case h.MaxExtraLoad > 0:
 		return fmt.Sprintf("the next attempt begins when one takes longer than all but %.4g %% lately, after %v at least", 100*h.MaxExtraLoad, h.MinDelay)
 	case h.Percentile > 0:

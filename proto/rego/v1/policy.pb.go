@@ -729,9 +729,9 @@ func (x *Backoff) GetJitter() Jitter {
 }
 
 // Hedge says when a second attempt is started beside a running one, to cut the tail
-// of a method's latency. At most one of max_extra_load, percentile and delay may be
-// set; without any of them a method is not hedged. Only methods known to be
-// idempotent are.
+// of a method's latency. At most one of max_extra_load, percentile, delay and trigger
+// may be set, but for max_extra_load beside trigger; without any of them a method is
+// not hedged. Only methods known to be idempotent are.
 type Hedge struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Off switches hedging off, whatever the other fields say.
@@ -752,7 +752,11 @@ type Hedge struct {
 	// MaxDelay is the point above which hedging stops, from min_delay to 24h: while
 	// max_extra_load or percentile lead to a longer delay, no hedge is started. 0, the
 	// default, means that there is no such point.
-	MaxDelay      *durationpb.Duration `protobuf:"bytes,6,opt,name=max_delay,json=maxDelay,proto3" json:"max_delay,omitempty"`
+	MaxDelay *durationpb.Duration `protobuf:"bytes,6,opt,name=max_delay,json=maxDelay,proto3" json:"max_delay,omitempty"`
+	// Trigger names a trigger that the client has in code, and which says when a hedge is
+	// due, at most 256 bytes. max_extra_load beside it bounds the load. Empty, the
+	// default, means that another field says when.
+	Trigger       string `protobuf:"bytes,7,opt,name=trigger,proto3" json:"trigger,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -827,6 +831,13 @@ func (x *Hedge) GetMaxDelay() *durationpb.Duration {
 		return x.MaxDelay
 	}
 	return nil
+}
+
+func (x *Hedge) GetTrigger() string {
+	if x != nil {
+		return x.Trigger
+	}
+	return ""
 }
 
 // Budget defines a budget that policies can name.
@@ -1230,7 +1241,7 @@ const file_rego_v1_policy_proto_rawDesc = "" +
 	"multiplier\x18\x02 \x01(\x01R\n" +
 	"multiplier\x12+\n" +
 	"\x03max\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x03max\x12'\n" +
-	"\x06jitter\x18\x04 \x01(\x0e2\x0f.rego.v1.JitterR\x06jitter\"\x80\x02\n" +
+	"\x06jitter\x18\x04 \x01(\x0e2\x0f.rego.v1.JitterR\x06jitter\"\x9a\x02\n" +
 	"\x05Hedge\x12\x10\n" +
 	"\x03off\x18\x01 \x01(\bR\x03off\x12$\n" +
 	"\x0emax_extra_load\x18\x02 \x01(\x01R\fmaxExtraLoad\x12\x1e\n" +
@@ -1239,7 +1250,8 @@ const file_rego_v1_policy_proto_rawDesc = "" +
 	"percentile\x12/\n" +
 	"\x05delay\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x05delay\x126\n" +
 	"\tmin_delay\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\bminDelay\x126\n" +
-	"\tmax_delay\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\bmaxDelay\"\xf2\x01\n" +
+	"\tmax_delay\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\bmaxDelay\x12\x18\n" +
+	"\atrigger\x18\a \x01(\tR\atrigger\"\xf2\x01\n" +
 	"\x06Budget\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12&\n" +
 	"\x05ratio\x18\x02 \x01(\v2\x0e.rego.v1.RatioH\x00R\x05ratio\x129\n" +
