@@ -194,6 +194,8 @@ func (c *count) hasStopped() {
 
 // dialsInASecond returns the most dials within one second.
 func (c *count) dialsInASecond() (most int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	for i, first := range c.dials {
 		n, _ := slices.BinarySearchFunc(c.dials[i:], first.Add(time.Second), time.Time.Compare)
 		most = max(most, n)

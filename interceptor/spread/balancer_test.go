@@ -263,7 +263,7 @@ func TestIdentity(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
 	a := s.configure("a", endpoint("10.0.0.1:1", "[fd00::1]:1"), endpoint("10.0.0.2:1"), endpoint("10.0.0.2:1", "10.0.0.3:1"))
-	assert.EqualValues(t, 3, len(*s.b.(*spreader).known.Load()))
+	assert.Len(t, *s.b.(*spreader).known.Load(), 3)
 	backendOf := func(addrs ...string) string {
 		sc, err := a.cc.NewSubConn(endpoint(addrs...).Addresses, balancer.NewSubConnOptions{})
 		require.NoError(t, err)
