@@ -68,6 +68,7 @@ func start(addr string) (*process, error) {
 	}
 	p := &process{exec.Command(self, "-serve", addr)}
 	p.cmd.Stderr = os.Stderr
+	p.cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0") // with the race detector it would be gone a second later
 	if err := p.cmd.Start(); err != nil {
 		return nil, err
 	}
