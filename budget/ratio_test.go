@@ -97,6 +97,11 @@ func TestRatioLedgers(t *testing.T) {
 			{granted(12, budget.Retry), 0},
 			{wait(5 * time.Second), 0},
 		}},
+		{"those that come one by one too", budget.RatioConfig{Ratio: 0.5}, ledger{
+			{steady(100, 500*ms), 1.5},
+			{successes(1000), 501.5},
+			{steady(100, 500*ms), 1.5},
+		}},
 		{"deposits after a pause count in full", budget.RatioConfig{Ratio: 0.1}, ledger{
 			{successes(100), 10},
 			{wait(time.Minute), 1},
@@ -148,25 +153,10 @@ func TestRatioLedgers(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				tt.ledger.check(t, ratio(t, tt.config))
+				tt.ledger.check(t, ratio(t, tt.config).OneCell())
 			})
 		})
 	}
-}
-
-// TestRatioSteady: what is saved up of successes that come one by one is a second's worth, and
-// what cells may count too much for lack of a look at the clock.
-func TestRatioSteady(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		b := ratio(t, budget.RatioConfig{Ratio: 0.5})
-		for range 2 {
-			steady(100, 500*ms)(t, b)
-			assert.InDelta(t, 1.5, b.Balance(), 20) // of fifty that came
-			successes(1000)(t, b)
-			assert.InDelta(t, 501.5, b.Balance(), 20)
-		}
-	})
 }
 
 func TestDefault(t *testing.T) {
@@ -179,7 +169,7 @@ func TestDefault(t *testing.T) {
 			{released(1, budget.Retry, budget.Failure), 4},
 			{granted(2, budget.Replacement), 0},
 			{released(2, budget.Replacement, budget.Success), 4.2},
-		}.check(t, budget.Default())
+		}.check(t, budget.Default().OneCell())
 	})
 }
 

@@ -47,11 +47,7 @@ func (c *call) try(a *attempt) *attempt {
 		a = c.remake(a)
 		c.makeOnce(a)
 	}
-	if a.Kind == budget.Hedge && a.Delivery == classify.DeliveryNotSent && !c.isReady() {
-		c.mu.Lock()
-		c.course.hedgeUnsent()
-		c.mu.Unlock()
-	}
+	a.away = a.Delivery == classify.DeliveryNotSent && !c.isReady()
 	if a.keepsLease = c.course.keepsLease(&a.attemptState); !a.keepsLease {
 		a.lease.Release(a.leaseResult())
 	}

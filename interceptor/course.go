@@ -76,6 +76,7 @@ type attemptState struct {
 	goesOn     bool      // of a stream: it had its first message, and others may follow
 
 	// If it was not sent.
+	away        bool // since the channel has no connection
 	reconnected bool // it has waited for a connection, and there was one
 	unreachable bool // there was none, or it has not waited since there has been none for long
 	unpaid      bool // a budget would not have it any more when there was one
@@ -160,6 +161,9 @@ func (k *course) roundBegins(now time.Time, says answer) step {
 // attemptEnded says what became of an attempt of a round, and what becomes of the round.
 func (k *course) attemptEnded(a *attemptState) verdict {
 	k.racing--
+	if a.Kind == budget.Hedge && a.away { // else it would take the place of an attempt that can wait
+		k.unsent++
+	}
 	switch {
 	case a.Number == k.committedTo:
 		a.Result = a.result()

@@ -15,7 +15,7 @@ import (
 
 // mayReconnect reports whether an attempt that has ended may wait for a connection. It does
 // once: what is not sent though there was a connection counts as any other failure, so that
-// it cannot turn in a circle. Hedges do not wait: the attempt beside them does.
+// it cannot turn in a circle. Hedges do not wait, and do not count then.
 func (k *course) mayReconnect(a *attemptState) bool {
 	r := k.rules
 	return a.Delivery == classify.DeliveryNotSent && a.Code == codes.Unavailable && a.Outcome.Kind == classify.Retryable &&
@@ -37,11 +37,6 @@ func (k *course) reconnect(a *attemptState, m moment, away time.Time) (until tim
 	a.unreachable = !until.After(m.now)
 	return until, !a.unreachable
 }
-
-// hedgeUnsent is told of a hedge that was not sent, since the channel has no connection. It
-// does not wait, and does not count either: else it would take the place of the attempt that
-// can wait.
-func (k *course) hedgeUnsent() { k.unsent++ }
 
 // hasReconnected is told when there is a connection for an attempt that has waited. Hedges
 // that were denied for lack of one have had no place.

@@ -202,6 +202,28 @@ func TestNotSentIsNotBilled(t *testing.T) {
 	}
 }
 
+// TestUnsentHedges: a hedge that finds no connection does not count, and one that finds one does.
+func TestUnsentHedges(t *testing.T) {
+	t.Parallel()
+	for _, r := range []struct {
+		away bool
+		want string
+	}{{true, "ask retry after 100ms backoff"}, {false, "end: attempts-exhausted"}} {
+		k := newCourse(isHedged, twoAttempts)
+		k.roundBegins(day, answer{after: time.Second})
+		lead, hedge := new(attemptState), &attemptState{Attempt: Attempt{Kind: budget.Hedge}}
+		down(lead)
+		k.attemptEnded(lead)
+		k.asking++
+		_, starts := k.budgetGranted()
+		require.True(t, starts)
+		notSent(hedge)
+		hedge.away = r.away
+		k.attemptEnded(hedge)
+		assert.Equal(t, r.want, k.afterFailure(hedge, at(0), false).String())
+	}
+}
+
 // TestReconnectRules: who may wait for a connection, and until when. The channel has been
 // without one for a second.
 func TestReconnectRules(t *testing.T) {

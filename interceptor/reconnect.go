@@ -18,7 +18,7 @@ import (
 //
 // While calls wait, grpc is asked to dial sooner than its own backoff does: that grows to
 // minutes, and a server is mostly back within a second. A pause of 250 to 300 ms lies
-// between two of these, so that a client dials each address at most four times a second.
+// between two of these, so that a channel dials each address at most four times a second.
 type outage struct {
 	conn  *grpc.ClientConn
 	began time.Time
@@ -249,7 +249,7 @@ func (c *call) remake(a *attempt) *attempt {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	n.dropped = a.dropped
+	n.dropped, n.CancelledAt = a.dropped, a.CancelledAt
 	if n.outputs == a.outputs {
 		*a = *n
 		return a
@@ -263,6 +263,9 @@ func (c *call) remake(a *attempt) *attempt {
 	if c.lead == a {
 		c.lead = n
 	}
-	c.mine, c.decided = n, n
+	if c.decided == a { // else a hedge has, meanwhile
+		c.decided = n
+	}
+	c.mine = n
 	return n
 }

@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/rego-go/rego/budget"
+	"github.com/rego-go/rego/hedge"
 	"github.com/rego-go/rego/interceptor"
 	"github.com/rego-go/rego/internal/testsrv"
 	testv1 "github.com/rego-go/rego/internal/testsrv/proto/rego/test/v1"
@@ -298,6 +299,9 @@ func TestReconnectStreams(t *testing.T) {
 				a := c.open(k, append(k.sendsAll(), receives)...)
 				require.NotNil(t, a.cs, "%v", &a.tl)
 				assert.Equal(t, 1, srv.Count(k.method))
+				for _, seen := range a.seen {
+					assert.NotContains(t, seen, "(", "no error: %v", a.seen)
+				}
 				assert.Contains(t, a.seen[len(a.seen)-1], "1", "%v", a.seen)
 			})
 		}
@@ -541,4 +545,82 @@ func (c *counted) Release(_ budget.Kind, r budget.Result) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.released[r]++
+}
+
+// pausing grants all, and counts what waits. It does not take back what has waited if full.
+type pausing struct {
+	counted
+	full            bool
+	paused, resumed int
+}
+
+func (p *pausing) Pause(budget.Kind) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.paused++
+}
+
+func (p *pausing) Resume(budget.Kind) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.resumed++
+	return !p.full
+}
+
+// TestReconnectHoldsNoPlace: a retry that waits for a connection does not hold the place of
+// another, and asks for its own again.
+func TestReconnectHoldsNoPlace(t *testing.T) {
+	t.Parallel()
+	for _, full := range []bool{false, true} {
+		bubble(t, func(t *testing.T, srv *testsrv.Server) {
+			b := &pausing{full: full}
+			c := newClient(t, srv, interceptor.WithPolicy(exact(idempotent, func(p *policy.Policy) { p.Retry.Backoff.Initial = policy.NoWait })),
+				interceptor.WithTargetBudget(func(string) budget.Budget { return b }))
+			srv.Handle(testsrv.Put, func(testsrv.Arrival) testsrv.Step { return testsrv.Do(testsrv.Delay(20*ms), testsrv.OK()) })
+			time.AfterFunc(10*ms, func() { away(t, srv, 200*ms) })
+			tl, err := c.call(t.Context(), testsrv.Put)
+			assert.Equal(t, 1, b.paused)
+			assert.Equal(t, 1, b.resumed)
+			if !full {
+				require.NoError(t, err, "%v", tl)
+				assert.Equal(t, 1, b.released[budget.Success])
+				return
+			}
+			assert.Equal(t, interceptor.EndBudgetDenied, tl.Reason, "%v", tl)
+			require.Len(t, tl.Denials, 1)
+			assert.Equal(t, interceptor.DeniedByBudget, tl.Denials[0].Reason)
+			assert.Equal(t, 1, srv.Count(testsrv.Put))
+		})
+	}
+}
+
+// told is a trigger that keeps what it is told, and wants no hedge.
+type told struct {
+	mu    sync.Mutex
+	ended []hedge.Attempt
+}
+
+func (*told) Next(hedge.Call) (time.Duration, hedge.State) { return time.Hour, hedge.Ready }
+
+func (h *told) Ended(a hedge.Attempt) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.ended = append(h.ended, a)
+}
+
+// TestReconnectIsNoLatency: what an attempt has waited for a connection says nothing of what
+// the method takes.
+func TestReconnectIsNoLatency(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, srv *testsrv.Server) {
+		var h told
+		c := newClient(t, srv, interceptor.WithTrigger("told", &h), interceptor.WithPolicy(exact(idempotent, func(p *policy.Policy) { p.Hedge.Trigger = "told" })))
+		away(t, srv, time.Second)
+		synctest.Wait()
+		srv.Script(testsrv.Put, testsrv.Do(testsrv.Delay(20*ms), testsrv.OK()))
+		_, err := c.call(t.Context(), testsrv.Put)
+		require.NoError(t, err)
+		require.Len(t, h.ended, 1)
+		assert.Equal(t, 20*ms, h.ended[0].End.Sub(h.ended[0].Start))
+	})
 }

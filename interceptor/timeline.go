@@ -85,8 +85,8 @@ const (
 	// CommitOneAttempt: the policy allows no second attempt or, of a stream that the client
 	// sends on, none after this one.
 	CommitOneAttempt
-	// CommitSendRefused: an interceptor below has refused a message that the application
-	// sent, and told it so. The stream goes on.
+	// CommitSendRefused: a message that the application sent was refused, and it was told so:
+	// by an interceptor below, and the stream goes on, or by grpc after CloseSend, which ends it.
 	CommitSendRefused
 )
 
