@@ -256,7 +256,7 @@ func (s *span) tag(key string) any {
 func words(tags []tag, prefix string) string {
 	var words []string
 	for _, t := range tags {
-		if t.Key == "rego.wasted.duration" {
+		if t.Key == "rego.wasted.duration" || t.Key == "rego.attempt.unreachable" {
 			t.Value = "some" // of real time
 		}
 		if key, ok := strings.CutPrefix(t.Key, prefix); ok {

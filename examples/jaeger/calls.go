@@ -11,7 +11,6 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -72,12 +71,7 @@ func dial(srv *testsrv.Server, client *sdktrace.TracerProvider) (*grpc.ClientCon
 	if err != nil {
 		return nil, err
 	}
-	// grpc connects again well before the first retry.
-	reconnect := grpc.ConnectParams{
-		Backoff:           backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1, MaxDelay: 20 * time.Millisecond},
-		MinConnectTimeout: time.Second,
-	}
-	return srv.Dial(append(it.DialOptions(), grpc.WithConnectParams(reconnect))...)
+	return srv.Dial(it.DialOptions()...)
 }
 
 // call is one way to do badly.

@@ -18,18 +18,15 @@ func TestJaeger(t *testing.T) {
 		spans int
 		want  string
 	}{
-		{"refused, then recovers", 5, `
+		{"refused, then recovers", 4, `
 rego-example internal refused, then recovers
   rego-example internal rego.test.v1.TestService/Get: fine
-      attempt.count=2 end.reason=succeeded idempotency=no-side-effects policy.name=patient
+      attempt.count=1 end.reason=succeeded idempotency=no-side-effects policy.name=patient
       method=rego.test.v1.TestService/Get response.status_code=OK system.name=grpc
-      @event=rego.wait rego.wait.duration=0.5 rego.wait.reason=backoff
-    rego-example client Attempt.rego.test.v1.TestService/Get ERROR: UNAVAILABLE
-        attempt.kind=original attempt.number=1 attempt.result=failed delivery=not-sent outcome.reason=not-sent outcome=retryable
-        method=rego.test.v1.TestService/Get response.status_code=UNAVAILABLE system.name=grpc
     rego-example client Attempt.rego.test.v1.TestService/Get: fine
-        attempt.kind=retry attempt.number=2 attempt.result=won delivery=answered outcome=success wait.duration=0.5 wait.reason=backoff
+        attempt.kind=original attempt.number=1 attempt.result=won attempt.unreachable=some delivery=answered outcome=success
         method=rego.test.v1.TestService/Get response.status_code=OK system.name=grpc
+        @event=rego.reconnect rego.wait.duration=5
       rego-example-server server rego.test.v1.TestService/Get
 `},
 		{"pushback", 6, `
