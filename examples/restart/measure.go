@@ -64,6 +64,7 @@ func pay(ctx context.Context, c testv1.TestServiceClient) error {
 // measured is what an outage cost each client.
 type measured struct {
 	outage outage
+	back   time.Time // when the server took connections again
 	counts []*count
 }
 
@@ -76,8 +77,10 @@ type count struct {
 	calls     int
 	failed    int
 	running   int
-	inFlight  int // when the server stopped
+	inFlight  int  // when the server stopped
+	gone      bool // the connection to it is
 	stopped   time.Time
+	lastBegan time.Time       // of the calls that failed
 	late      []time.Duration // what calls took that failed later than 5.5 s after that
 	dials     []time.Time
 	mostDials int
@@ -123,11 +126,9 @@ func measure(o outage, after time.Duration) (m measured, err error) {
 	if err := server.stop(o.graceful); err != nil {
 		return m, err
 	}
-	for _, c := range m.counts {
-		c.hasStopped()
-	}
 	time.Sleep(o.down)
 	server, err = start(addr)
+	m.back = time.Now()
 	load.Wait()
 	for _, c := range m.counts {
 		c.mostDials = c.dialsInASecond()
@@ -153,7 +154,25 @@ func (c *count) dialled(ctx context.Context, addr string) (net.Conn, error) {
 	c.dials = append(c.dials, time.Now())
 	c.mu.Unlock()
 	var d net.Dialer
-	return d.DialContext(ctx, "tcp", addr)
+	conn, err := d.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	return &watched{conn, c}, nil
+}
+
+// watched is a connection that tells when it is gone.
+type watched struct {
+	net.Conn
+	count *count
+}
+
+func (w *watched) Read(b []byte) (int, error) {
+	n, err := w.Conn.Read(b)
+	if err != nil {
+		w.count.isGone()
+	}
+	return n, err
 }
 
 func (c *count) call() {
@@ -173,23 +192,29 @@ func (c *count) call() {
 		return
 	}
 	c.failed++
+	if began.After(c.lastBegan) {
+		c.lastBegan = began
+	}
 	if !c.stopped.IsZero() && began.Sub(c.stopped) > longAway {
 		c.late = append(c.late, took)
 	}
 }
 
-// stops notes that the server is about to stop, and hasStopped that it has: all that began
-// before that may have been in flight.
+// stops notes that the server is about to stop, and isGone that the client's connection is
+// gone: all that began before that may have been in flight.
 func (c *count) stops() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.stopped, c.inFlight = time.Now(), c.running-c.calls
 }
 
-func (c *count) hasStopped() {
+func (c *count) isGone() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.inFlight += c.calls
+	if !c.stopped.IsZero() && !c.gone {
+		c.gone = true
+		c.inFlight += c.calls
+	}
 }
 
 // dialsInASecond returns the most dials within one second.

@@ -41,6 +41,22 @@ func TestRestart(t *testing.T) {
 	}
 }
 
+// TestLongRestart: of a server that is away for longer than a call may take, no call fails that
+// had a second left when it was back.
+func TestLongRestart(t *testing.T) {
+	o := outages[4]
+	require.Greater(t, o.down, deadline)
+	o.rate = 20
+	m, err := measure(o, 2*time.Second)
+	require.NoError(t, err)
+	var out bytes.Buffer
+	require.NoError(t, table(&out, []measured{m}))
+	for _, c := range m.counts[len(m.counts)-2:] {
+		assert.True(t, c.lastBegan.Before(m.back.Add(time.Second-deadline)), "%v before the server was back: %s", m.back.Sub(c.lastBegan), &out)
+		assert.Less(t, c.failed, m.counts[0].failed, "%s", &out)
+	}
+}
+
 func TestUnknownCase(t *testing.T) {
 	assert.ErrorContains(t, run(t.Output(), "coffee", 0), `no case "coffee", there are stop, 0.2 s;`)
 }
