@@ -178,6 +178,25 @@ func (t *Table) Lookup(method string) *Policy {
 	return t.fallback
 }
 
+// Rule returns which rule of the set covers a method, -1 if none does, and its selector: the
+// method, its service or "*".
+func (t *Table) Rule(method string) (rule int, selector string) {
+	for _, selector := range []string{method, method[:strings.LastIndexByte(method, '/')+1] + "*", "*"} {
+		for i, r := range t.set.Rules {
+			if slices.Contains(r.Methods, selector) {
+				return i, selector
+			}
+		}
+	}
+	return -1, ""
+}
+
+// Covers reports whether a rule of the set covers all that a selector does.
+func (t *Table) Covers(selector string) bool {
+	rule, _ := t.Rule(selector) // that of a service has the form of a method's name
+	return rule >= 0
+}
+
 // Names reports whether a rule names the method itself, and not only its service or all.
 func (t *Table) Names(method string) bool {
 	_, ok := t.methods[method]

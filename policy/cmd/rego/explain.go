@@ -8,11 +8,8 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"google.golang.org/grpc/codes"
-
 	"github.com/rego-go/rego/interceptor"
 	"github.com/rego-go/rego/policy"
-	regov1 "github.com/rego-go/rego/proto/rego/v1"
 )
 
 // explain prints the policy of a method, where each field of it is from, and what it
@@ -28,7 +25,7 @@ func (c command) explain() int {
 		return c.tell(path, err)
 	}
 	e := explanation{set: set, method: method, effective: policy.Default()}
-	if err := e.cover(); err != nil {
+	if err := e.cover(table); err != nil {
 		fmt.Fprintln(c.stderr, "rego:", err)
 		return exitUsage
 	}
@@ -55,20 +52,15 @@ type explanation struct {
 	effective policy.Policy // with its defaults
 }
 
-// cover finds the rule of the method: by its name, its service, or the rule for all.
-func (e *explanation) cover() error {
+// cover finds the rule of the method.
+func (e *explanation) cover(table *policy.Table) error {
 	i := strings.LastIndexByte(e.method, '/')
 	if i < 2 || e.method[0] != '/' || i == len(e.method)-1 {
 		return fmt.Errorf("%q is no method, which is /pkg.Service/Method", e.method)
 	}
-	e.rule = -1
-	for _, selector := range []string{e.method, e.method[:i+1] + "*", "*"} {
-		for i, r := range e.set.Rules {
-			if slices.Contains(r.Methods, selector) {
-				e.rule, e.selector, e.written = i, selector, r.Policy
-				return nil
-			}
-		}
+	e.rule, e.selector = table.Rule(e.method)
+	if e.rule >= 0 {
+		e.written = e.set.Rules[e.rule].Policy
 	}
 	return nil
 }
@@ -83,41 +75,14 @@ func (e *explanation) head() []string {
 
 // fields is a table of the fields with their values and where these are from.
 func (e *explanation) fields() []string {
-	w, p := e.written, e.effective
 	rows := []string{"field\tvalue\tfrom"}
-	row := func(field string, value any, written bool, absent string) {
+	for _, f := range e.written.Fields() {
 		from := "default"
-		if written {
+		if f.Written {
 			from = fmt.Sprintf("rules[%d]", e.rule)
-		} else if absent != "" {
-			value = absent
 		}
-		rows = append(rows, fmt.Sprintf("%s\t%v\t%s", field, value, from))
+		rows = append(rows, fmt.Sprintf("%s\t%s\t%s", f.Name, f.Value, from))
 	}
-	row("name", p.Name, w.Name != "", "none")
-	row("idempotency", p.Idempotency, w.Idempotency != 0, "as the method's proto file says")
-	row("timeout", p.Timeout, w.Timeout != 0, "the caller's deadline")
-	row("attempt_timeout", p.AttemptTimeout, w.AttemptTimeout != 0, "none")
-	row("wait_for_ready", p.WaitForReady, w.WaitForReady, "")
-	row("retry.off", p.Retry.Off, w.Retry.Off, "")
-	row("retry.max_attempts", p.Retry.MaxAttempts, w.Retry.MaxAttempts != 0, "")
-	row("retry.backoff.initial", waitOf(p.Retry.Backoff.Initial), w.Retry.Backoff.Initial != 0, "")
-	row("retry.backoff.multiplier", p.Retry.Backoff.Multiplier, w.Retry.Backoff.Multiplier != 0, "")
-	row("retry.backoff.max", p.Retry.Backoff.Max, w.Retry.Backoff.Max != 0, "")
-	row("retry.backoff.jitter", p.Retry.Backoff.Jitter, w.Retry.Backoff.Jitter != 0, "")
-	row("retry.codes", codeNames(p.Retry.Codes), len(w.Retry.Codes) > 0, "gRPC's table")
-	row("retry.reconnect", waitOf(p.Retry.Reconnect), w.Retry.Reconnect != 0, "")
-	row("retry.stop_chain", p.Retry.StopChain, w.Retry.StopChain, "")
-	row("hedge.off", p.Hedge.Off, w.Hedge.Off, "")
-	row("hedge.max_extra_load", p.Hedge.MaxExtraLoad, w.Hedge.MaxExtraLoad != 0, "none")
-	row("hedge.percentile", p.Hedge.Percentile, w.Hedge.Percentile != 0, "none")
-	row("hedge.delay", waitOf(p.Hedge.Delay), w.Hedge.Delay != 0, "none")
-	row("hedge.trigger", p.Hedge.Trigger, w.Hedge.Trigger != "", "none")
-	row("hedge.min_delay", p.Hedge.MinDelay, w.Hedge.MinDelay != 0, "")
-	row("hedge.max_delay", p.Hedge.MaxDelay, w.Hedge.MaxDelay != 0, "none")
-	row("budget", p.Budget, w.Budget != "", "the target's own")
-	row("classifier", p.Classifier, w.Classifier != "", "that of retry.codes")
-	row("as_grpc", p.AsGRPC, w.AsGRPC, "")
 	if e.set.RetriesOff {
 		rows = append(rows, "retries_off\ttrue\tthe set, for every call")
 	}
@@ -125,22 +90,6 @@ func (e *explanation) fields() []string {
 		rows = append(rows, "hedges_off\ttrue\tthe set, for every call")
 	}
 	return append(rows, "")
-}
-
-// codeNames spells codes as files do.
-func codeNames(list []codes.Code) string {
-	names := make([]string, len(list))
-	for i, c := range list {
-		names[i] = regov1.Code(c).String()
-	}
-	return strings.Join(names, ", ")
-}
-
-func waitOf(d time.Duration) string {
-	if d == policy.NoWait {
-		return "no wait"
-	}
-	return d.String()
 }
 
 func (e *explanation) retries() bool { return !e.effective.Retry.Off && !e.set.RetriesOff }
