@@ -39,6 +39,7 @@ type Concurrency struct {
 
 	originals cells // in flight
 	extra     atomic.Int64
+	answers
 }
 
 // NewConcurrency returns a Concurrency with nothing in flight. The zero config
@@ -59,6 +60,10 @@ func (c *Concurrency) Acquire(k Kind) bool {
 		c.originals.mine().count.Add(1)
 		return true
 	}
+	return c.answer(c.take())
+}
+
+func (c *Concurrency) take() bool {
 	for {
 		extra := c.extra.Load()
 		if extra >= c.min && !c.withinShare(extra) {
@@ -83,7 +88,12 @@ func (c *Concurrency) Release(k Kind, _ Result) {
 func (c *Concurrency) Pause(Kind) { c.extra.Add(-1) }
 
 // Resume implements [Pauser].
-func (c *Concurrency) Resume(k Kind) bool { return c.Acquire(k) }
+func (c *Concurrency) Resume(k Kind) bool {
+	if k == Original {
+		return c.Acquire(k)
+	}
+	return c.take()
+}
 
 // withinShare reports whether one more fits. The sum over cells is exact when
 // no original begins or ends meanwhile, and else off by those at most.

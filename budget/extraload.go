@@ -50,6 +50,10 @@ type ExtraLoad struct {
 	spent   atomic.Int64
 	granted atomic.Int64 // how many originals had ended at the last grant
 	_       [64]byte
+
+	sent atomic.Int64 // extra attempts that have ended
+	long history      // of sent, over ten seconds
+	answers
 }
 
 // A loadCell is what a cell is to other budgets.
@@ -90,7 +94,7 @@ func NewExtraLoad(share float64) (*ExtraLoad, error) {
 // Acquire implements [Budget].
 func (b *ExtraLoad) Acquire(k Kind) bool {
 	if k != Original {
-		return b.grant(time.Since(b.began))
+		return b.answer(b.grant(time.Since(b.began)))
 	}
 	c := b.mine()
 	if n := c.begun.Add(1); n%lookEvery == 0 {
@@ -108,6 +112,8 @@ func (b *ExtraLoad) Release(k Kind, r Result) {
 		b.mine().ended.Add(1)
 	case r == Unsent:
 		b.spent.Add(-attempt)
+	default:
+		b.long.look(stepAt(time.Since(b.began), longStep), b.sent.Add(1))
 	}
 }
 
@@ -151,6 +157,20 @@ func (b *ExtraLoad) sum(now time.Duration) (earned, credit, ended int64) {
 		ten = int64(float64(ten) * 10 / max(now.Seconds(), 1))
 	}
 	return b.paid * begun, min(b.lent*min(10*second, ten), mostLent), ended
+}
+
+// Share returns what was realised lately: extra attempts that ended in the last ten seconds,
+// as a share of the originals that began in them. It is zero without any.
+func (b *ExtraLoad) Share() float64 {
+	step := stepAt(time.Since(b.began), longStep)
+	var begun int64
+	for i := range b.cells {
+		c := &b.cells[i]
+		n := c.begun.Load()
+		begun += n - c.long.look(step, n)
+	}
+	sent := b.sent.Load()
+	return float64(sent-b.long.look(step, sent)) / float64(max(begun, 1))
 }
 
 // Balance returns how many extra attempts would be granted now, were originals to

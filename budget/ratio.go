@@ -63,6 +63,7 @@ type Ratio struct {
 
 	account account
 	whole   allowance
+	answers
 }
 
 // Default returns a Ratio of 10 % and 3 per second.
@@ -99,9 +100,11 @@ const lookEvery = 16
 
 // Acquire implements [Budget].
 func (r *Ratio) Acquire(k Kind) bool {
+	return k == Original || r.answer(r.takeFor(k))
+}
+
+func (r *Ratio) takeFor(k Kind) bool {
 	switch {
-	case k == Original:
-		return true
 	case !r.take():
 		return false
 	case k != Replacement || r.take():

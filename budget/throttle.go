@@ -36,6 +36,7 @@ type Throttle struct {
 	ratio int64
 
 	tokens atomic.Int64
+	answers
 }
 
 // milli is one token in the precision of gRFC A6.
@@ -67,7 +68,7 @@ func thousandths(v float64) int64 { return int64(math.Floor(v*milli + 1e-6)) }
 
 // Acquire implements [Budget].
 func (t *Throttle) Acquire(k Kind) bool {
-	return k == Original || 2*t.tokens.Load() > t.max
+	return k == Original || t.answer(2*t.tokens.Load() > t.max)
 }
 
 // Release implements [Budget].

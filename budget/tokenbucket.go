@@ -36,6 +36,7 @@ type TokenBucket struct {
 	began     time.Time
 
 	account account
+	answers
 }
 
 // NewTokenBucket returns a full bucket. An error names the field: per_second or
@@ -63,7 +64,7 @@ func NewTokenBucket(c TokenBucketConfig) (*TokenBucket, error) {
 
 // Acquire implements [Budget].
 func (b *TokenBucket) Acquire(k Kind) bool {
-	return k == Original || b.account.spend() || b.account.withdraw(b.earned(b.now()))
+	return k == Original || b.answer(b.account.spend() || b.account.withdraw(b.earned(b.now())))
 }
 
 // Release implements [Budget].

@@ -1,6 +1,7 @@
 package hedge
 
 import (
+	"fmt"
 	"math"
 	"sync/atomic"
 	"time"
@@ -46,6 +47,21 @@ const (
 	Declined
 )
 
+// String returns the state in lower case: "ready", "cold", "too-slow" or "declined".
+func (s State) String() string {
+	switch s {
+	case Ready:
+		return "ready"
+	case Cold:
+		return "cold"
+	case TooSlow:
+		return "too-slow"
+	case Declined:
+		return "declined"
+	}
+	return fmt.Sprintf("State(%d)", uint8(s))
+}
+
 // MinSamples is how many samples a quantile needs at least.
 const MinSamples = 100
 
@@ -77,6 +93,22 @@ func (d *Delay) After() (time.Duration, State) {
 		return 0, TooSlow
 	}
 	return after, Ready
+}
+
+// Latency returns the quantiles qs of the Delay's Tracker, from 0 to 1, and from how many
+// samples. Without any, and of a fixed delay, there are none.
+func (d *Delay) Latency(qs ...float64) (times []time.Duration, samples int64) {
+	if d.tracker == nil {
+		return nil, 0
+	}
+	for _, q := range qs {
+		var at time.Duration
+		if at, samples = d.tracker.quantile(q, time.Since(d.tracker.began)); samples == 0 {
+			return nil, 0
+		}
+		times = append(times, at)
+	}
+	return times, samples
 }
 
 // Next implements [Trigger]: a hedge is due once the last attempt has run for the delay.
