@@ -27,6 +27,8 @@ type attempt struct {
 	reply    any
 	ownReply bool // it is not the caller's
 
+	isCounted bool // it has ended, and is part of the counts
+
 	timed   bool               // its start is known
 	begun   bool               // ctx is made, and observers know
 	ctx     context.Context    // that it is made with, unless it is the call's
@@ -105,7 +107,7 @@ func (c *call) beginAttempt(a *attempt) context.Context {
 	}
 	a.begun = true
 	if a.Number > 1 {
-		a.ctx = withPreviousAttempts(a.ctx, a.Number-1)
+		a.ctx = &attemptContext{withPreviousAttempts(a.ctx, a.Number-1), a.Number, a.Kind}
 	}
 	if c.watching != nil {
 		c.telling.Lock()
@@ -196,21 +198,22 @@ func (c *call) classify(seen *classify.Attempt) classify.Outcome {
 	return o
 }
 
-// record puts an ended attempt into the timeline, if somebody will look at it:
-// failures are part of the error.
+// record counts an attempt that has ended, and puts it into the timeline if somebody will
+// look at it: failures are part of the error.
 func (c *call) record(a *attempt) {
 	if a.cancel != nil {
 		a.cancel()
 	}
-	if c.watching == nil && a.Outcome.Kind == classify.Success {
+	if c.watching == nil && a.isPlain() {
+		a.isCounted = true
 		return
 	}
 	c.telling.Lock()
 	defer c.telling.Unlock()
-	a.Delivery, a.Peer = a.seen.Delivery, a.address()
-	a.Backend, a.NoOtherBackend = c.backends.Of(a.Number)
-	if a.Outcome.Kind != classify.Success {
-		c.failures = append(c.failures, AttemptError{a.Attempt, a.seen.Err})
+	c.describe(a)
+	c.countAttempt(a)
+	if !a.isPlain() {
+		c.past = append(c.past, AttemptError{a.Attempt, a.seen.Err})
 	}
 	if c.watching != nil {
 		c.timeline.Attempts = append(c.timeline.Attempts, a.Attempt)
@@ -218,6 +221,12 @@ func (c *call) record(a *attempt) {
 		a.inside = nil
 		c.observe(inside, Event{Kind: AttemptEnd, Time: a.End, Timeline: c.timeline, Attempt: &a.Attempt, Err: a.seen.Err})
 	}
+}
+
+// describe fills in what the record of an attempt says of where it went.
+func (c *call) describe(a *attempt) {
+	a.Delivery, a.Peer = a.seen.Delivery, a.address()
+	a.Backend, a.NoOtherBackend = c.backends.Of(a.Number)
 }
 
 // previousAttemptsHeader is the request metadata that counts the attempts before

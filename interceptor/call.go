@@ -63,7 +63,14 @@ type call struct {
 
 	*watching                // nil if nobody will look at the timeline
 	timeline  *Timeline      // which is in there
-	failures  []AttemptError // attempts that have ended without success
+	past      []AttemptError // attempts that have ended, but for an original that has won
+	denials   []Denial       // while nobody watches
+
+	seat        int  // of the counts
+	isCounted   bool // the call has ended, and is part of them
+	retriesMade int
+	hedgesMade  int
+	slept       time.Duration // while no attempt ran
 
 	bidirectional bool // a stream of which both sides send
 	resumed       bool // attempts are of a leg that continues a stream
@@ -97,7 +104,7 @@ func (c *call) configure(ctx context.Context, opts []grpc.CallOption) error {
 	c.callerOpts = opts
 	c.merges = !c.streaming && !protoResets()
 	var err error
-	saysReady := false
+	saysReady, isStub := false, false
 	for _, o := range opts {
 		switch o := o.(type) {
 		case grpc.HeaderCallOption, grpc.TrailerCallOption, grpc.PeerCallOption:
@@ -112,6 +119,8 @@ func (c *call) configure(ctx context.Context, opts []grpc.CallOption) error {
 		case DualOption:
 			err = errors.Join(err, o.CallOption.set(c))
 			continue
+		case grpc.StaticMethodCallOption:
+			isStub = true
 		case grpc.FailFastCallOption:
 			saysReady = true
 		case grpc.ForceCodecCallOption, grpc.ForceCodecV2CallOption, grpc.CustomCodecCallOption, grpc.ContentSubtypeCallOption:
@@ -130,6 +139,9 @@ func (c *call) configure(ctx context.Context, opts []grpc.CallOption) error {
 			return status.Errorf(codes.Internal, "rego: policy: %v", faults)
 		}
 		c.follow(t.ownPlan(c.said.policy, c.method))
+	}
+	if isStub {
+		c.plan.method.register()
 	}
 	if c.plan.open && c.plan.method.annotated != nil && c.conn != nil {
 		c.takePolicyOf(c.conn.GetMethodConfig(c.method))
@@ -153,10 +165,8 @@ func (c *call) configure(ctx context.Context, opts []grpc.CallOption) error {
 	if c.said.timelineTo != nil || len(c.observers) > 0 {
 		c.watching = new(watching)
 		c.timeline = &c.watching.timeline
+		c.introduce(c.timeline)
 		c.timeline.Attempts = c.watching.first[:0]
-		c.timeline.Method, c.timeline.Target = c.method, t.name
-		c.timeline.Policy, c.timeline.PolicyVersion = c.plan.policy.Name, c.plan.version
-		c.timeline.Idempotency = c.idempotency
 	}
 	c.chained = c.plan.policy.Retry.StopChain && servedRetry(ctx) != ""
 	if c.plan.asksHedging {
@@ -164,6 +174,13 @@ func (c *call) configure(ctx context.Context, opts []grpc.CallOption) error {
 		c.hedged = c.hedgeDenied == DeniedNothing
 	}
 	return nil
+}
+
+// introduce fills in what is known of a call from its start.
+func (c *call) introduce(t *Timeline) {
+	t.Method, t.Target = c.method, targetName(c.conn)
+	t.Policy, t.PolicyVersion = c.plan.policy.Name, c.plan.version
+	t.Idempotency = c.idempotency
 }
 
 // follow makes a plan the call's.
@@ -184,7 +201,7 @@ const sampleEvery = 64
 
 // timed reports whether the call's latency is measured.
 func (c *call) timed() bool {
-	return c.watching != nil || c.samples || c.plan.method.clocked.Load() || rand.N(uint32(sampleEvery)) == 0
+	return c.watching != nil || c.samples || len(c.interceptor.recorders) > 0 || c.plan.method.clocked.Load() || rand.N(uint32(sampleEvery)) == 0
 }
 
 // begin makes the call ready for its first attempt.
@@ -211,6 +228,9 @@ func (c *call) begin(ctx context.Context) {
 	}
 	if c.watching != nil {
 		c.open()
+	}
+	if c.plan.asksHedging && !c.hedged {
+		c.deny(Attempt{Kind: budget.Hedge}, c.lead.Start, c.hedgeDenied)
 	}
 	c.lead.lease, _ = budget.Take(c.plan.hedges, budget.Original)
 }
@@ -249,10 +269,13 @@ func (c *call) again() (EndReason, time.Time) {
 	if reason != EndUnfinished {
 		return reason, c.decided.End
 	}
-	if reason = c.wait(&next); reason != EndUnfinished {
-		return reason, time.Now()
+	reason = c.wait(&next)
+	now := time.Now()
+	c.slept += now.Sub(c.decided.End)
+	if reason != EndUnfinished {
+		return reason, now
 	}
-	next.Number, next.Start = c.course.started(), time.Now()
+	next.Number, next.Start = c.course.started(), now
 	c.lead = c.successor(c.lead, next, c.pending)
 	c.pending = budget.Lease{}
 	return EndUnfinished, time.Time{}
@@ -327,9 +350,6 @@ func (c *call) open() {
 	c.timeline.Start = c.lead.Start
 	c.ctx = c.start(c.ctx, Event{Kind: CallStart, Time: c.timeline.Start, Timeline: c.timeline})
 	c.outside = c.ctx
-	if c.plan.asksHedging && !c.hedged {
-		c.deny(Attempt{Kind: budget.Hedge}, c.timeline.Start, c.hedgeDenied)
-	}
 }
 
 // finish ends the call with the deciding attempt, and returns what the caller gets.
@@ -356,6 +376,12 @@ func (c *call) finish(reason EndReason, now time.Time) error {
 			*c.said.timelineTo = *c.timeline
 		}
 	}
+	if !c.original.timed && c.decided.isPlain() && len(c.denials) == 0 {
+		c.isCounted = true
+		c.plan.method.counts.Frequent(c.seat) // what ended would do
+		return nil
+	}
+	c.ended(err, reason, now)
 	return err
 }
 
@@ -372,8 +398,14 @@ func (c *call) newError(reason EndReason) error {
 	if c.left(reason) {
 		err = status.FromContextError(c.ctx.Err()).Err()
 	}
-	slices.SortFunc(c.failures, func(a, b AttemptError) int { return a.Number - b.Number })
-	return &Error{Reason: reason, Attempts: slices.Clone(c.failures), err: err}
+	failures := make([]AttemptError, 0, len(c.past))
+	for _, a := range c.past {
+		if a.Outcome.Kind != classify.Success {
+			failures = append(failures, a)
+		}
+	}
+	slices.SortFunc(failures, func(a, b AttemptError) int { return a.Number - b.Number })
+	return &Error{Reason: reason, Attempts: failures, err: err}
 }
 
 // left reports whether the caller left while the call was waiting for a retry. It gets
@@ -400,6 +432,7 @@ func (c *call) abort() {
 		c.timeline.Code = codes.Unknown
 		c.endObserved(errAbandoned)
 	}
+	c.ended(errAbandoned, EndUnfinished, time.Now())
 }
 
 // tearDown returns what an attempt holds that a panic has ended, if it has not
@@ -411,12 +444,17 @@ func (c *call) tearDown(a *attempt) {
 	}
 	c.telling.Lock()
 	defer c.telling.Unlock()
+	if a.isCounted {
+		return
+	}
+	a.Code = codes.Unknown
+	c.countAttempt(a)
 	if a.inside == nil {
 		return
 	}
 	inside := a.inside
 	a.inside = nil
-	a.End, a.Code = time.Now(), codes.Unknown
+	a.End = time.Now()
 	c.observe(inside, Event{Kind: AttemptEnd, Time: a.End, Timeline: c.timeline, Attempt: &a.Attempt, Err: errAbandoned})
 }
 

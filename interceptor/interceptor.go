@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"unsafe"
@@ -38,6 +39,7 @@ type Interceptor struct {
 	insideTold      atomic.Bool
 	replay          sharedReplay
 	outages         outages
+	samples         samples
 
 	mu      sync.Mutex // nothing foreign is called while it is held
 	targets map[string]*target
@@ -78,7 +80,7 @@ func New(opts ...Option) (*Interceptor, error) {
 	if err = c.store.Guard(c.resolve); err != nil {
 		return nil, fmt.Errorf("rego: policies: %w", err)
 	}
-	for _, o := range c.observers {
+	for _, o := range slices.Concat(c.observers, c.recorders) {
 		o.log = c.log
 	}
 	for _, t := range c.triggers {
@@ -269,6 +271,7 @@ func (it *Interceptor) leave(who weak.Pointer[grpc.ClientConn]) {
 	delete(it.conns, who)
 	if t.conns--; t.conns == 0 && it.targets[t.name] == t {
 		delete(it.targets, t.name)
+		it.samples.forget(t)
 	}
 }
 

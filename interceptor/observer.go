@@ -72,9 +72,10 @@ type Observer interface {
 	Observe(ctx context.Context, e *Event)
 }
 
-// guarded is an observer that can no longer hurt once it has panicked.
+// guarded is an observer or a recorder that can no longer hurt once it has panicked.
 type guarded struct {
 	observer Observer
+	recorder Recorder
 	log      *slog.Logger
 
 	broken atomic.Bool
@@ -97,6 +98,14 @@ func (g *guarded) observe(ctx context.Context, e *Event) {
 	}
 	defer g.cutOff(func() {})
 	g.observer.Observe(ctx, e)
+}
+
+func (g *guarded) record(ctx context.Context, s Summary) {
+	if g.broken.Load() {
+		return
+	}
+	defer g.cutOff(func() {})
+	g.recorder.Record(ctx, s)
 }
 
 // cutOff is to be deferred around the observer's code; after a panic it calls mend.

@@ -62,6 +62,7 @@ type config struct {
 	classifiers map[string]classify.Classifier
 	triggers    map[string]*guardedTrigger
 	observers   []*guarded
+	recorders   []*guarded
 	log         *slog.Logger
 
 	callReplayLimit int64

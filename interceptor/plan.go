@@ -1,11 +1,11 @@
 package interceptor
 
 import (
-	"cmp"
 	"maps"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
@@ -13,6 +13,7 @@ import (
 	"github.com/rego-go/rego/budget"
 	"github.com/rego-go/rego/classify"
 	"github.com/rego-go/rego/hedge"
+	"github.com/rego-go/rego/internal/tally"
 	"github.com/rego-go/rego/policy"
 )
 
@@ -125,8 +126,8 @@ type target struct {
 	pending  plans         // ready and what was made since
 	detours  int           // lookups that ready could not answer since it was stored
 	learned  map[string]*method
-	named    map[string]named // budgets of the set, once a method is called whose policy names them
-	channels map[any]*plan    // by the retryPolicy of a service config
+	named    map[string]named     // budgets of the set, once a method is called whose policy names them
+	channels map[channelKey]*plan // of the retryPolicy of a service config
 	fallback policy.Policy
 }
 
@@ -139,6 +140,11 @@ type plans struct {
 // method is what is known of a method whatever its policy.
 type method struct {
 	name        string
+	since       time.Time    // it was first called
+	replay      atomic.Int64 // bytes that its streams hold to send messages again
+	counts      tally.Counter
+	sampler     sampler
+	registered  atomic.Bool // its name is the program's own
 	idempotency classify.Idempotency
 	annotated   *policy.Policy // in the proto file; nil if there is none
 	pace        pace
@@ -194,11 +200,8 @@ func (t *target) plan(method string) *plan {
 }
 
 func (t *target) makePlan(table *policy.Table, name string) *plan {
-	from, rule := t.interceptor.code, t.interceptor.code.Lookup(name)
-	if rule == nil {
-		from, rule = table, table.Lookup(name)
-	}
 	m := t.method(name)
+	f := t.find(table, name, m)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.pending.table != table || t.pending.byMethod == nil {
@@ -210,14 +213,10 @@ func (t *target) makePlan(table *policy.Table, name string) *plan {
 		})
 	}
 	p, ok := t.pending.byMethod[m.name]
-	if !ok || m.name == otherMethods && p.policy != rule {
-		open := rule == nil
-		if open {
-			rule = cmp.Or(m.annotated, &t.fallback)
-		}
-		p = t.newPlanLocked(rule, from.Version(), table, m)
-		p.open = open
-		p.named = from.Names(name) || open && rule == m.annotated
+	if !ok || m.name == otherMethods && p.policy != f.policy {
+		p = t.newPlanLocked(f.policy, f.table.Version(), table, m)
+		p.open = f.source >= FromServiceConfig
+		p.named = f.table.Names(name) || f.source == FromProto
 		t.pending.byMethod[m.name] = p
 	}
 	// Copying is worth it once as many lookups took the detour as there are
@@ -260,11 +259,19 @@ func (t *target) method(name string) *method {
 }
 
 func (it *Interceptor) newMethod(name string) *method {
-	m := &method{name: name}
+	m := &method{name: name, since: time.Now(), counts: tally.New()}
 	m.clocked.Store(true)
+	m.registered.Store(isRegistered(name))
 	m.idempotency, _ = classify.FromDescriptor(name)
 	m.annotated = it.annotated(name)
 	return m
+}
+
+// register notes that the method is called through a generated stub.
+func (m *method) register() {
+	if !m.registered.Load() && m.name != otherMethods {
+		m.registered.Store(true)
+	}
 }
 
 // annotated returns the policy in the method's proto file. One that is not valid, or
@@ -300,15 +307,16 @@ func (t *target) ownPlan(p *policy.Policy, method string) *plan {
 // every service config.
 const maxChannels = 1024
 
+type channelKey struct {
+	method      *method
+	table       *policy.Table
+	retryPolicy any
+}
+
 // channelPlan returns the plan of a method whose policy is the channel's retryPolicy.
 func (t *target) channelPlan(m *method, mc methodConfig) *plan {
-	type key struct {
-		method      *method
-		table       *policy.Table
-		retryPolicy any
-	}
 	table := t.interceptor.store.Current()
-	k := key{m, table, mc.RetryPolicy}
+	k := channelKey{m, table, mc.RetryPolicy}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if p, ok := t.channels[k]; ok {
@@ -316,7 +324,7 @@ func (t *target) channelPlan(m *method, mc methodConfig) *plan {
 	}
 	p := channelPolicy(mc)
 	if t.channels == nil || len(t.channels) >= maxChannels {
-		t.channels = make(map[any]*plan)
+		t.channels = make(map[channelKey]*plan)
 	}
 	t.channels[k] = t.newPlanLocked(&p, "", table, m)
 	return t.channels[k]

@@ -30,6 +30,7 @@ type replayLog struct {
 	bytes  int64
 	limit  int64
 	shared *sharedReplay
+	method *atomic.Int64 // what the streams of its method keep
 
 	first [2]sendOp // what a server stream needs
 }
@@ -65,6 +66,7 @@ func (l *replayLog) grow(size int64) bool {
 		return false
 	}
 	l.bytes += size
+	l.method.Add(size)
 	return true
 }
 
@@ -125,6 +127,7 @@ func (l *replayLog) forget(n int) {
 			size := op.size()
 			l.bytes -= size
 			l.shared.bytes.Add(-size)
+			l.method.Add(-size)
 			op.data.Free()
 		}
 		*op = sendOp{close: op.close}

@@ -3,6 +3,7 @@ package interceptor
 import (
 	"context"
 	"runtime"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -89,7 +90,7 @@ func heapInUse() int64 {
 func TestReplayLogForgets(t *testing.T) {
 	t.Parallel()
 	for _, messages := range []int{1, 2, 3, 10} {
-		l := replayLog{limit: 1 << 20, shared: &sharedReplay{limit: 1 << 20}}
+		l := replayLog{limit: 1 << 20, shared: &sharedReplay{limit: 1 << 20}, method: new(atomic.Int64)}
 		for range messages {
 			require.True(t, l.add(sendOp{data: mem.BufferSlice{mem.SliceBuffer("text")}}))
 		}
@@ -108,7 +109,7 @@ func TestReplayLogForgets(t *testing.T) {
 // ended and gave up all.
 func TestReplayLogForgetsOnce(t *testing.T) {
 	t.Parallel()
-	l := replayLog{limit: 1 << 20, shared: &sharedReplay{limit: 1 << 20}}
+	l := replayLog{limit: 1 << 20, shared: &sharedReplay{limit: 1 << 20}, method: new(atomic.Int64)}
 	for range 3 {
 		require.True(t, l.add(sendOp{data: mem.BufferSlice{mem.SliceBuffer("text")}}))
 	}

@@ -87,7 +87,7 @@ func (s *stream) startsOver(request any) bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	log := replayLog{limit: s.log.limit, shared: s.log.shared}
+	log := replayLog{limit: s.log.limit, shared: s.log.shared, method: s.log.method}
 	if !log.add(op) {
 		op.data.Free()
 		return false

@@ -78,14 +78,17 @@ func (c *call) wait(next *Attempt) EndReason {
 	return EndUnfinished
 }
 
-// deny notes an attempt that will not be made.
+// deny counts and notes an attempt that will not be made.
 func (c *call) deny(a Attempt, now time.Time, reason DenialReason) {
-	if c.watching == nil {
-		return
-	}
 	c.telling.Lock()
 	defer c.telling.Unlock()
-	c.timeline.Denials = append(c.timeline.Denials, Denial{Time: now, Kind: a.Kind, Reason: reason, Wait: a.Wait})
+	c.add(keyOf(ofDenial, uint8(a.Kind), uint8(reason), 0, 0), 1)
+	denied := Denial{Time: now, Kind: a.Kind, Reason: reason, Wait: a.Wait}
+	if c.watching == nil {
+		c.denials = append(c.denials, denied)
+		return
+	}
+	c.timeline.Denials = append(c.timeline.Denials, denied)
 	c.observe(c.ctx, Event{Kind: AttemptDenied, Time: now, Timeline: c.timeline})
 }
 

@@ -139,6 +139,8 @@ func TestStateIsNew(t *testing.T) {
 					assert.False(t, u.endsLater)
 					u.reset()
 					fresh := newUnary()
+					fresh.place = u.place
+					fresh.reset()
 					assert.Empty(t, strangers("unary", reflect.ValueOf(u).Elem(), reflect.ValueOf(fresh).Elem()))
 				})
 			})

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+
+	"github.com/rego-go/rego/internal/percpu"
 )
 
 // stream is a streaming call: a log of what the application sent, and attempts that
@@ -89,6 +91,7 @@ func newStream(d *door, desc *grpc.StreamDesc, cc *grpc.ClientConn, method strin
 	s := &stream{desc: desc, streamer: streamer}
 	s.door, s.method, s.conn = d, method, cc
 	s.maker, s.streaming = s, true
+	s.seat = percpu.Mine(percpu.MaxCells)
 	s.bidirectional = desc.ClientStreams && desc.ServerStreams
 	s.endsInTime = isGRPCsOwn(streamer)
 	s.original.leg, s.original.outputs, s.original.opts = &s.first.leg, &s.first.outputs, s.first.shared[:0]
@@ -106,7 +109,7 @@ func newStream(d *door, desc *grpc.StreamDesc, cc *grpc.ClientConn, method strin
 func (s *stream) start(ctx context.Context) (grpc.ClientStream, error) {
 	returned := false
 	defer s.abandonUnless(&returned)
-	s.log.limit, s.log.shared = s.said.replayLimit, &s.interceptor.replay
+	s.log.limit, s.log.shared, s.log.method = s.said.replayLimit, &s.interceptor.replay, &s.plan.method.replay
 	if s.hedged {
 		s.fireFunc = s.fire
 	}

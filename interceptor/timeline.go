@@ -256,8 +256,11 @@ type Timeline struct {
 	Idempotency   classify.Idempotency
 	Start         time.Time
 	End           time.Time
-	Reason        EndReason
-	Code          codes.Code
+	// Untimed says that it is not known when the call began, since nobody watched it: Start is
+	// when its first attempt ended.
+	Untimed bool
+	Reason  EndReason
+	Code    codes.Code
 	// Committed is why a stream kept one attempt, and CommittedAt since when. With
 	// WithResume they are those of the last leg.
 	Committed   CommitReason

@@ -6,6 +6,8 @@ import (
 	"sync"
 
 	"google.golang.org/grpc"
+
+	"github.com/rego-go/rego/internal/percpu"
 )
 
 // unary is a unary call. Unary calls are pooled, and the original lives inside, so that a
@@ -15,11 +17,13 @@ type unary struct {
 
 	// What grpc writes and reads, in calls that go straight to grpc. In others the original
 	// has its own.
-	outputs outputs
-	room    []grpc.CallOption // for options; the private ones never change
-	past    []AttemptError    // room for failures
-	own     locks
-	onTimer func()
+	outputs       outputs
+	room          []grpc.CallOption // for options; the private ones never change
+	roomOfPast    []AttemptError
+	roomOfDenials []Denial
+	place         int // percpu's seat: what a pool holds mostly stays with one processor
+	own           locks
+	onTimer       func()
 }
 
 type unaryCall struct {
@@ -33,7 +37,9 @@ var unaries = sync.Pool{New: func() any { return newUnary() }}
 func newUnary() *unary {
 	u := new(unary)
 	u.room = u.outputs.appendTo(make([]grpc.CallOption, 0, 16))
-	u.past = make([]AttemptError, 0, 4)
+	u.roomOfPast = make([]AttemptError, 0, 4)
+	u.roomOfDenials = make([]Denial, 0, 2)
+	u.place = percpu.Seat()
 	u.onTimer = u.fire
 	u.own.changed.L = &u.own.mu
 	u.reset()
@@ -43,13 +49,16 @@ func newUnary() *unary {
 // reset makes the state what it was when it was new, so that neither the next call nor
 // the pool holds on to anything of this one.
 func (u *unary) reset() {
-	if len(u.failures) > 0 {
-		clear(u.past[:cap(u.past)])
+	if len(u.past) > 0 {
+		clear(u.roomOfPast[:cap(u.roomOfPast)])
+	}
+	if len(u.denials) > 0 {
+		clear(u.roomOfDenials[:cap(u.roomOfDenials)])
 	}
 	u.unaryCall = unaryCall{}
 	u.outputs = outputs{}
 	clear(u.room[privateOutputs:cap(u.room)])
-	u.failures = u.past
+	u.past, u.denials, u.seat = u.roomOfPast, u.roomOfDenials, u.place
 	u.maker, u.fireFunc = u, u.onTimer
 	u.locks = &u.own
 	u.original.outputs, u.original.opts = &u.outputs, u.room[:privateOutputs]

@@ -38,9 +38,13 @@ var (
 	// the next one on the same processor gets, without synchronisation. Nothing
 	// depends on that but speed: two processors may well use one cell.
 	seats = sync.Pool{New: func() any {
-		return &allSeats[nextSeat.Add(1)%MaxCells]
+		return &allSeats[Seat()]
 	}}
 )
+
+// Seat returns a seat for something that stays with one processor, as what a sync.Pool holds
+// does: the next of [MaxCells] in turn.
+func Seat() int { return int(nextSeat.Add(1) % MaxCells) }
 
 // Mine returns the cell, of n, of the processor that runs the caller. n must be
 // what [Cells] returned, or another power of two.

@@ -46,8 +46,14 @@ const bareRuns = 100
 // not.
 func Check(t *testing.T, p Program) *Difference {
 	return check(t, p, func() middleware {
-		it := p.interceptor()
-		return middleware{it.Unary(), it.Stream()}
+		b := new(books)
+		it := p.interceptor(b)
+		return middleware{it.Unary(), it.Stream(), func() string {
+			if !p.isCounted() {
+				return ""
+			}
+			return b.disagree(it.State())
+		}}
 	})
 }
 
@@ -56,19 +62,30 @@ func Check(t *testing.T, p Program) *Difference {
 type middleware struct {
 	unary  grpc.UnaryClientInterceptor
 	stream grpc.StreamClientInterceptor
+	// miscounts says what is wrong with its counts once the program has been played; nil if
+	// it counts nothing.
+	miscounts func() string
 }
 
 // check builds the middleware in the time that it is for.
 func check(t *testing.T, p Program, build func() middleware) *Difference {
 	var with *trace
 	var s *schedule
+	var miscounted string
 	leaked := inBubble(t, func() {
 		with = newTrace()
 		s = newSchedule(with.began)
-		run(p, with, s.record(build(), p.isDirect()))
+		m := build()
+		run(p, with, s.record(m, p.isDirect()))
+		if m.miscounts != nil {
+			miscounted = m.miscounts()
+		}
 	})
 	if leaked != "" {
 		return &Difference{Program: p, Track: "goroutines", Rego: leaked + "\n" + with.text()}
+	}
+	if miscounted != "" {
+		return &Difference{Program: p, Track: "counts", Rego: miscounted + "\n" + with.text()}
 	}
 	if s.lostStatus() {
 		return nil
@@ -116,7 +133,7 @@ func inBubble(t *testing.T, f func()) (leaked string) {
 }
 
 // interceptor is the one of the program.
-func (p Program) interceptor() *interceptor.Interceptor {
+func (p Program) interceptor(b *books) *interceptor.Interceptor {
 	opts := []interceptor.Option{
 		interceptor.WithLogger(slog.New(slog.DiscardHandler)),
 		interceptor.WithTargetBudget(func(string) budget.Budget { return nil }),
@@ -129,8 +146,11 @@ func (p Program) interceptor() *interceptor.Interceptor {
 		}
 		opts = append(opts, interceptor.WithRules(rule))
 	}
-	if p.Watched {
-		opts = append(opts, interceptor.WithObserver(bystander{}))
+	switch {
+	case p.Watched:
+		opts = append(opts, interceptor.WithObserver(b))
+	case p.isCounted():
+		opts = append(opts, interceptor.WithRecorder(b))
 	}
 	it, err := interceptor.New(opts...)
 	if err != nil {
@@ -138,6 +158,10 @@ func (p Program) interceptor() *interceptor.Interceptor {
 	}
 	return it
 }
+
+// isCounted reports whether the counts are held against timelines, which calls have that are
+// watched, and get afterwards in half of the programs in which they are not.
+func (p Program) isCounted() bool { return p.Watched || len(p.Lanes)%2 == 0 }
 
 func (r Rules) policy() policy.Policy {
 	p := policy.Policy{

@@ -205,7 +205,7 @@ func TestFaultsAreFound(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			checks := func(p Program) *Difference {
-				return check(t, p, func() middleware { return middleware{faulty, nil} })
+				return check(t, p, func() middleware { return middleware{faulty, nil, nil} })
 			}
 			for n := range uint64(200) {
 				d := checks(Random(n, OfUnary))

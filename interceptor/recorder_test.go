@@ -1,0 +1,137 @@
+package interceptor_test
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+
+	"github.com/rego-go/rego/budget"
+	"github.com/rego-go/rego/interceptor"
+	"github.com/rego-go/rego/internal/testsrv"
+	testv1 "github.com/rego-go/rego/internal/testsrv/proto/rego/test/v1"
+)
+
+// summaries keeps what a recorder is told.
+type summaries struct {
+	mu    sync.Mutex
+	all   []interceptor.Summary
+	lines []*interceptor.Timeline
+}
+
+func (r *summaries) Record(_ context.Context, s interceptor.Summary) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.all = append(r.all, s)
+	r.lines = append(r.lines, s.Timeline())
+}
+
+// TestRecorder: it is told once of every call, and the timeline that is made afterwards says
+// what an observer's does.
+func TestRecorder(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, srv *testsrv.Server) {
+		r := new(summaries)
+		c := newClient(t, srv, named(exact(idempotent)), interceptor.WithRecorder(r), interceptor.WithRecorder(nil))
+		began := time.Now()
+		for watched := range 2 {
+			fails := testsrv.Fail(codes.Unavailable, "")
+			srv.Script(testsrv.Get, after(10*ms, fails), after(10*ms, fails), after(5*ms, testsrv.Echo()))
+			var opts []grpc.CallOption
+			if watched == 1 {
+				opts = append(opts, interceptor.WithTimeline(new(interceptor.Timeline)))
+			}
+			require.NoError(t, c.conn.Invoke(t.Context(), testsrv.Get, &testv1.GetRequest{Id: "1"}, new(testv1.GetResponse), opts...))
+		}
+		require.Len(t, r.all, 2)
+		s := r.all[0]
+		assert.Equal(t, testsrv.Get, s.Method)
+		assert.True(t, s.Registered)
+		assert.Equal(t, c.conn.Target(), s.Target)
+		assert.Equal(t, began, s.Start)
+		assert.Equal(t, 175*ms, s.Elapsed)
+		assert.Equal(t, codes.OK, s.Code)
+		assert.Equal(t, interceptor.EndSucceeded, s.Reason)
+		assert.Equal(t, 2, s.Retries)
+		assert.Zero(t, s.Hedges)
+		assert.Equal(t, 150*ms, s.RetryDelay)
+		later := func(tl *interceptor.Timeline) string { return strings.ReplaceAll(tl.String(), tl.Start.String(), "") }
+		assert.Equal(t, later(r.lines[1]), later(r.lines[0]))
+		assert.False(t, r.lines[0].Untimed)
+	})
+}
+
+// TestRecorderOfPlainCall: its timeline has the one attempt.
+func TestRecorderOfPlainCall(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, srv *testsrv.Server) {
+		r := new(summaries)
+		c := newClient(t, srv, interceptor.WithRecorder(r))
+		require.NoError(t, c.conn.Invoke(t.Context(), testsrv.Get, &testv1.GetRequest{Id: "1"}, new(testv1.GetResponse)))
+		require.Len(t, r.lines, 1)
+		tl := r.lines[0]
+		require.Len(t, tl.Attempts, 1)
+		assert.Equal(t, interceptor.AttemptWon, tl.Attempts[0].Result)
+		assert.NotNil(t, tl.Attempts[0].Peer)
+		assert.Equal(t, interceptor.EndSucceeded, tl.Reason)
+	})
+}
+
+// TestRecorderPanics: it is cut off, and the call goes on.
+func TestRecorderPanics(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, srv *testsrv.Server) {
+		var log bytes.Buffer
+		calls := 0
+		r := new(summaries)
+		c := newClient(t, srv, interceptor.WithLogger(slog.New(slog.NewTextHandler(&log, nil))), interceptor.WithRecorder(recorderFunc(func() {
+			calls++
+			panic("recorder")
+		})), interceptor.WithRecorder(r))
+		for range 3 {
+			require.NoError(t, c.conn.Invoke(t.Context(), testsrv.Get, &testv1.GetRequest{Id: "1"}, new(testv1.GetResponse)))
+		}
+		assert.Equal(t, 1, calls)
+		assert.Len(t, r.all, 3)
+		assert.Equal(t, 1, strings.Count(log.String(), "panicked"))
+	})
+}
+
+type recorderFunc func()
+
+func (f recorderFunc) Record(context.Context, interceptor.Summary) { f() }
+
+// TestAttemptFromContext: who runs below knows which attempt it serves.
+func TestAttemptFromContext(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, srv *testsrv.Server) {
+		type seen struct {
+			number int
+			kind   budget.Kind
+		}
+		var mu sync.Mutex
+		var all []seen
+		note := func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+			n, k := interceptor.AttemptFromContext(ctx)
+			mu.Lock()
+			all = append(all, seen{n, k})
+			mu.Unlock()
+			return invoker(ctx, method, req, reply, cc, opts...)
+		}
+		it := newInterceptor(t, named(after100(idempotent)))
+		c := client{t, srv, srv.Conn(t, append(it.DialOptions(), grpc.WithChainUnaryInterceptor(note))...)}.ready()
+		c.number(testsrv.Get, testsrv.Hang(), testsrv.Echo())
+		require.NoError(t, c.conn.Invoke(t.Context(), testsrv.Get, &testv1.GetRequest{Id: "1"}, new(testv1.GetResponse)))
+		assert.Equal(t, []seen{{1, budget.Original}, {2, budget.Hedge}}, all)
+		n, k := interceptor.AttemptFromContext(t.Context())
+		assert.Equal(t, seen{1, budget.Original}, seen{n, k})
+	})
+}

@@ -1,0 +1,218 @@
+package interceptor
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/rego-go/rego/budget"
+	"github.com/rego-go/rego/classify"
+	"github.com/rego-go/rego/internal/tally"
+	"github.com/rego-go/rego/policy"
+)
+
+// State is what an interceptor knows of itself: what it has counted since it was made, and
+// what is in force now. Metrics, the debug page and reports are made of it, so they tell the
+// same numbers. It holds no request content, metadata or error texts.
+type State struct {
+	Time    time.Time
+	Targets []TargetState // by name
+	// Policies is the status of the store, and Rules what can be said of its rules.
+	Policies policy.Status
+	Rules    RulesState
+	// ReplayBytes is the memory that streams hold to send messages again, and ReplayLimit
+	// the most that it may be.
+	ReplayBytes, ReplayLimit int64
+}
+
+// TargetState is what there is to say of the calls to one target, as long as there is a
+// connection to it: then its counts are gone, and begin at zero if it comes back.
+type TargetState struct {
+	Name    string
+	Budgets []BudgetState // the target's own, then those of rules by name, then those of methods
+	Methods []MethodState // by name
+}
+
+// MethodState is what there is to say of the calls of one method. Counts never go back.
+type MethodState struct {
+	// Method is the full method name, empty for all that came after the first 16,384.
+	Method string
+	// Registered says that the name is the program's own, and not one that somebody may have
+	// made up: see [Summary].
+	Registered bool
+	Since      time.Time // it was first called
+
+	Calls    []CallCount    // that have ended
+	Attempts []AttemptCount // that have ended
+	Denials  []DenialCount
+	// Reconnects is how many attempts have waited for a connection, and Unreachable for how
+	// long in all.
+	Reconnects  int64
+	Unreachable time.Duration
+	// Wasted is how long attempts ran for nothing, because another one won.
+	Wasted time.Duration
+	// ReplayBytes is the part of State.ReplayBytes that streams of the method hold.
+	ReplayBytes int64
+
+	Policy  PolicyState
+	Hedging *HedgingState // nil if the policy does not ask for it, or it is switched off
+	Samples []Sample      // calls worth seeing, by kind, the newest first
+}
+
+// CallCount is how many calls ended like that. Code is [OtherCode] for all that gRPC does not
+// define.
+type CallCount struct {
+	Code   codes.Code
+	Reason EndReason
+	Count  int64
+}
+
+// AttemptCount is how many attempts ended like that. WaitedOn is what they had waited for
+// before they were sent.
+type AttemptCount struct {
+	Kind     budget.Kind
+	WaitedOn WaitReason
+	Result   AttemptResult
+	Delivery classify.Delivery
+	Code     codes.Code
+	Count    int64
+}
+
+// DenialCount is how many retries or hedges were denied for that reason.
+type DenialCount struct {
+	Kind   budget.Kind
+	Reason DenialReason
+	Count  int64
+}
+
+// HedgingState is what hedging goes by.
+type HedgingState struct {
+	// Delay is when a hedge is due, if Ready says so; else why there is none. Of a trigger of
+	// one's own it is not known.
+	Delay time.Duration
+	State string
+	// Samples is how many attempts Quantiles are taken from: none if the delay is fixed.
+	Samples   int64
+	Quantiles []Quantile
+	// MaxExtraLoad is what the policy promises, zero if it does not, and ExtraLoad the share
+	// of hedges in the calls of the last ten seconds.
+	MaxExtraLoad, ExtraLoad float64
+	Waiting                 int64 // hedges that a budget has denied, and that ask again
+}
+
+// Quantile is the time that a share of attempts, Q, took no longer than.
+type Quantile struct {
+	Q    float64
+	Time time.Duration
+}
+
+// BudgetState is what there is to say of a budget.
+type BudgetState struct {
+	// Name is empty for the target's own, the name in policies, or the method whose
+	// MaxExtraLoad it keeps.
+	Name string
+	// HasBalance says that the budget tells how much it has: Balance.
+	HasBalance bool
+	Balance    float64
+	// Granted and Denied are how often it was asked for an extra attempt.
+	Granted, Denied int64
+}
+
+// State returns what the interceptor knows of itself. It may be called at any time, and
+// costs a few microseconds for each method.
+func (it *Interceptor) State() State {
+	s := State{Time: time.Now()}
+	if it == nil || it.targets == nil {
+		return s
+	}
+	s.Policies = it.store.Status()
+	s.Rules = it.rulesState()
+	s.ReplayBytes, s.ReplayLimit = it.replay.bytes.Load(), it.replay.limit
+	it.mu.Lock()
+	targets := slices.Collect(maps.Values(it.targets))
+	it.mu.Unlock()
+	slices.SortFunc(targets, func(a, b *target) int { return cmp.Compare(a.name, b.name) })
+	for _, t := range targets {
+		s.Targets = append(s.Targets, t.state())
+	}
+	return s
+}
+
+func (t *target) state() TargetState {
+	t.mu.Lock()
+	methods := slices.Collect(maps.Values(t.learned))
+	t.mu.Unlock()
+	slices.SortFunc(methods, func(a, b *method) int { return cmp.Compare(a.name, b.name) })
+	s := TargetState{Name: t.name, Budgets: t.budgetStates()}
+	for _, m := range methods {
+		s.Methods = append(s.Methods, t.methodState(m))
+	}
+	return s
+}
+
+func (t *target) methodState(m *method) MethodState {
+	s := MethodState{
+		Method: m.name, Registered: m.registered.Load(), Since: m.since, ReplayBytes: m.replay.Load(),
+		Samples: t.interceptor.samples.of(m),
+	}
+	s.count(m.counts.Sum())
+	s.Policy, s.Hedging = t.policyState(m)
+	return s
+}
+
+// count takes in what was counted.
+func (s *MethodState) count(sum map[tally.Key]int64) {
+	calls, attempts := make(map[CallCount]int64), make(map[AttemptCount]int64)
+	for k, n := range sum {
+		of, a, b, c, d := unpack(k)
+		switch of {
+		case ofCall:
+			calls[CallCount{Code: codes.Code(a), Reason: EndReason(b)}] += n
+		case ofAttempt:
+			attempts[AttemptCount{Code: codes.Code(a), Kind: budget.Kind(b >> 4), WaitedOn: WaitReason(b & 15), Result: AttemptResult(c), Delivery: classify.Delivery(d)}] += n
+		case ofDenial:
+			s.Denials = append(s.Denials, DenialCount{budget.Kind(a), DenialReason(b), n})
+		case ofReconnect:
+			s.Reconnects = n
+		case ofUnreachable:
+			s.Unreachable = time.Duration(n)
+		case ofWaste:
+			s.Wasted = time.Duration(n)
+		}
+	}
+	if n := sum[tally.Frequent]; n > 0 {
+		calls[plainCall] += n
+		attempts[plainAttempt] += n
+	}
+	for c, n := range calls {
+		c.Count = n
+		s.Calls = append(s.Calls, c)
+	}
+	for a, n := range attempts {
+		a.Count = n
+		s.Attempts = append(s.Attempts, a)
+	}
+	slices.SortFunc(s.Calls, func(a, b CallCount) int {
+		return cmp.Or(cmp.Compare(a.Code, b.Code), cmp.Compare(a.Reason, b.Reason))
+	})
+	slices.SortFunc(s.Attempts, func(a, b AttemptCount) int {
+		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.WaitedOn, b.WaitedOn), cmp.Compare(a.Result, b.Result), cmp.Compare(a.Delivery, b.Delivery), cmp.Compare(a.Code, b.Code))
+	})
+	slices.SortFunc(s.Denials, func(a, b DenialCount) int {
+		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Reason, b.Reason))
+	})
+}
+
+// Total returns how many calls have ended, and how many attempts.
+func (s *MethodState) Total() (calls, attempts int64) {
+	for _, c := range s.Calls {
+		calls += c.Count
+	}
+	for _, a := range s.Attempts {
+		attempts += a.Count
+	}
+	return calls, attempts
+}

@@ -1,0 +1,168 @@
+package interceptor_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+
+	"github.com/rego-go/rego/budget"
+	"github.com/rego-go/rego/interceptor"
+	"github.com/rego-go/rego/internal/testsrv"
+	testv1 "github.com/rego-go/rego/internal/testsrv/proto/rego/test/v1"
+	"github.com/rego-go/rego/policy"
+)
+
+// called returns the state of a method after a call of it.
+func called(t *testing.T, method string, dial []grpc.DialOption, opts ...interceptor.Option) (interceptor.State, interceptor.MethodState) {
+	t.Helper()
+	srv := testsrv.Start(t)
+	it := newInterceptor(t, opts...)
+	conn := srv.Conn(t, append(it.DialOptions(), dial...)...)
+	req, reply := messages(method)
+	require.NoError(t, conn.Invoke(t.Context(), method, req, reply))
+	return it.State(), stateOf(t, it, method)
+}
+
+// fields returns fields of a policy as "name = value, from".
+func fields(s interceptor.PolicyState, names ...string) (list []string) {
+	for _, f := range s.Fields {
+		for _, name := range names {
+			if f.Name == name {
+				list = append(list, f.Name+" = "+f.Value+", "+f.From)
+			}
+		}
+	}
+	return list
+}
+
+func used(s interceptor.PolicyState) (list []interceptor.PolicySource) {
+	for _, source := range s.Sources {
+		if source.Used {
+			list = append(list, source.Source)
+		}
+	}
+	return list
+}
+
+// TestStateSaysWherePoliciesAreFrom: for each field the source that says it.
+func TestStateSaysWherePoliciesAreFrom(t *testing.T) {
+	t.Parallel()
+	set, err := policy.NewStore(policy.Set{Version: "7", RetriesOff: true, Rules: []policy.Rule{
+		{Methods: []string{"/rego.test.v1.TestService/*"}, Policy: policy.Policy{Name: "all", Retry: policy.Retry{MaxAttempts: 9}}},
+	}})
+	require.NoError(t, err)
+
+	t.Run("set", func(t *testing.T) {
+		t.Parallel()
+		_, m := called(t, testsrv.Pay, nil, interceptor.WithPolicies(set))
+		assert.Equal(t, "all", m.Policy.Name)
+		assert.Equal(t, "7", m.Policy.Version)
+		assert.Equal(t, []interceptor.PolicySource{interceptor.FromSet}, used(m.Policy))
+		assert.Equal(t, interceptor.SourceState{Source: interceptor.FromSet, Selector: "/rego.test.v1.TestService/*", Has: true, Used: true}, m.Policy.Sources[1])
+		assert.Equal(t, []string{
+			"retry.off = true, switch of the set",
+			"retry.max_attempts = 5, WithMaxAttempts, the policy says 9",
+			"retry.reconnect = 5s, default",
+		}, fields(m.Policy, "retry.max_attempts", "retry.off", "retry.reconnect"))
+	})
+	t.Run("code hides the set", func(t *testing.T) {
+		t.Parallel()
+		s, m := called(t, testsrv.Pay, nil, interceptor.WithPolicies(set), interceptor.WithPolicy(policy.Policy{Name: "mine"}))
+		assert.Equal(t, "mine", m.Policy.Name)
+		assert.Equal(t, []interceptor.PolicySource{interceptor.FromCode}, used(m.Policy))
+		assert.True(t, m.Policy.Sources[1].Has)
+		assert.Equal(t, []string{"/rego.test.v1.TestService/*"}, s.Rules.Hidden)
+	})
+	t.Run("default", func(t *testing.T) {
+		t.Parallel()
+		_, m := called(t, testsrv.Pay, nil)
+		assert.Equal(t, []interceptor.PolicySource{interceptor.FromDefault}, used(m.Policy))
+		assert.Equal(t, []string{"retry.max_attempts = 3, default"}, fields(m.Policy, "retry.max_attempts"))
+	})
+	t.Run("proto file", func(t *testing.T) {
+		t.Parallel()
+		_, m := called(t, testsrv.Get, nil)
+		assert.Equal(t, []string{"idempotency = no-side-effects, proto file"}, fields(m.Policy, "idempotency"))
+	})
+}
+
+// TestStateSaysWhatTheChannelSays: the retryPolicy of a service config is the policy once a
+// call has needed one.
+func TestStateSaysWhatTheChannelSays(t *testing.T) {
+	t.Parallel()
+	srv := testsrv.Start(t)
+	it := newInterceptor(t)
+	conn := srv.Conn(t, append(it.DialOptions(), grpc.WithDefaultServiceConfig(`{"methodConfig":[{"name":[{}],"retryPolicy":{
+		"maxAttempts":4,"initialBackoff":"0.001s","maxBackoff":"0.001s","backoffMultiplier":1,"retryableStatusCodes":["ABORTED"]}}]}`))...)
+	srv.Script(testsrv.Pay, testsrv.Fail(codes.Aborted, ""), testsrv.Echo())
+	require.NoError(t, conn.Invoke(t.Context(), testsrv.Pay, &testv1.PayRequest{Id: "1"}, new(testv1.PayResponse)))
+	m := stateOf(t, it, testsrv.Pay)
+	assert.Equal(t, []interceptor.PolicySource{interceptor.FromServiceConfig}, used(m.Policy))
+	assert.Equal(t, []string{"retry.max_attempts = 4, service config", "retry.codes = ABORTED, service config"}, fields(m.Policy, "retry.max_attempts", "retry.codes"))
+}
+
+// TestStateSuspectsSelectors: a method that its service does not have is misspelt.
+func TestStateSuspectsSelectors(t *testing.T) {
+	t.Parallel()
+	it := newInterceptor(t, interceptor.WithRules(policy.Rule{Methods: []string{
+		testsrv.Get, "/rego.test.v1.TestService/Gte", "/rego.test.v1.TestService/*", "/not.linked.Service/Get", "*",
+	}}))
+	assert.Equal(t, []string{"/rego.test.v1.TestService/Gte"}, it.State().Rules.Unknown)
+}
+
+// TestStateOfBudgets: the target's own, those of rules, and what max_extra_load is kept with.
+func TestStateOfBudgets(t *testing.T) {
+	t.Parallel()
+	store, err := policy.NewStore(policy.Set{
+		Budgets: []policy.Budget{{Name: "shared", TokenBucket: &budget.TokenBucketConfig{PerSecond: 1, Burst: 5}}},
+		Rules: []policy.Rule{
+			{Methods: []string{testsrv.Get}, Policy: policy.Policy{Budget: "shared", Hedge: policy.Hedge{MaxExtraLoad: 0.02}}},
+		},
+	})
+	require.NoError(t, err)
+	s, m := called(t, testsrv.Get, nil, interceptor.WithPolicies(store))
+	var seen []string
+	for _, b := range s.Targets[0].Budgets {
+		assert.True(t, b.HasBalance)
+		seen = append(seen, b.Name)
+	}
+	assert.Equal(t, []string{"", "shared", testsrv.Get}, seen)
+	assert.InDelta(t, 5, s.Targets[0].Budgets[1].Balance, 0.1)
+	require.NotNil(t, m.Hedging)
+	assert.Equal(t, "cold", m.Hedging.State)
+	assert.InDelta(t, 0.02, m.Hedging.MaxExtraLoad, 1e-9)
+	assert.EqualValues(t, 1, m.Hedging.Samples)
+}
+
+// TestStateKeepsSamples: of what is worth seeing a few of each kind, one in a second.
+func TestStateKeepsSamples(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, srv *testsrv.Server) {
+		it := newInterceptor(t, named(exact(idempotent)))
+		conn := srv.Conn(t, it.DialOptions()...)
+		srv.Handle(testsrv.Get, func(a testsrv.Arrival) testsrv.Step {
+			if a.Previous == 1 {
+				return testsrv.Echo()
+			}
+			return testsrv.Fail(codes.Unavailable, "secret")
+		})
+		for range 100 { // in ten seconds
+			require.NoError(t, conn.Invoke(t.Context(), testsrv.Get, &testv1.GetRequest{Id: "secret"}, new(testv1.GetResponse)))
+			time.Sleep(100 * ms)
+		}
+		byKind := make(map[interceptor.SampleKind]int)
+		for _, s := range stateOf(t, it, testsrv.Get).Samples {
+			byKind[s.Kind]++
+			assert.Len(t, s.Timeline.Attempts, 2)
+			assert.NotContains(t, s.Timeline.String(), "secret")
+			assert.True(t, strings.HasPrefix(s.Timeline.Method, "/rego.test"))
+		}
+		assert.Equal(t, 4, byKind[interceptor.SampleAttempts])
+		assert.Zero(t, byKind[interceptor.SampleFailed])
+	})
+}
