@@ -72,7 +72,8 @@ type attemptState struct {
 	hasHeader  bool      // the server has sent a header, or nobody knows
 	open       bool      // of a stream: it is open, and may have nothing to tell
 	survivable bool      // it failed in a way that leaves a chance to others
-	timedOut   bool      // its own timeout has ended it
+	timedOut   bool      // its own timeout has ended it, or is about to
+	alive      bool      // of a stream: it has shown a sign of life, so its timeout is over
 	goesOn     bool      // of a stream: it had its first message, and others may follow
 
 	// If it was not sent.

@@ -97,7 +97,7 @@ func (s step) deniedByBudget() step {
 // would ask: whether the timeout of an attempt is retryable here, whether an attempt is
 // left, whether its wait fits. Then a budget is asked.
 func (k *course) attemptOverdue(a *attemptState, m moment, retryable bool) step {
-	if !retryable || k.hasReplacement || k.committedTo != 0 || !k.mayStart() {
+	if !retryable || a.alive || k.hasReplacement || k.committedTo != 0 || !k.mayStart() {
 		return k.notReplaced(a, m, step{})
 	}
 	next := wanted{kind: budget.Hedge}
@@ -118,7 +118,7 @@ func (k *course) overdueAnswered(a *attemptState, m moment, s step, granted bool
 	case !granted:
 		k.asking--
 		return k.notReplaced(a, m, step{next: s.next, denied: DeniedByBudget})
-	case k.over:
+	case k.over, a.alive, k.committedTo != 0:
 		k.asking--
 		return k.notReplaced(a, m, step{giveBack: true})
 	}

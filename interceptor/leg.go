@@ -63,7 +63,12 @@ func (s *stream) make(ctx context.Context, a *attempt) error {
 	if errors.Is(err, io.EOF) && s.isUnansweredLocked(a) {
 		err = errUnanswered
 	}
-	a.goesOn = err == nil && s.desc.ServerStreams
+	if a.goesOn = err == nil && s.desc.ServerStreams; a.goesOn {
+		a.alive = true
+		if a.timedOut { // too late: what comes after this message is being cut off
+			a.goesOn, err = false, status.FromContextError(context.DeadlineExceeded).Err()
+		}
+	}
 	a.eof = errors.Is(err, io.EOF)
 	if !a.goesOn {
 		s.retireLocked(a)

@@ -48,11 +48,12 @@ func (s *stream) lookLocked(a *attempt) {
 	}
 	if head != nil {
 		a.headed, a.head = true, head
+		a.alive = true
 		if a.watch != nil {
 			a.watch.retire()
 		}
 		s.isAliveLocked()
-		if s.course.headerCommits(&attemptState{hasHeader: true}) {
+		if !a.timedOut && s.course.headerCommits(&attemptState{hasHeader: true}) {
 			s.commitLocked(a, CommitHeader)
 		}
 	}

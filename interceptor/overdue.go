@@ -24,13 +24,14 @@ type overdue struct {
 	after   time.Duration
 	ctx     *expiring // of the attempt
 	timer   *time.Timer
-	told    bool // that it was denied. Of the timer's goroutine
+	told    bool // that it was denied. Of the goroutine that asks
 
-	mu    sync.Mutex
-	over  bool // the attempt has ended, or nothing ends it any more
-	rests bool // the clock does
-	asked sync.WaitGroup
-	torn  *tear
+	mu     sync.Mutex
+	over   bool // the attempt has ended, or nothing ends it any more
+	rests  bool // the clock does
+	asking bool // a goroutine of the timer's
+	asked  sync.WaitGroup
+	torn   *tear
 }
 
 func (c *call) watchOver(a *attempt, after time.Duration, ctx *expiring) *overdue {
@@ -85,9 +86,15 @@ func (o *overdue) ask() {
 		o.mu.Unlock()
 		return
 	}
+	if o.asking { // the clock was started anew meanwhile
+		o.timer.Reset(o.after)
+		o.mu.Unlock()
+		return
+	}
+	o.asking = true
 	o.asked.Add(1)
 	o.mu.Unlock()
-	defer o.asked.Done()
+	defer o.answered()
 	returned := false
 	defer func() {
 		if !returned {
@@ -97,6 +104,13 @@ func (o *overdue) ask() {
 	}()
 	o.decide()
 	returned = true
+}
+
+func (o *overdue) answered() {
+	o.mu.Lock()
+	o.asking = false
+	o.mu.Unlock()
+	o.asked.Done()
 }
 
 func (o *overdue) decide() {

@@ -196,7 +196,7 @@ func (s *stream) startEngineIfLocked() {
 // headedLocked returns an attempt whose header is there, if there is one.
 func (s *stream) headedLocked() *attempt {
 	for _, a := range s.live {
-		if a.headed && !a.dropped {
+		if a.headed && !a.dropped && !a.timedOut {
 			return a
 		}
 	}

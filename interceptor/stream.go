@@ -248,6 +248,7 @@ func (s *stream) commitLocked(a *attempt, why CommitReason) {
 		s.cancelledLocked(time.Now())
 		s.stopLocked()
 	}
+	a.alive = true
 	if a.watch != nil {
 		a.watch.retire()
 	}
