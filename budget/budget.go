@@ -187,10 +187,15 @@ func All(budgets ...Budget) Budget {
 
 type all []Budget
 
-func (a all) Acquire(k Kind) bool {
-	for i, b := range a {
-		if !b.Acquire(k) {
-			a[:i].Release(k, Unsent)
+func (a all) Acquire(k Kind) (granted bool) {
+	n := 0
+	defer func() { // also if one of them panics
+		if !granted {
+			a[:n].Release(k, Unsent)
+		}
+	}()
+	for ; n < len(a); n++ {
+		if !a[n].Acquire(k) {
 			return false
 		}
 	}
@@ -211,11 +216,16 @@ func (a all) Pause(k Kind) {
 	}
 }
 
-func (a all) Resume(k Kind) bool {
-	for i, b := range a {
-		if p, ok := b.(Pauser); ok && !p.Resume(k) {
-			a[:i].Release(k, Unsent)
-			running(a[i+1:]).Release(k, Unsent)
+func (a all) Resume(k Kind) (granted bool) {
+	n := 0
+	defer func() {
+		if !granted {
+			a[:n].Release(k, Unsent)
+			running(a[n+1:]).Release(k, Unsent)
+		}
+	}()
+	for ; n < len(a); n++ {
+		if p, ok := a[n].(Pauser); ok && !p.Resume(k) {
 			return false
 		}
 	}

@@ -221,3 +221,23 @@ func TestPauseOfNothing(t *testing.T) {
 	l.Pause()
 	assert.True(t, l.Resume())
 }
+
+// panicking is a budget that panics.
+type panicking struct{}
+
+func (panicking) Acquire(budget.Kind) bool           { panic("Acquire") }
+func (panicking) Release(budget.Kind, budget.Result) {}
+func (panicking) Pause(budget.Kind)                  {}
+func (panicking) Resume(budget.Kind) bool            { panic("Resume") }
+
+// TestAllPanics: what others have granted before one panics is given back.
+func TestAllPanics(t *testing.T) {
+	t.Parallel()
+	one, err := budget.NewConcurrency(budget.ConcurrencyConfig{Min: 1})
+	require.NoError(t, err)
+	assert.Panics(t, func() { budget.All(one, panicking{}).Acquire(budget.Retry) })
+	require.True(t, one.Acquire(budget.Retry))
+	one.Pause(budget.Retry)
+	assert.Panics(t, func() { budget.All(one, panicking{}).(budget.Pauser).Resume(budget.Retry) })
+	assert.True(t, one.Acquire(budget.Retry))
+}
