@@ -145,8 +145,11 @@ func (c *call) learn(a *attempt) {
 		c.plan.method.pace.add(a.End, a.End.Sub(start))
 	}
 	if c.samples {
-		if q := &c.plan.hedging.queue; !q.isEmpty() {
-			q.advance(a.End)
+		if q := c.plan.queue; !q.isEmpty() {
+			c.mu.Lock()
+			own := c.waiter
+			c.mu.Unlock()
+			q.advance(a.End, own)
 		}
 		c.tellTrigger(a, start)
 	}

@@ -16,9 +16,10 @@ func (c *call) recordBackends() {
 	}
 }
 
-// isOnlyChance reports whether the call can have one attempt only.
+// isOnlyChance reports whether the call can have one attempt only, of which nobody learns how
+// long it took.
 func (c *call) isOnlyChance() bool {
-	return c.plan.maxAttempts == 1 || c.plan.retriesOff && !c.hedged
+	return c.plan.maxAttempts == 1 || c.plan.retriesOff && !c.hedged && !c.samples
 }
 
 // amongBackends returns the context that an attempt is made with.

@@ -44,7 +44,7 @@ func (c *call) fire() {
 func (c *call) isDue() (h dueHedge, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	h = dueHedge{time.Now(), c.scheduled, c.racing, c.course.waitsSince()}
+	h = dueHedge{time.Now(), c.scheduled, max(c.racing, 1), c.course.waitsSince()} // one may just be replaced
 	c.armed = false
 	called := c.isCalledLocked()
 	if early := c.course.untilDue(h.now); early > 0 && !called {
@@ -86,7 +86,7 @@ func (c *call) startHedge(now time.Time, next wanted, instead *attempt) *attempt
 	}
 	c.mu.Unlock()
 	if s.ask {
-		if lease, granted := c.askBudget(s.next); granted {
+		if lease, granted := c.askBudget(now, s.next); granted {
 			return c.startGranted(now, s.next, lease, instead)
 		}
 		c.mu.Lock()
@@ -101,10 +101,10 @@ func (c *call) startHedge(now time.Time, next wanted, instead *attempt) *attempt
 	return nil
 }
 
-// askBudget asks for a hedge. One that does not wait in the queue yet does not ask before
-// those that do.
-func (c *call) askBudget(next wanted) (lease budget.Lease, granted bool) {
-	if next.why != WaitBudget && !c.plan.hedging.queue.isEmpty() {
+// askBudget asks for a hedge. One that is due since its call is slow does not ask before those
+// that wait in the queue, but has the first of them ask.
+func (c *call) askBudget(now time.Time, next wanted) (lease budget.Lease, granted bool) {
+	if next.why == WaitHedgeDelay && c.plan.queue.precedes(now) {
 		return lease, false
 	}
 	return budget.Take(c.plan.budgetOf(next.kind), next.kind)
@@ -139,7 +139,14 @@ func (c *call) startGranted(now time.Time, next wanted, lease budget.Lease, inst
 		a.lease.Release(budget.Unsent)
 		return nil
 	}
+	returned := false
+	defer func() {
+		if !returned { // a trigger has ended the goroutine
+			c.tearDown(a)
+		}
+	}()
 	c.scheduleHedge(now)
+	returned = true
 	return a
 }
 
@@ -147,7 +154,7 @@ func (c *call) startGranted(now time.Time, next wanted, lease budget.Lease, inst
 // or been denied for good, and sets the timer.
 func (c *call) scheduleHedge(now time.Time) {
 	c.mu.Lock()
-	running, hasPlace := c.racing, c.course.hasPlace()
+	running, hasPlace := max(c.racing, 1), c.course.hasPlace()
 	c.mu.Unlock()
 	if !hasPlace {
 		return
@@ -187,20 +194,20 @@ func (c *call) setTimerLocked(d time.Duration, waits bool) {
 		if c.waiter == nil {
 			c.waiter = &waiter{timer: c.timer}
 		}
-		c.plan.hedging.queue.wait(c.waiter, d, on)
+		c.plan.queue.wait(c.waiter, d, on)
 	}
 }
 
 func (c *call) leaveQueueLocked(granted bool) {
 	if c.waiter != nil {
-		c.plan.hedging.queue.leave(c.waiter, granted)
+		c.plan.queue.leave(c.waiter, granted)
 	}
 }
 
 // isCalledLocked reports whether the queue has called the call before its timer has run
 // down.
 func (c *call) isCalledLocked() bool {
-	return c.waiter != nil && c.plan.hedging.queue.hasCalled(c.waiter)
+	return c.waiter != nil && c.plan.queue.hasCalled(c.waiter)
 }
 
 // denyStep notes that the hedge of a step is not made, or waits.

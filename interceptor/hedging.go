@@ -13,7 +13,20 @@ type hedging struct {
 	delay   *hedge.Delay    // says when hedges are due; nil if the policy names a trigger
 	trigger *guardedTrigger // which does then
 	own     budget.Budget   // what MaxExtraLoad allows, else nil
-	queue   queue           // of hedges that a budget has denied
+	queues  map[string]*queue
+}
+
+// queueLocked returns where hedges wait that one budget has denied, by its name in policies.
+func (h *hedging) queueLocked(budget string) *queue {
+	q, ok := h.queues[budget]
+	if !ok {
+		q = new(queue)
+		if h.queues == nil || len(h.queues) >= maxHedgings {
+			h.queues = make(map[string]*queue)
+		}
+		h.queues[budget] = q
+	}
+	return q
 }
 
 // maxHedgings bounds what is kept for one method, for callers that make up

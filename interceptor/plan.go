@@ -31,6 +31,7 @@ type plan struct {
 	asksHedging bool          // the policy does, and allows more than one attempt
 	hedging     *hedging      // nil if it does not, or hedging is switched off
 	hedges      budget.Budget // of hedges, and that originals are counted in
+	queue       *queue        // of hedges that these have denied; nil without hedging
 	method      *method
 }
 
@@ -75,6 +76,7 @@ func (t *target) newPlanLocked(p *policy.Policy, version string, table *policy.T
 		if pl.hedging = m.hedgingLocked(it, p.Hedge); pl.hedging.own != nil {
 			pl.hedges = budget.All(pl.hedging.own, pl.budget)
 		}
+		pl.queue = pl.hedging.queueLocked(p.Budget)
 	}
 	return pl
 }
@@ -196,14 +198,15 @@ func (t *target) plan(method string) *plan {
 			return p
 		}
 	}
-	return t.makePlan(table, method)
+	return t.makePlan(method)
 }
 
-func (t *target) makePlan(table *policy.Table, name string) *plan {
+func (t *target) makePlan(name string) *plan {
 	m := t.method(name)
-	f := t.find(table, name, m)
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	table := t.interceptor.store.Current() // with mu held, so that an older one never follows
+	f := t.find(table, name, m)
 	if t.pending.table != table || t.pending.byMethod == nil {
 		t.pending = plans{table, make(map[string]*plan)}
 		t.detours = 0
@@ -315,10 +318,10 @@ type channelKey struct {
 
 // channelPlan returns the plan of a method whose policy is the channel's retryPolicy.
 func (t *target) channelPlan(m *method, mc methodConfig) *plan {
-	table := t.interceptor.store.Current()
-	k := channelKey{m, table, mc.RetryPolicy}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	table := t.interceptor.store.Current()
+	k := channelKey{m, table, mc.RetryPolicy}
 	if p, ok := t.channels[k]; ok {
 		return p
 	}

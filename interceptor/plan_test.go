@@ -3,6 +3,8 @@ package interceptor
 import (
 	"context"
 	"fmt"
+	"runtime"
+	"strconv"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -103,4 +105,51 @@ func TestHedgeIsPostponed(t *testing.T) {
 		assert.Equal(t, 1, c.workers)
 		c.stopLocked()
 	})
+}
+
+// TestOneBudgetOfAName: however fast sets follow each other, a set has one budget of a name.
+func TestOneBudgetOfAName(t *testing.T) {
+	t.Parallel()
+	st := new(policy.Store)
+	update := func(n int) {
+		assert.NoError(t, st.Update(policy.Set{
+			Version: strconv.Itoa(n),
+			Budgets: []policy.Budget{{Name: "b", TokenBucket: &budget.TokenBucketConfig{PerSecond: float64(n + 1), Burst: 2}}},
+			Rules:   []policy.Rule{{Methods: []string{"*"}, Policy: policy.Policy{Budget: "b"}}},
+		}))
+	}
+	update(0)
+	it, err := New(WithPolicies(st))
+	require.NoError(t, err)
+	target := it.door(true).target(nil)
+	var mu sync.Mutex
+	seen := make(map[string]budget.Budget) // by version
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				p := target.plan(fmt.Sprintf("/a.B/M%d", i%20))
+				mu.Lock()
+				if _, ok := seen[p.version]; !ok {
+					seen[p.version] = p.budget
+				}
+				if seen[p.version] != p.budget {
+					t.Errorf("version %s has two", p.version)
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	for n := range 3000 {
+		update(n + 1)
+		runtime.Gosched()
+	}
+	close(stop)
+	wg.Wait()
 }

@@ -44,18 +44,30 @@ func (q *queue) wait(w *waiter, d time.Duration, on bool) {
 }
 
 // leave takes a waiter out of the queue. If a budget has granted what it waited for, or it
-// was called and does not ask, there may be something for the next.
+// was called and does not ask, there may be something for the next, which is called.
 func (q *queue) leave(w *waiter, granted bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if granted || w.called {
-		q.next = time.Time{}
+	if w.place == nil {
+		return
 	}
-	if w.place != nil {
-		q.waiters.Remove(w.place)
-		w.place, w.called = nil, false
-		q.length.Add(-1)
+	callsNext := granted || w.called
+	q.waiters.Remove(w.place)
+	w.place, w.called = nil, false
+	q.length.Add(-1)
+	if callsNext {
+		q.advanceLocked(time.Now(), nil)
 	}
+}
+
+// precedes reports whether there are hedges that come before one that is due now. The first
+// of them is called.
+func (q *queue) precedes(now time.Time) bool {
+	if q.isEmpty() {
+		return false
+	}
+	q.advance(now, nil)
+	return true
 }
 
 // hasCalled reports whether a waiter is to ask though its timer has not run down.
@@ -68,15 +80,19 @@ func (q *queue) hasCalled(w *waiter) bool {
 }
 
 // advance calls the first in the queue that is not about to ask, but not within a
-// millisecond of the last: that may have been denied again.
-func (q *queue) advance(now time.Time) {
+// millisecond of the last: that may have been denied again. The call of own has just seen an
+// attempt of its own end, and need not be called.
+func (q *queue) advance(now time.Time, own *waiter) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if now.Before(q.next) {
-		return
+	if !now.Before(q.next) {
+		q.advanceLocked(now, own)
 	}
+}
+
+func (q *queue) advanceLocked(now time.Time, own *waiter) {
 	for e := q.waiters.Front(); e != nil; e = e.Next() {
-		if w := e.Value.(*waiter); w.timer.Stop() {
+		if w := e.Value.(*waiter); w != own && w.timer.Stop() {
 			w.called = true
 			w.timer.Reset(0)
 			q.next = now.Add(leastPace)

@@ -55,42 +55,50 @@ func TestQueue(t *testing.T) {
 	t.Parallel()
 	for name, play := range map[string]func(t *testing.T, w *waiting){
 		"the first is called, and the next a millisecond later": func(t *testing.T, w *waiting) {
-			w.advance(time.Now())
-			w.advance(time.Now())
+			w.advance(time.Now(), nil)
+			w.advance(time.Now(), nil)
 			assert.Equal(t, []int{0}, w.after(ms))
 			assert.True(t, w.hasCalled(w.waiters[0]))
 			assert.False(t, w.hasCalled(w.waiters[0]), "once")
 			assert.False(t, w.hasCalled(w.waiters[1]))
-			w.advance(time.Now()) // the first is about to ask
+			w.advance(time.Now(), nil) // the first is about to ask
 			assert.Equal(t, []int{1}, w.after(0))
 		},
 		"one that is denied again is still the first": func(t *testing.T, w *waiting) {
-			w.advance(time.Now())
+			w.advance(time.Now(), nil)
 			assert.Equal(t, []int{0}, w.after(ms))
 			w.wait(w.waiters[0], time.Minute, false)
-			w.advance(time.Now())
+			w.advance(time.Now(), nil)
 			assert.Equal(t, []int{0}, w.after(ms))
 		},
 		"after one that is granted, or has gone, the next is called at once": func(t *testing.T, w *waiting) {
-			w.advance(time.Now())
+			w.advance(time.Now(), nil)
 			assert.Equal(t, []int{0}, w.after(0))
 			w.leave(w.waiters[0], true)
-			w.advance(time.Now())
 			assert.Equal(t, []int{1}, w.after(0))
 			w.leave(w.waiters[1], false)
-			w.advance(time.Now())
 			assert.Equal(t, []int{2}, w.after(0))
+		},
+		"who sees an attempt of its own end has the next called": func(t *testing.T, w *waiting) {
+			w.advance(time.Now(), w.waiters[0])
+			assert.Equal(t, []int{1}, w.after(0))
+		},
+		"who comes later has the first called, and is not called itself": func(t *testing.T, w *waiting) {
+			assert.True(t, w.precedes(time.Now()))
+			assert.Equal(t, []int{0}, w.after(0))
+			w.stop()
+			assert.False(t, w.precedes(time.Now()))
 		},
 		"who leaves is not called": func(t *testing.T, w *waiting) {
 			w.leave(w.waiters[0], false)
 			w.leave(w.waiters[2], false)
 			w.leave(w.waiters[2], false)
 			assert.Equal(t, int64(1), w.length.Load())
-			w.advance(time.Now())
+			w.advance(time.Now(), nil)
 			assert.Equal(t, []int{1}, w.after(0))
 			w.leave(w.waiters[1], false)
 			assert.True(t, w.isEmpty())
-			w.advance(time.Now())
+			w.advance(time.Now(), nil)
 			w.wait(w.waiters[0], time.Minute, true)
 			assert.Empty(t, w.after(0))
 		},
