@@ -3,8 +3,6 @@ package interceptor
 import (
 	"cmp"
 	"context"
-	"encoding/json"
-	"log/slog"
 	"net"
 	"slices"
 	"time"
@@ -285,103 +283,12 @@ func (t *Timeline) sort() {
 	slices.SortFunc(t.Attempts, func(a, b Attempt) int { return cmp.Compare(a.Number, b.Number) })
 }
 
-// Elapsed returns how long the call took.
-func (t *Timeline) Elapsed() time.Duration { return t.End.Sub(t.Start) }
-
-// LogValue returns the summary of the call and one group per attempt.
-func (t *Timeline) LogValue() slog.Value {
-	if t == nil {
-		return slog.Value{}
+// Elapsed returns how long the call took. It is zero if the call has not ended.
+func (t *Timeline) Elapsed() time.Duration {
+	if t.End.IsZero() {
+		return 0
 	}
-	attrs := []slog.Attr{
-		slog.String("method", t.Method),
-		slog.String("target", t.Target),
-		slog.String("code", t.Code.String()),
-		slog.String("reason", t.Reason.String()),
-		slog.Duration("elapsed", t.Elapsed()),
-	}
-	if t.Policy != "" {
-		attrs = append(attrs, slog.String("policy", t.Policy))
-	}
-	attempts := make([]any, len(t.Attempts))
-	for i, a := range t.Attempts {
-		said := []any{
-			slog.String("code", a.Code.String()),
-			slog.String("delivery", a.Delivery.String()),
-			slog.String("outcome", a.Outcome.Kind.String()),
-			slog.Duration("elapsed", a.End.Sub(a.Start)),
-			slog.Duration("wait", a.Wait),
-		}
-		if a.Backend != "" {
-			said = append(said, slog.String("backend", a.Backend))
-		}
-		attempts[i] = slog.Group(a.label(), said...)
-	}
-	return slog.GroupValue(append(attrs, slog.Group("attempts", attempts...))...)
-}
-
-// MarshalJSON writes times relative to the call's start, in seconds.
-func (t *Timeline) MarshalJSON() ([]byte, error) {
-	type attempt struct {
-		Number   int               `json:"number"`
-		Kind     string            `json:"kind"`
-		Start    float64           `json:"start"`
-		End      float64           `json:"end"`
-		Wait     float64           `json:"wait,omitempty"`
-		WaitedOn WaitReason        `json:"waited_on,omitempty"`
-		Result   AttemptResult     `json:"result"`
-		Wasted   float64           `json:"wasted,omitempty"`
-		Code     string            `json:"code"`
-		Delivery classify.Delivery `json:"delivery"`
-		Outcome  classify.Kind     `json:"outcome"`
-		Reason   classify.Reason   `json:"reason,omitempty"`
-		Hint     classify.HintKind `json:"hint,omitempty"`
-		Peer     string            `json:"peer,omitempty"`
-		Backend  string            `json:"backend,omitempty"`
-		NoOther  bool              `json:"no_other_backend,omitempty"`
-		Resumed  bool              `json:"resumed,omitempty"`
-
-		Unreachable float64 `json:"unreachable,omitempty"`
-	}
-	type denial struct {
-		Time   float64      `json:"time"`
-		Kind   string       `json:"kind"`
-		Reason DenialReason `json:"reason"`
-		Wait   float64      `json:"wait"`
-	}
-	at := func(x time.Time) float64 { return x.Sub(t.Start).Seconds() }
-	out := struct {
-		Method        string       `json:"method"`
-		Target        string       `json:"target"`
-		Policy        string       `json:"policy,omitempty"`
-		PolicyVersion string       `json:"policy_version,omitempty"`
-		Idempotency   string       `json:"idempotency"`
-		Start         time.Time    `json:"start"`
-		Elapsed       float64      `json:"elapsed"`
-		Reason        EndReason    `json:"reason"`
-		Code          string       `json:"code"`
-		Committed     CommitReason `json:"committed,omitempty"`
-		CommittedAt   float64      `json:"committed_at,omitempty"`
-		Attempts      []attempt    `json:"attempts"`
-		Denials       []denial     `json:"denials,omitempty"`
-	}{
-		t.Method, t.Target, t.Policy, t.PolicyVersion, t.Idempotency.String(), t.Start,
-		t.Elapsed().Seconds(), t.Reason, t.Code.String(), t.Committed, 0, make([]attempt, len(t.Attempts)), nil,
-	}
-	for i, a := range t.Attempts {
-		out.Attempts[i] = attempt{
-			a.Number, a.Kind.String(), at(a.Start), at(a.End), a.Wait.Seconds(), a.WaitedOn, a.Result,
-			a.Wasted().Seconds(), a.Code.String(), a.Delivery, a.Outcome.Kind, a.Outcome.Reason, a.Hint.Kind, a.peerName(),
-			a.Backend, a.NoOtherBackend, a.Resumed, a.Unreachable.Seconds(),
-		}
-	}
-	if t.Committed != CommitNone {
-		out.CommittedAt = at(t.CommittedAt)
-	}
-	for _, d := range t.Denials {
-		out.Denials = append(out.Denials, denial{at(d.Time), d.Kind.String(), d.Reason, d.Wait.Seconds()})
-	}
-	return json.Marshal(out)
+	return t.End.Sub(t.Start)
 }
 
 func (a *Attempt) peerName() string {

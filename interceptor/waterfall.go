@@ -33,11 +33,7 @@ func (t *Timeline) String() string {
 		fmt.Fprintf(&b, "  %-11s |%s| %8s  committed: %s\n", "", strings.Repeat(" ", waterfallWidth), round(t.CommittedAt.Sub(t.Start)), t.Committed)
 	}
 	for _, d := range t.Denials {
-		fmt.Fprintf(&b, "  %-11s |%s| %8s  no %s: %s", "", strings.Repeat(" ", waterfallWidth), round(d.Time.Sub(t.Start)), d.Kind, d.Reason)
-		if d.Wait > 0 {
-			fmt.Fprintf(&b, " (wait %s)", round(d.Wait))
-		}
-		b.WriteByte('\n')
+		fmt.Fprintf(&b, "  %-11s |%s| %8s  %s\n", "", strings.Repeat(" ", waterfallWidth), round(d.Time.Sub(t.Start)), d.explain())
 	}
 	return strings.TrimSuffix(b.String(), "\n")
 }
@@ -96,6 +92,14 @@ func (a *Attempt) explain() string {
 		parts = append(parts, fmt.Sprintf("%s of work lost", round(a.Wasted())))
 	}
 	return strings.Join(parts, ", ")
+}
+
+func (d *Denial) explain() string {
+	text := fmt.Sprintf("no %s: %s", d.Kind, d.Reason)
+	if d.Wait > 0 {
+		text += fmt.Sprintf(" (wait %s)", round(d.Wait))
+	}
+	return text
 }
 
 func plural(n int, noun string) string {
