@@ -278,6 +278,11 @@ type watching struct {
 	committedAt time.Time       // of a stream. Guarded by mu
 }
 
+// empty reports whether the timeline was never filled.
+func (t *Timeline) empty() bool {
+	return t.Method == "" && t.Start.IsZero() && len(t.Attempts) == 0 && len(t.Denials) == 0
+}
+
 // sort brings attempts that ran side by side into the order of their numbers.
 func (t *Timeline) sort() {
 	slices.SortFunc(t.Attempts, func(a, b Attempt) int { return cmp.Compare(a.Number, b.Number) })

@@ -81,7 +81,8 @@ func listed[T fmt.Stringer](items []T) string {
 
 // LogValue returns a group with the keys and the values of MarshalJSON: snake_case, durations as
 // seconds, which log stores index as numbers. JSON handlers write attempts and denials as lists
-// of objects, text handlers write each of the two as one line.
+// of objects, text handlers write each of the two as one line. If nothing was recorded, there is
+// the reason "unfinished" and an empty list of attempts.
 func (t *Timeline) LogValue() slog.Value {
 	if t == nil {
 		return slog.Value{}
@@ -117,14 +118,17 @@ func (t *Timeline) LogValue() slog.Value {
 }
 
 // MarshalJSON writes times relative to the call's start, in seconds. What is not known, since the
-// call has not ended, is left out.
+// call has not ended or nothing was recorded, is left out.
 func (t *Timeline) MarshalJSON() ([]byte, error) { return json.Marshal(t.record()) }
 
 func (t *Timeline) record() callRecord {
 	r := callRecord{
-		Method: t.Method, Target: t.Target, Policy: t.Policy, PolicyVersion: t.PolicyVersion, Idempotency: t.Idempotency.String(),
+		Method: t.Method, Target: t.Target, Policy: t.Policy, PolicyVersion: t.PolicyVersion,
 		Start: t.Start, Reason: t.Reason.String(), Committed: t.Committed.String(),
 		Attempts: make(attemptsTried, len(t.Attempts)), Denials: make(denialsMade, len(t.Denials)),
+	}
+	if !t.empty() {
+		r.Idempotency = t.Idempotency.String()
 	}
 	if !t.End.IsZero() {
 		r.Elapsed, r.Code = new(t.Elapsed().Seconds()), t.Code.String()

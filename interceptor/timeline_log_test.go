@@ -17,6 +17,7 @@ import (
 	"github.com/rego-go/rego/classify"
 	"github.com/rego-go/rego/interceptor"
 	"github.com/rego-go/rego/internal/testsrv"
+	testv1 "github.com/rego-go/rego/internal/testsrv/proto/rego/test/v1"
 )
 
 // eventful is a call with all that a log can tell: a wait for a connection, a hint, a wait for a
@@ -105,6 +106,38 @@ func TestTimelineOfACallInALog(t *testing.T) {
 		assert.Contains(t, text, "deadline-too-close")
 		assert.NotContains(t, text, "secret")
 	}
+}
+
+// TestTimelineOfNothing: what a caller prints that has no call, or none yet.
+func TestTimelineOfNothing(t *testing.T) {
+	t.Parallel()
+	var zero interceptor.Timeline
+	assert.Equal(t, "nothing recorded: the call has not ended, or it was not made through an interceptor "+
+		"(Interceptor.DialOptions), or its options were refused", zero.String())
+	assert.Zero(t, zero.Elapsed())
+	want := `{"timeline":{"reason":"unfinished","attempts":[]}}`
+	assert.Equal(t, want, logged(asJSON, &zero))
+	assert.Equal(t, `timeline.reason=unfinished timeline.attempts=""`, logged(asText, &zero))
+	marshalled, err := json.Marshal(map[string]any{"timeline": &zero})
+	require.NoError(t, err)
+	assert.Equal(t, want, string(marshalled))
+	assert.Equal(t, `{"timeline":null}`, logged(asJSON, nil))
+}
+
+// TestTimelineWithoutAnInterceptor: the call option is harmless on a bare connection, and its
+// timeline says why it is empty.
+func TestTimelineWithoutAnInterceptor(t *testing.T) {
+	t.Parallel()
+	srv, err := testsrv.New()
+	require.NoError(t, err)
+	t.Cleanup(srv.Close)
+	conn, err := srv.Dial()
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = conn.Close() })
+	var tl interceptor.Timeline
+	err = conn.Invoke(t.Context(), testsrv.Get, new(testv1.GetRequest), new(testv1.GetResponse), interceptor.WithTimeline(&tl))
+	require.NoError(t, err)
+	assert.Contains(t, tl.String(), "nothing recorded")
 }
 
 // TestTimelineOfARunningCall: an observer may log a call that has not ended. It has no code and

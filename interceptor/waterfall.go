@@ -10,10 +10,14 @@ import (
 const waterfallWidth = 32
 
 // String draws the call as a waterfall: a line for the call, one per attempt with
-// a bar where it ran, one for the commit of a stream, and one per denial.
+// a bar where it ran, one for the commit of a stream, and one per denial. If nothing
+// was recorded, it says what the cause may be.
 func (t *Timeline) String() string {
 	if t == nil {
 		return "<nil>"
+	}
+	if t.empty() {
+		return "nothing recorded: the call has not ended, or it was not made through an interceptor (Interceptor.DialOptions), or its options were refused"
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: %s after %s in %s (%s)", t.Method, t.Code, plural(len(t.Attempts), "attempt"), round(t.Elapsed()), t.Reason)
