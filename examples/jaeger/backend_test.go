@@ -5,7 +5,9 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -18,6 +20,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 )
+
+var record = flag.String("record", "", "keep what Jaeger answers in this folder, a file for each call")
 
 // backend is a Jaeger in a process of its own.
 type backend struct {
@@ -147,6 +151,18 @@ func (b *backend) get(t *testing.T, path string, into any) bool {
 		require.NoError(t, json.NewDecoder(resp.Body).Decode(into))
 	}
 	return true
+}
+
+// keep writes a trace, as Jaeger gives it, to a file that is named after its call.
+func (b *backend) keep(t *testing.T, folder, call, id string) {
+	t.Helper()
+	resp, err := http.Get(b.query + "/api/traces/" + id)
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	name := strings.ReplaceAll(strings.ReplaceAll(call, ",", ""), " ", "-") + ".json"
+	require.NoError(t, os.WriteFile(filepath.Join(folder, name), answer, 0o600))
 }
 
 // The trace as /api/traces gives it.

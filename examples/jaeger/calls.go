@@ -112,6 +112,7 @@ func calls(srv *testsrv.Server, svc testv1.TestServiceClient) []call {
 		return err
 	}
 	down := testsrv.Fail(codes.Unavailable, "down")
+	work := testsrv.Delay(80 * time.Millisecond) // that the attempts which count can be seen
 
 	return []call{
 		{"refused, then recovers", func() {
@@ -128,10 +129,10 @@ func calls(srv *testsrv.Server, svc testv1.TestServiceClient) []call {
 			srv.Script(testsrv.Put, down)
 		}, put},
 		{"slow, and hedged", func() {
-			srv.Script(testsrv.Get, testsrv.Hang(), testsrv.OK())
+			srv.Script(testsrv.Get, testsrv.Hang(), testsrv.Do(work, testsrv.OK()))
 		}, hedged},
 		{"a stream that breaks and is resumed", func() {
-			srv.Script(testsrv.Watch, testsrv.Do(testsrv.Send(2), down), testsrv.Send(1))
+			srv.Script(testsrv.Watch, testsrv.Do(testsrv.Send(1), work, testsrv.Send(1), work, down), testsrv.Do(work, testsrv.Send(1), work))
 		}, watch},
 	}
 }

@@ -100,5 +100,8 @@ rego-example internal a stream that breaks and is resumed
 `},
 	} {
 		assert.Equal(t, c.want, j.trace(t, traces[c.call], c.spans), c.call)
+		if *record != "" {
+			j.keep(t, *record, c.call, traces[c.call])
+		}
 	}
 }
