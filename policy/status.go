@@ -47,6 +47,8 @@ type Status struct {
 	Confirmed time.Time
 	// Refusal is the last set that was refused since; nil if none was.
 	Refusal *Refusal
+	// Refusals is how many sets were refused since the store was made.
+	Refusals int64
 	// Lost says why the source is out of reach; nil while it is not.
 	Lost error
 	// SnapshotErr says why the snapshot could not be read or written; nil if it

@@ -82,7 +82,7 @@ func (st *Store) Guard(check func(*Table) error) error {
 	if t := st.Current(); t != initial {
 		if err := check(t); err != nil {
 			refusal := newRefusal(st.status.Source, t.set, time.Now(), err)
-			st.status = Status{Refusal: refusal, SnapshotErr: st.status.SnapshotErr, refused: true}
+			st.status = Status{Refusal: refusal, Refusals: st.status.Refusals + 1, SnapshotErr: st.status.SnapshotErr, refused: true}
 			describe(&st.status, initial)
 			st.current.Store(initial)
 			st.notifyLocked()
@@ -158,7 +158,7 @@ func (s *Source) takeLocked(t *Table) {
 	st, now := s.store, time.Now()
 	before := st.status
 	same := st.current.Load() != nil && reflect.DeepEqual(st.Current().set, t.set)
-	next := Status{Source: s.name, Accepted: now, Confirmed: now, SnapshotErr: before.SnapshotErr, known: true}
+	next := Status{Source: s.name, Accepted: now, Confirmed: now, Refusals: before.Refusals, SnapshotErr: before.SnapshotErr, known: true}
 	describe(&next, t)
 	if same && before.known {
 		next.Accepted = before.Accepted
@@ -181,6 +181,7 @@ func (s *Source) refuseLocked(set Set, err error) {
 	confirm(st, now)
 	again := st.State() == StateRefused && st.Refusal.Version == set.Version && st.Refusal.Err.Error() == err.Error()
 	st.Refusal = newRefusal(s.name, set, now, err)
+	st.Refusals++
 	st.Lost, st.refused = nil, true
 	if !again {
 		s.store.notifyLocked()
