@@ -216,3 +216,31 @@ func (s *MethodState) Total() (calls, attempts int64) {
 	}
 	return calls, attempts
 }
+
+// Add adds the counts of another method. What is no count is left as it is.
+func (s *MethodState) Add(m *MethodState) {
+	s.Calls = sum(s.Calls, m.Calls, func(c *CallCount) *int64 { return &c.Count })
+	s.Attempts = sum(s.Attempts, m.Attempts, func(a *AttemptCount) *int64 { return &a.Count })
+	s.Denials = sum(s.Denials, m.Denials, func(d *DenialCount) *int64 { return &d.Count })
+	s.Reconnects += m.Reconnects
+	s.Unreachable += m.Unreachable
+	s.Wasted += m.Wasted
+	s.ReplayBytes += m.ReplayBytes
+}
+
+// sum adds counts to those that are alike but for the count.
+func sum[T comparable](to, more []T, count func(*T) *int64) []T {
+	to = slices.Clone(to)
+	for _, m := range more {
+		i := slices.IndexFunc(to, func(t T) bool {
+			*count(&t) = *count(&m)
+			return t == m
+		})
+		if i < 0 {
+			to = append(to, m)
+		} else {
+			*count(&to[i]) += *count(&m)
+		}
+	}
+	return to
+}

@@ -49,3 +49,15 @@ func BenchmarkUnsampled(b *testing.B) { benchmark(b, observed(b, sdktrace.NeverS
 
 // BenchmarkSampled records without exporting.
 func BenchmarkSampled(b *testing.B) { benchmark(b, observed(b, sdktrace.AlwaysSample())) }
+
+// BenchmarkMetrics counts and times.
+func BenchmarkMetrics(b *testing.B) {
+	m := newMeasured(b, nil)
+	unary := m.Unary()
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			_ = unary(context.Background(), testsrv.Get, nil, nil, nil, fakeOK)
+		}
+	})
+}

@@ -20,6 +20,18 @@ const (
 // Of gRFC A72.
 const previousRPCAttempts attribute.Key = "previous-rpc-attempts"
 
+// Of gRFC A66, on metrics.
+const (
+	grpcMethod attribute.Key = "grpc.method"
+	grpcTarget attribute.Key = "grpc.target"
+)
+
+// Of rego, on metrics.
+const (
+	budgetName  attribute.Key = "rego.budget.name"
+	policyState attribute.Key = "rego.policy.state"
+)
+
 // Of rego.
 const (
 	policyName    attribute.Key = "rego.policy.name"

@@ -52,6 +52,33 @@ func TestDocsListTheNames(t *testing.T) {
 	assert.ElementsMatch(t, namesInCode(t), documented)
 }
 
+// TestDocsListTheInstruments: with their kinds, units and attributes.
+func TestDocsListTheInstruments(t *testing.T) {
+	t.Parallel()
+	src, err := os.ReadFile("instruments.go")
+	require.NoError(t, err)
+	var made []string
+	for _, m := range regexp.MustCompile(`instrument\{\s*"([^"]+)", "([^"]+)"`).FindAllStringSubmatch(string(src), -1) {
+		made = append(made, m[1]+" "+m[2])
+	}
+	require.NotEmpty(t, made)
+	assert.ElementsMatch(t, made, documentedInstruments(t))
+}
+
+// documentedInstruments returns names and units of the table in docs/telemetry.md.
+func documentedInstruments(t *testing.T) (list []string) {
+	t.Helper()
+	doc, err := os.ReadFile("../docs/telemetry.md")
+	require.NoError(t, err)
+	_, table, ok := strings.Cut(string(doc), "## Metrics\n")
+	require.True(t, ok)
+	table, _, _ = strings.Cut(table, "\n## ")
+	for _, m := range regexp.MustCompile("(?m)^\\| `([^`]+)` \\| [a-z-]+(?: counter)? \\| `([^`]+)` \\|").FindAllStringSubmatch(table, -1) {
+		list = append(list, m[1]+" "+m[2])
+	}
+	return list
+}
+
 // Names that look like OpenTelemetry's are OpenTelemetry's.
 func TestNamesOfTheConventions(t *testing.T) {
 	t.Parallel()
@@ -61,7 +88,7 @@ func TestNamesOfTheConventions(t *testing.T) {
 	}
 	var ours []attribute.Key
 	for _, name := range namesInCode(t) {
-		if !strings.HasPrefix(name, "rego.") && name != "previous-rpc-attempts" {
+		if !strings.HasPrefix(name, "rego.") && !strings.HasPrefix(name, "grpc.") && name != "previous-rpc-attempts" {
 			ours = append(ours, attribute.Key(name))
 		}
 	}

@@ -2,11 +2,12 @@ package otelobs
 
 import (
 	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 )
 
-// Option configures [New].
+// Option configures [New] and [NewMetrics].
 type Option interface{ apply(*config) }
 
 type optionFunc func(*config)
@@ -17,6 +18,10 @@ type config struct {
 	provider   trace.TracerProvider
 	propagator propagation.TextMapPropagator
 	otelgrpc   bool
+
+	meters       metric.MeterProvider
+	callDuration bool
+	durationSaid bool
 }
 
 func newConfig(opts []Option) config {
@@ -32,6 +37,12 @@ func newConfig(opts []Option) config {
 	if c.propagator == nil {
 		c.propagator = otel.GetTextMapPropagator()
 	}
+	if c.meters == nil {
+		c.meters = otel.GetMeterProvider()
+	}
+	if !c.durationSaid {
+		c.callDuration = !c.otelgrpc
+	}
 	return c
 }
 
@@ -39,6 +50,20 @@ func newConfig(opts []Option) config {
 // otel.GetTracerProvider, also if it is set after [New].
 func WithTracerProvider(p trace.TracerProvider) Option {
 	return optionFunc(func(c *config) { c.provider = p })
+}
+
+// WithMeterProvider sets where metrics go. Default, and for nil: otel.GetMeterProvider, also if
+// it is set after [NewMetrics].
+func WithMeterProvider(p metric.MeterProvider) Option {
+	return optionFunc(func(c *config) { c.meters = p })
+}
+
+// WithCallDuration says whether [Metrics] record rpc.client.call.duration, which counts a call
+// once. What measures below rego, such as otelgrpc, records the same name for each attempt, so
+// both together count three attempts of a call as four. Default: they do, unless
+// [WithTracingBelow] is given.
+func WithCallDuration(record bool) Option {
+	return optionFunc(func(c *config) { c.callDuration, c.durationSaid = record, true })
 }
 
 // WithPropagator sets how the trace context is written into the metadata of
