@@ -55,7 +55,7 @@ var (
 	hedgeMaxExtraLoad = instrument{"rego.hedge.max_extra_load", "1", "Share of hedges that the policy allows."}
 	hedgeWaiting      = instrument{"rego.hedge.waiting", "{hedge}", "Hedges that a budget has denied, and that ask again."}
 
-	policyInfo     = instrument{"rego.policy.info", "1", "1 for the version and the state of the set in force."}
+	policyInfo     = instrument{"rego.policy.info", "{set}", "1 for the version and the state of the set in force."}
 	policyAge      = instrument{"rego.policy.age", "s", "Time for which the set in force has not been known to be the newest."}
 	policyRefusals = instrument{"rego.policy.refusals", "{set}", "Sets that were refused."}
 )

@@ -1,0 +1,150 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/rego-go/rego/interceptor"
+)
+
+var update = flag.Bool("update", false, "write docs/grafana.json")
+
+const (
+	dashboardFile = "../../docs/grafana.json"
+	alertsFile    = "../../docs/alerts.yml"
+)
+
+// scrape returns what Prometheus would read.
+func scrape(t *testing.T, url string) map[string]*dto.MetricFamily {
+	t.Helper()
+	resp, err := http.Get(url)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, resp.Body.Close()) }()
+	require.Equal(t, http.StatusOK, resp.StatusCode)
+	parser := expfmt.NewTextParser(model.LegacyValidation)
+	families, err := parser.TextToMetricFamilies(resp.Body)
+	require.NoError(t, err)
+	return families
+}
+
+// total sums up the counters of a family whose labels have these values.
+func total(f *dto.MetricFamily, labels ...string) (sum float64) {
+	for _, m := range f.GetMetric() {
+		has := make(map[string]bool)
+		for _, l := range m.GetLabel() {
+			has[l.GetName()+"="+l.GetValue()] = true
+		}
+		matches := true
+		for _, l := range labels {
+			matches = matches && has[l]
+		}
+		if matches {
+			sum += m.GetCounter().GetValue()
+		}
+	}
+	return sum
+}
+
+// TestScrape: what Prometheus reads over HTTP is what the interceptor has counted, and has
+// every metric that the dashboard and the alerts ask for.
+func TestScrape(t *testing.T) {
+	it, handler, err := instrumented()
+	require.NoError(t, err)
+	srv := httptest.NewServer(handler)
+	defer srv.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	defer cancel()
+	made, err := load(ctx, it)
+	require.NoError(t, err)
+	families := scrape(t, srv.URL+"/metrics")
+	assert.InDelta(t, made, total(families["rego_client_calls_total"]), 0)
+
+	state := it.State()
+	require.Len(t, state.Targets, 1)
+	for _, m := range state.Targets[0].Methods {
+		calls, attempts := m.Total()
+		method := "grpc_method=" + strings.TrimPrefix(m.Method, "/")
+		assert.InDelta(t, calls, total(families["rego_client_calls_total"], method), 0)
+		assert.InDelta(t, attempts, total(families["rego_client_attempts_total"], method), 0)
+		for _, c := range m.Calls {
+			if c.Reason == interceptor.EndNotIdempotent {
+				assert.InDelta(t, c.Count, total(families["rego_client_calls_total"], method, "rego_end_reason=not-idempotent"), 0)
+			}
+		}
+	}
+	assert.Positive(t, total(families["rego_client_attempts_total"], "rego_attempt_kind=retry"))
+	assert.Positive(t, total(families["rego_client_attempts_total"], "rego_attempt_kind=hedge"))
+
+	for _, file := range []string{dashboardFile, alertsFile} {
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		for _, name := range regexp.MustCompile(`\b(rego|rpc|grpc)_[a-z_]+\b`).FindAllString(string(text), -1) {
+			if !isLabel(families, name) {
+				assert.Contains(t, families, strings.TrimSuffix(name, "_bucket"), "%s: %s", file, name)
+			}
+		}
+	}
+}
+
+// isLabel reports whether a name is that of a label.
+func isLabel(families map[string]*dto.MetricFamily, name string) bool {
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			for _, l := range m.GetLabel() {
+				if l.GetName() == name {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// TestDashboard: docs/grafana.json is what the panels say.
+func TestDashboard(t *testing.T) {
+	want, err := dashboard()
+	require.NoError(t, err)
+	if *update {
+		require.NoError(t, os.WriteFile(dashboardFile, want, 0o644))
+	}
+	have, err := os.ReadFile(dashboardFile)
+	require.NoError(t, err)
+	assert.Equal(t, string(want), string(have), "go test ./metrics -update writes it")
+}
+
+// TestAlerts: promtool takes the rules for alerts, and they fire when they should.
+func TestAlerts(t *testing.T) {
+	promtool, err := exec.LookPath("promtool")
+	if err != nil && os.Getenv("REGO_PROMTOOL") == "" {
+		t.Skip("there is no promtool, which Debian has in its package prometheus")
+	}
+	require.NoError(t, err)
+	for _, args := range [][]string{{"check", "rules", alertsFile}, {"test", "rules", "testdata/alerts_test.yml"}} {
+		out, err := exec.CommandContext(t.Context(), promtool, args...).CombinedOutput()
+		require.NoError(t, err, "%s", out)
+	}
+}
+
+func TestRun(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	var out bytes.Buffer
+	require.NoError(t, run(ctx, &out, "127.0.0.1:0"))
+	assert.Regexp(t, `^metrics at http://127.0.0.1:\d+/metrics\n\d+ calls\n$`, out.String())
+	assert.Error(t, run(t.Context(), &out, "nowhere:x"))
+}
