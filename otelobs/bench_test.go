@@ -5,12 +5,15 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
+	"go.opentelemetry.io/otel/metric/noop"
 	"go.opentelemetry.io/otel/propagation"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"google.golang.org/grpc"
 
 	"github.com/rego-go/rego/interceptor"
 	"github.com/rego-go/rego/internal/testsrv"
+	testv1 "github.com/rego-go/rego/internal/testsrv/proto/rego/test/v1"
 	"github.com/rego-go/rego/otelobs"
 )
 
@@ -34,12 +37,17 @@ func benchmark(b *testing.B, opts ...interceptor.Option) {
 
 func observed(b *testing.B, s sdktrace.Sampler) interceptor.Option {
 	b.Helper()
-	tp := sdktrace.NewTracerProvider(sdktrace.WithSampler(s))
-	b.Cleanup(func() { _ = tp.Shutdown(context.Background()) })
 	return interceptor.WithObserver(otelobs.New(
-		otelobs.WithTracerProvider(tp),
+		otelobs.WithTracerProvider(provider(b, s)),
 		otelobs.WithPropagator(propagation.TraceContext{}),
 	))
+}
+
+func provider(b *testing.B, s sdktrace.Sampler) *sdktrace.TracerProvider {
+	b.Helper()
+	tp := sdktrace.NewTracerProvider(sdktrace.WithSampler(s))
+	b.Cleanup(func() { _ = tp.Shutdown(context.Background()) })
+	return tp
 }
 
 // BenchmarkNoObserver is what the others are held against.
@@ -60,4 +68,42 @@ func BenchmarkMetrics(b *testing.B) {
 			_ = unary(context.Background(), testsrv.Get, nil, nil, nil, fakeOK)
 		}
 	})
+}
+
+// BenchmarkTraced makes whole calls to a server in memory: without spans, with the one of
+// otelgrpc, and with the two of rego.
+func BenchmarkTraced(b *testing.B) {
+	for _, c := range []struct {
+		name string
+		dial func(b *testing.B) []grpc.DialOption
+	}{
+		{"bare", func(*testing.B) []grpc.DialOption { return nil }},
+		{"otelgrpc", func(b *testing.B) []grpc.DialOption {
+			b.Helper()
+			return []grpc.DialOption{grpc.WithStatsHandler(otelgrpc.NewClientHandler(
+				otelgrpc.WithTracerProvider(provider(b, sdktrace.AlwaysSample())), otelgrpc.WithMeterProvider(noop.NewMeterProvider()),
+				otelgrpc.WithPropagators(propagation.TraceContext{})))}
+		}},
+		{"rego", func(b *testing.B) []grpc.DialOption {
+			b.Helper()
+			it, err := interceptor.New(observed(b, sdktrace.AlwaysSample()))
+			require.NoError(b, err)
+			return it.DialOptions()
+		}},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			srv, err := testsrv.New(testsrv.NoRecording())
+			require.NoError(b, err)
+			defer srv.Close()
+			conn, err := srv.Dial(c.dial(b)...)
+			require.NoError(b, err)
+			client := testv1.NewTestServiceClient(conn)
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := client.Get(context.Background(), &testv1.GetRequest{}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 }
