@@ -159,6 +159,7 @@ func TestStateKeepsSamples(t *testing.T) {
 		for _, s := range stateOf(t, it, testsrv.Get).Samples {
 			byKind[s.Kind]++
 			assert.Len(t, s.Timeline.Attempts, 2)
+			assert.Equal(t, s.Timeline.Untimed, strings.Contains(s.Timeline.String(), "counted from the end"))
 			assert.NotContains(t, s.Timeline.String(), "secret")
 			assert.True(t, strings.HasPrefix(s.Timeline.Method, "/rego.test"))
 		}

@@ -19,6 +19,7 @@ type callRecord struct {
 	PolicyVersion string        `json:"policy_version,omitempty"`
 	Idempotency   string        `json:"idempotency,omitempty"`
 	Start         time.Time     `json:"start,omitzero"`
+	Untimed       bool          `json:"untimed,omitempty"`
 	Elapsed       *float64      `json:"elapsed,omitempty"` // nil if the call has not ended
 	Reason        string        `json:"reason"`
 	Code          string        `json:"code,omitempty"`
@@ -102,6 +103,9 @@ func (t *Timeline) LogValue() slog.Value {
 	if !r.Start.IsZero() {
 		attrs = append(attrs, slog.Time("start", r.Start))
 	}
+	if r.Untimed {
+		attrs = append(attrs, slog.Bool("untimed", true))
+	}
 	if r.Elapsed != nil {
 		attrs = append(attrs, slog.Float64("elapsed", *r.Elapsed))
 	}
@@ -124,7 +128,7 @@ func (t *Timeline) MarshalJSON() ([]byte, error) { return json.Marshal(t.record(
 func (t *Timeline) record() callRecord {
 	r := callRecord{
 		Method: t.Method, Target: t.Target, Policy: t.Policy, PolicyVersion: t.PolicyVersion,
-		Start: t.Start, Reason: t.Reason.String(), Committed: t.Committed.String(),
+		Start: t.Start, Untimed: t.Untimed, Reason: t.Reason.String(), Committed: t.Committed.String(),
 		Attempts: make(attemptsTried, len(t.Attempts)), Denials: make(denialsMade, len(t.Denials)),
 	}
 	if !t.empty() {

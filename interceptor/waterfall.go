@@ -21,6 +21,9 @@ func (t *Timeline) String() string {
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: %s after %s in %s (%s)", t.Method, t.Code, plural(len(t.Attempts), "attempt"), round(t.Elapsed()), t.Reason)
+	if t.Untimed {
+		b.WriteString(", counted from the end of its first attempt")
+	}
 	if t.Policy != "" {
 		fmt.Fprintf(&b, ", policy %q", t.Policy)
 		if t.PolicyVersion != "" {
