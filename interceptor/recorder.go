@@ -38,6 +38,8 @@ type Summary struct {
 	Reason     EndReason
 	// Retries and Hedges are how many have ended.
 	Retries, Hedges int
+	// Denials is how many were denied.
+	Denials int
 	// RetryDelay is the time in which the call waited for a retry, and no attempt ran.
 	RetryDelay time.Duration
 
@@ -80,10 +82,18 @@ func (c *call) ended(err error, reason EndReason, now time.Time) {
 		r.record(c.ctx, Summary{
 			Method: c.method, Registered: c.plan.method.registered.Load(), Target: targetName(c.conn),
 			Start: start, Elapsed: now.Sub(start), Code: code, Reason: reason,
-			Retries: c.retriesMade, Hedges: c.hedgesMade, RetryDelay: c.slept,
+			Retries: c.retriesMade, Hedges: c.hedgesMade, Denials: c.denied(), RetryDelay: c.slept,
 			call: c, end: now,
 		})
 	}
+}
+
+// denied returns how many retries and hedges were denied.
+func (c *call) denied() int {
+	if c.watching != nil {
+		return len(c.timeline.Denials)
+	}
+	return len(c.denials)
 }
 
 // startedAt returns when the call began, zero if it is not timed.

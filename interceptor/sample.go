@@ -80,7 +80,7 @@ func (c *call) offerSample(code codes.Code, reason EndReason, now time.Time) {
 	if code != codes.OK {
 		scores[SampleFailed] = nanos
 	}
-	if len(c.denials) > 0 || c.watching != nil && len(c.timeline.Denials) > 0 {
+	if c.denied() > 0 {
 		scores[SampleDenied] = nanos
 	}
 	if c.hedgesMade > 0 {

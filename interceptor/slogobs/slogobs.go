@@ -1,0 +1,179 @@
+// Package slogobs logs the calls of an interceptor that are worth a line: those that failed, were
+// retried or hedged, or were denied a retry or a hedge. Calls that go well at the first attempt
+// are not logged, and cost next to nothing.
+//
+// What surprises people: lines are rationed. Of one method, target and cause there is one line
+// in a second, and the next one says how many were left out. Counts are in
+// [interceptor.Interceptor.State].
+//
+// Start with [New], and give it to interceptor.WithRecorder. Lines hold no request content,
+// metadata or error texts.
+package slogobs
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/rego-go/rego/interceptor"
+)
+
+// Recorder logs calls that are worth it. It is safe for concurrent use, and may serve several
+// interceptors.
+type Recorder struct {
+	log    *slog.Logger
+	levels Levels
+	every  time.Duration
+
+	mu      sync.Mutex // nothing foreign is called while it is held
+	rations map[cause]*ration
+	denying map[string]*spell // by target: budgets that deny
+	spells  atomic.Int32      // how many there are
+}
+
+var _ interceptor.Recorder = (*Recorder)(nil)
+
+// cause is what a line is about.
+type cause struct {
+	target, method, message string
+	reason                  interceptor.EndReason
+}
+
+// ration is when the next line about a cause may be written.
+type ration struct {
+	next    time.Time
+	leftOut int
+}
+
+// spell is a time in which a budget denies.
+type spell struct {
+	began, last time.Time
+	denied      int
+}
+
+// maxCauses bounds what is kept. Beyond it all is forgotten, so that a line too many may be
+// written.
+const maxCauses = 4096
+
+// quiet is how long a budget has denied nothing when it no longer denies.
+const quiet = 5 * time.Second
+
+// New returns a Recorder. Nil means slog.Default, as it is when a line is written.
+func New(l *slog.Logger, opts ...Option) *Recorder {
+	r := &Recorder{
+		log: l, levels: defaultLevels, every: time.Second,
+		rations: make(map[cause]*ration), denying: make(map[string]*spell),
+	}
+	for _, o := range opts {
+		if o != nil {
+			o(r)
+		}
+	}
+	return r
+}
+
+// Record implements interceptor.Recorder.
+func (r *Recorder) Record(ctx context.Context, s interceptor.Summary) {
+	if r.spells.Load() > 0 || s.Reason == interceptor.EndBudgetDenied {
+		r.watchBudget(ctx, &s)
+	}
+	message, level := r.worth(&s)
+	if message == "" {
+		return
+	}
+	log := r.logger()
+	if !log.Enabled(ctx, level) {
+		return
+	}
+	leftOut, ok := r.ask(&s, message)
+	if !ok {
+		return
+	}
+	log.LogAttrs(ctx, level, message, slog.Int("left_out", leftOut), slog.Any("call", s.Timeline()))
+}
+
+// worth returns what is to be said of a call, nothing if it is not worth a line.
+func (r *Recorder) worth(s *interceptor.Summary) (message string, l slog.Level) {
+	switch {
+	case s.Code == codes.OK && s.Retries > 0:
+		return "rego: call retried", r.levels.Rescued
+	case s.Code == codes.OK && s.Hedges > 0:
+		return "rego: call hedged", r.levels.Rescued
+	case s.Code == codes.OK && s.Denials > 0:
+		return "rego: call denied another attempt", r.levels.Denied
+	case s.Code == codes.OK:
+		return "", 0
+	case s.Reason == interceptor.EndNonRetryable, s.Reason == interceptor.EndCallerCancelled:
+		return "rego: call failed", r.levels.Answered
+	}
+	return "rego: call failed", r.levels.Failed
+}
+
+// ask asks for a line, and returns how many there might have been since the last one.
+func (r *Recorder) ask(s *interceptor.Summary, message string) (leftOut int, ok bool) {
+	c := cause{s.Target, s.Method, message, s.Reason}
+	if !s.Registered {
+		c.method = ""
+	}
+	now := time.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	of := r.rations[c]
+	if of == nil {
+		if len(r.rations) >= maxCauses {
+			clear(r.rations)
+		}
+		of = new(ration)
+		r.rations[c] = of
+	}
+	if now.Before(of.next) {
+		of.leftOut++
+		return 0, false
+	}
+	leftOut = of.leftOut
+	of.next, of.leftOut = now.Add(r.every), 0
+	return leftOut, true
+}
+
+// watchBudget notes whether the budgets of a target deny retries, and logs when that begins
+// and when it is over.
+func (r *Recorder) watchBudget(ctx context.Context, s *interceptor.Summary) {
+	now := s.Start.Add(s.Elapsed)
+	denied := s.Reason == interceptor.EndBudgetDenied
+	r.mu.Lock()
+	of := r.denying[s.Target]
+	begins := of == nil && denied
+	if begins {
+		of = &spell{began: now}
+		r.denying[s.Target] = of
+		r.spells.Add(1)
+	}
+	if denied {
+		of.last = now
+		of.denied++
+	}
+	ends := of != nil && !denied && now.Sub(of.last) >= quiet
+	if ends {
+		delete(r.denying, s.Target)
+		r.spells.Add(-1)
+	}
+	r.mu.Unlock()
+	switch {
+	case begins:
+		r.logger().LogAttrs(ctx, r.levels.Budget, "rego: a budget begins to deny retries", slog.String("target", s.Target))
+	case ends:
+		r.logger().LogAttrs(ctx, r.levels.Budget, "rego: a budget no longer denies retries", slog.String("target", s.Target),
+			slog.Int("denied", of.denied), slog.Float64("elapsed", of.last.Sub(of.began).Seconds()))
+	}
+}
+
+func (r *Recorder) logger() *slog.Logger {
+	if r.log == nil {
+		return slog.Default()
+	}
+	return r.log
+}
