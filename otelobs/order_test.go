@@ -1,17 +1,20 @@
 package otelobs_test
 
 import (
+	"context"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
+	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/stats/opentelemetry"
 
+	"github.com/rego-go/rego/interceptor"
 	"github.com/rego-go/rego/internal/testsrv"
 	testv1 "github.com/rego-go/rego/internal/testsrv/proto/rego/test/v1"
 	"github.com/rego-go/rego/otelobs"
@@ -78,4 +81,33 @@ func TestOrderOfInstrumentation(t *testing.T) {
 
 func plugin(p *metric.MeterProvider) grpc.DialOption {
 	return opentelemetry.DialOption(opentelemetry.Options{MetricsOptions: opentelemetry.MetricsOptions{MeterProvider: p}})
+}
+
+// TestAttemptsOfOtelgrpc: its metrics can tell which attempt they are of.
+func TestAttemptsOfOtelgrpc(t *testing.T) {
+	t.Parallel()
+	reader := metric.NewManualReader()
+	m := newMeasured(t, nil, evenly())
+	srv := testsrv.Start(t)
+	srv.Script(testsrv.Get, testsrv.Fail(codes.Unavailable, ""), testsrv.Echo())
+	conn := srv.Conn(t, append(m.DialOptions(), grpc.WithStatsHandler(otelgrpc.NewClientHandler(
+		otelgrpc.WithMeterProvider(metric.NewMeterProvider(metric.WithReader(reader))),
+		otelgrpc.WithMetricAttributesFn(func(ctx context.Context) []attribute.KeyValue {
+			_, kind := interceptor.AttemptFromContext(ctx)
+			return []attribute.KeyValue{attribute.String("rego.attempt.kind", kind.String())}
+		}))))...)
+	_, err := testv1.NewTestServiceClient(conn).Get(t.Context(), &testv1.GetRequest{})
+	require.NoError(t, err)
+	var all metricdata.ResourceMetrics
+	require.NoError(t, reader.Collect(t.Context(), &all))
+	var kinds []string
+	for _, i := range all.ScopeMetrics[0].Metrics {
+		if h, ok := i.Data.(metricdata.Histogram[float64]); ok {
+			for _, p := range h.DataPoints {
+				kind, _ := p.Attributes.Value("rego.attempt.kind")
+				kinds = append(kinds, kind.AsString())
+			}
+		}
+	}
+	assert.ElementsMatch(t, []string{"original", "retry"}, kinds)
 }
