@@ -40,6 +40,7 @@ type Interceptor struct {
 	replay          sharedReplay
 	outages         outages
 	samples         samples
+	rulesSeen       atomic.Pointer[rulesSeen]
 
 	mu      sync.Mutex // nothing foreign is called while it is held
 	targets map[string]*target
@@ -86,12 +87,16 @@ func New(opts ...Option) (*Interceptor, error) {
 	for _, t := range c.triggers {
 		t.log = c.log
 	}
-	return &Interceptor{
+	it := &Interceptor{
 		config:  c,
 		replay:  sharedReplay{limit: c.replayLimit},
 		targets: make(map[string]*target),
 		conns:   make(map[weak.Pointer[grpc.ClientConn]]*target),
-	}, nil
+	}
+	if unknown := it.rulesState().Unknown; len(unknown) > 0 {
+		c.log.Warn("rego: rules name methods that their services do not have, by the proto files of the program: they may be misspelt", "methods", unknown)
+	}
+	return it, nil
 }
 
 // Unary returns the interceptor of unary calls, for

@@ -232,9 +232,24 @@ func stateOf(name string, b budget.Budget) BudgetState {
 	return s
 }
 
+// rulesSeen is what was said of a table. Sets may have many rules, and change seldom.
+type rulesSeen struct {
+	table *policy.Table
+	state RulesState
+}
+
 // rulesState looks for rules that do not do what whoever wrote them may think.
-func (it *Interceptor) rulesState() (s RulesState) {
+func (it *Interceptor) rulesState() RulesState {
 	table := it.store.Current()
+	seen := it.rulesSeen.Load()
+	if seen == nil || seen.table != table {
+		seen = &rulesSeen{table, it.lookAtRules(table)}
+		it.rulesSeen.Store(seen)
+	}
+	return seen.state
+}
+
+func (it *Interceptor) lookAtRules(table *policy.Table) (s RulesState) {
 	for _, r := range table.Set().Rules {
 		for _, selector := range r.Methods {
 			if it.code.Covers(selector) {

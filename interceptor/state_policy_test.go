@@ -1,6 +1,10 @@
 package interceptor_test
 
 import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -9,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/rego-go/rego/budget"
 	"github.com/rego-go/rego/interceptor"
@@ -109,10 +114,12 @@ func TestStateSaysWhatTheChannelSays(t *testing.T) {
 // TestStateSuspectsSelectors: a method that its service does not have is misspelt.
 func TestStateSuspectsSelectors(t *testing.T) {
 	t.Parallel()
-	it := newInterceptor(t, interceptor.WithRules(policy.Rule{Methods: []string{
+	var log bytes.Buffer
+	it := newInterceptor(t, interceptor.WithLogger(slog.New(slog.NewTextHandler(&log, nil))), interceptor.WithRules(policy.Rule{Methods: []string{
 		testsrv.Get, "/rego.test.v1.TestService/Gte", "/rego.test.v1.TestService/*", "/not.linked.Service/Get", "*",
 	}}))
 	assert.Equal(t, []string{"/rego.test.v1.TestService/Gte"}, it.State().Rules.Unknown)
+	assert.Equal(t, 1, strings.Count(log.String(), "/rego.test.v1.TestService/Gte"))
 }
 
 // TestStateOfBudgets: the target's own, those of rules, and what max_extra_load is kept with.
@@ -166,4 +173,30 @@ func TestStateKeepsSamples(t *testing.T) {
 		assert.Equal(t, 4, byKind[interceptor.SampleAttempts])
 		assert.Zero(t, byKind[interceptor.SampleFailed])
 	})
+}
+
+// BenchmarkState: what a look costs whose interceptor knows of a thousand methods, and has as
+// many rules.
+func BenchmarkState(b *testing.B) {
+	var rules []policy.Rule
+	for i := range 1000 {
+		rules = append(rules, policy.Rule{Methods: []string{fmt.Sprintf("/bench.v1.Service/Method%d", i)}, Policy: policy.Policy{Hedge: policy.Hedge{MaxExtraLoad: 0.02}}})
+	}
+	it, err := interceptor.New(interceptor.WithRules(rules...), interceptor.WithLogger(silent))
+	require.NoError(b, err)
+	unary := it.Unary()
+	for _, r := range rules {
+		for i := range 10 {
+			_ = unary(b.Context(), r.Methods[0], nil, nil, nil, func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error {
+				if i == 0 {
+					return status.Error(codes.Unavailable, "")
+				}
+				return nil
+			})
+		}
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		it.State()
+	}
 }

@@ -49,6 +49,7 @@ type Table struct {
 	services map[string]*Policy // "/pkg.Service/"
 	fallback *Policy            // "*", perhaps nil
 	budgets  map[string]Budget
+	rules    map[string]int // by selector
 }
 
 // Compile validates s and makes it ready for lookup. Its error is a [Faults]
@@ -92,6 +93,7 @@ func (s Set) Compile() (*Table, error) {
 	if err := f.err(); err != nil {
 		return nil, err
 	}
+	t.rules = taken
 	return t, nil
 }
 
@@ -182,10 +184,8 @@ func (t *Table) Lookup(method string) *Policy {
 // method, its service or "*".
 func (t *Table) Rule(method string) (rule int, selector string) {
 	for _, selector := range []string{method, method[:strings.LastIndexByte(method, '/')+1] + "*", "*"} {
-		for i, r := range t.set.Rules {
-			if slices.Contains(r.Methods, selector) {
-				return i, selector
-			}
+		if i, ok := t.rules[selector]; ok {
+			return i, selector
 		}
 	}
 	return -1, ""
@@ -193,8 +193,7 @@ func (t *Table) Rule(method string) (rule int, selector string) {
 
 // Covers reports whether a rule of the set covers all that a selector does.
 func (t *Table) Covers(selector string) bool {
-	rule, _ := t.Rule(selector) // that of a service has the form of a method's name
-	return rule >= 0
+	return t.Lookup(selector) != nil // that of a service has the form of a method's name
 }
 
 // Names reports whether a rule names the method itself, and not only its service or all.
