@@ -385,11 +385,13 @@ func (c *call) finish(reason EndReason, now time.Time) error {
 	return err
 }
 
-// endObserved tells observers that the call is over, once.
+// endObserved tells observers that the call is over, once. Whoever keeps the timeline keeps
+// nothing else of the call.
 func (c *call) endObserved(err error) {
 	outside := c.outside
 	c.outside = nil
 	c.observe(outside, Event{Kind: CallEnd, Time: c.timeline.End, Timeline: c.timeline, Err: err})
+	c.event = Event{}
 }
 
 // newError explains the deciding attempt's error.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -13,11 +14,13 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/rego-go/rego/budget"
 	"github.com/rego-go/rego/interceptor"
 	"github.com/rego-go/rego/internal/testsrv"
 	testv1 "github.com/rego-go/rego/internal/testsrv/proto/rego/test/v1"
+	"github.com/rego-go/rego/policy"
 )
 
 // summaries keeps what a recorder is told.
@@ -134,4 +137,41 @@ func TestAttemptFromContext(t *testing.T) {
 		n, k := interceptor.AttemptFromContext(t.Context())
 		assert.Equal(t, seen{1, budget.Original}, seen{n, k})
 	})
+}
+
+// TestKeptTimelineKeepsNothingElse: not the reply, of a watched call and of another.
+func TestKeptTimelineKeepsNothingElse(t *testing.T) {
+	t.Parallel()
+	for name, opts := range map[string][]interceptor.Option{
+		"watched":  {interceptor.WithObserver(&endings{seen: make(map[interceptor.EndReason]int)})},
+		"recorded": {interceptor.WithRecorder(new(summaries))},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			it := newInterceptor(t, append(opts, named(exact(idempotent, func(p *policy.Policy) { p.Retry.Backoff.Initial = policy.NoWait })))...)
+			reply := new(testv1.GetResponse)
+			gone := make(chan struct{})
+			runtime.AddCleanup(reply, func(struct{}) { close(gone) }, struct{}{})
+			n := 0
+			_ = it.Unary()(t.Context(), testsrv.Get, &testv1.GetRequest{}, reply, nil,
+				func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error {
+					if n++; n == 1 {
+						return status.Error(codes.Unavailable, "")
+					}
+					return nil
+				})
+			reply = nil
+			require.NotEmpty(t, stateOf(t, it, testsrv.Get).Samples)
+			for range 20 {
+				runtime.GC()
+				select {
+				case <-gone:
+					runtime.KeepAlive(it)
+					return
+				case <-time.After(10 * ms):
+				}
+			}
+			t.Error("the reply is kept")
+		})
+	}
 }
