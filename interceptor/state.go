@@ -122,8 +122,43 @@ type BudgetState struct {
 }
 
 // State returns what the interceptor knows of itself. It may be called at any time, and
-// costs a few microseconds for each method.
+// costs some ten microseconds for each method, most of them for quantiles.
 func (it *Interceptor) State() State {
+	return it.state(func(t *target, m *method, s *MethodState) { t.describe(m, s) })
+}
+
+// Counters returns State without what is not counted: Policy, Hedging and Samples of methods
+// are left out. It costs about two microseconds for each method, for those who
+// look often.
+func (it *Interceptor) Counters() State {
+	return it.state(nil)
+}
+
+// MethodState returns what State says of one method, and whether there is anything.
+func (it *Interceptor) MethodState(target, method string) (MethodState, bool) {
+	if it == nil || it.targets == nil {
+		return MethodState{}, false
+	}
+	it.mu.Lock()
+	t := it.targets[target]
+	it.mu.Unlock()
+	if t == nil {
+		return MethodState{}, false
+	}
+	t.mu.Lock()
+	m := t.learned[method]
+	t.mu.Unlock()
+	if m == nil {
+		return MethodState{}, false
+	}
+	s := t.counters(m)
+	t.describe(m, &s)
+	return s, true
+}
+
+// state returns the state, of methods with what describe says. If that is nil, it is what
+// is counted.
+func (it *Interceptor) state(describe func(*target, *method, *MethodState)) State {
 	s := State{Time: time.Now()}
 	if it == nil || it.targets == nil {
 		return s
@@ -136,31 +171,37 @@ func (it *Interceptor) State() State {
 	it.mu.Unlock()
 	slices.SortFunc(targets, func(a, b *target) int { return cmp.Compare(a.name, b.name) })
 	for _, t := range targets {
-		s.Targets = append(s.Targets, t.state())
+		s.Targets = append(s.Targets, t.state(describe))
 	}
 	return s
 }
 
-func (t *target) state() TargetState {
+func (t *target) state(describe func(*target, *method, *MethodState)) TargetState {
 	t.mu.Lock()
 	methods := slices.Collect(maps.Values(t.learned))
 	t.mu.Unlock()
 	slices.SortFunc(methods, func(a, b *method) int { return cmp.Compare(a.name, b.name) })
-	s := TargetState{Name: t.name, Budgets: t.budgetStates()}
-	for _, m := range methods {
-		s.Methods = append(s.Methods, t.methodState(m))
+	s := TargetState{Name: t.name, Budgets: t.budgetStates(), Methods: make([]MethodState, len(methods))}
+	for i, m := range methods {
+		s.Methods[i] = t.counters(m)
+		if describe != nil {
+			describe(t, m, &s.Methods[i])
+		}
 	}
 	return s
 }
 
-func (t *target) methodState(m *method) MethodState {
-	s := MethodState{
-		Method: m.name, Registered: m.registered.Load(), Since: m.since, ReplayBytes: m.replay.Load(),
-		Samples: t.interceptor.samples.of(m),
-	}
+// counters returns what is counted of a method.
+func (t *target) counters(m *method) MethodState {
+	s := MethodState{Method: m.name, Registered: m.registered.Load(), Since: m.since, ReplayBytes: m.replay.Load()}
 	s.count(m.counts.Sum())
-	s.Policy, s.Hedging = t.policyState(m)
 	return s
+}
+
+// describe adds what is not counted.
+func (t *target) describe(m *method, s *MethodState) {
+	s.Samples = t.interceptor.samples.of(m)
+	s.Policy, s.Hedging = t.policyState(m)
 }
 
 // count takes in what was counted.

@@ -49,6 +49,11 @@ type PolicyState struct {
 	Version string // of the set that it is from
 	Sources []SourceState
 	Fields  []FieldState
+	// Effective is the policy with its defaults and what is stronger than it: the switches of
+	// the set and WithMaxAttempts. Its Explain takes Budget, the one that it names: nil if
+	// that is the default or in code.
+	Effective policy.Policy
+	Budget    *policy.Budget
 }
 
 // SourceState is a source that was asked for the policy of a method.
@@ -129,6 +134,13 @@ func (t *target) policyState(m *method) (PolicyState, *HedgingState) {
 		SourceState{FromProto, -1, "", m.annotated != nil, f.source == FromProto},
 		SourceState{FromDefault, -1, "", true, f.source == FromDefault})
 	s.Fields = t.fieldsOf(&f, p, m, table)
+	s.Effective = *f.policy
+	s.Effective.Retry.Off = p.retriesOff
+	s.Effective.Hedge.Off = f.policy.Hedge.Off || table.HedgesOff()
+	s.Effective.Retry.MaxAttempts = p.maxAttempts
+	if b, ok := f.table.Budget(f.policy.Budget); ok {
+		s.Budget = &b
+	}
 	return s, p.hedgingState()
 }
 

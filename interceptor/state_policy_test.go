@@ -69,6 +69,9 @@ func TestStateSaysWherePoliciesAreFrom(t *testing.T) {
 		assert.Equal(t, "7", m.Policy.Version)
 		assert.Equal(t, []interceptor.PolicySource{interceptor.FromSet}, used(m.Policy))
 		assert.Equal(t, interceptor.SourceState{Source: interceptor.FromSet, Selector: "/rego.test.v1.TestService/*", Has: true, Used: true}, m.Policy.Sources[1])
+		assert.Equal(t, 5, m.Policy.Effective.Retry.MaxAttempts)
+		assert.True(t, m.Policy.Effective.Retry.Off)
+		assert.False(t, m.Policy.Effective.Hedge.Off)
 		assert.Equal(t, []string{
 			"retry.off = true, switch of the set",
 			"retry.max_attempts = 5, WithMaxAttempts, the policy says 9",
@@ -144,6 +147,38 @@ func TestStateOfBudgets(t *testing.T) {
 	assert.Equal(t, "cold", m.Hedging.State)
 	assert.InDelta(t, 0.02, m.Hedging.MaxExtraLoad, 1e-9)
 	assert.EqualValues(t, 1, m.Hedging.Samples)
+	require.NotNil(t, m.Policy.Budget)
+	assert.Equal(t, "shared", m.Policy.Budget.Name)
+}
+
+// TestCountersAreThoseOfState: what is taken more cheaply says the same.
+func TestCountersAreThoseOfState(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, srv *testsrv.Server) {
+		it := newInterceptor(t, named(exact(idempotent)))
+		conn := srv.Conn(t, it.DialOptions()...)
+		srv.Script(testsrv.Get, testsrv.Fail(codes.Unavailable, "away"), testsrv.OK(), testsrv.Fail(codes.NotFound, "gone"))
+		for range 3 {
+			_ = conn.Invoke(t.Context(), testsrv.Get, &testv1.GetRequest{Id: "1"}, new(testv1.GetResponse))
+		}
+		want := it.State()
+		target := want.Targets[0].Name
+		one, ok := it.MethodState(target, testsrv.Get)
+		require.True(t, ok)
+		assert.Equal(t, want.Targets[0].Methods[0], one)
+		assert.NotEmpty(t, one.Samples)
+
+		m := &want.Targets[0].Methods[0]
+		m.Policy, m.Hedging, m.Samples = interceptor.PolicyState{}, nil, nil
+		assert.Equal(t, want, it.Counters())
+
+		_, ok = it.MethodState(target, testsrv.Put)
+		assert.False(t, ok)
+		_, ok = it.MethodState("elsewhere", testsrv.Get)
+		assert.False(t, ok)
+		_, ok = (*interceptor.Interceptor)(nil).MethodState(target, testsrv.Get)
+		assert.False(t, ok)
+	})
 }
 
 // TestStateKeepsSamples: of what is worth seeing a few of each kind, one in a second.
