@@ -1,0 +1,93 @@
+package debugpage
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	"github.com/rego-go/rego/interceptor"
+)
+
+// budgetsPage is the page of all budgets.
+type budgetsPage struct {
+	head
+	Budgets []budgetView `json:"budgets"`
+
+	Shown  []budgetView `json:"-"`
+	Hidden int          `json:"-"`
+}
+
+// budgetView is what there is to say of a budget.
+type budgetView struct {
+	Target string `json:"target"`
+	// Kind is "target" of the budget that all calls to a target share, "policy" of one that
+	// policies name, and "method" of the one that keeps a method's hedges within max_extra_load.
+	Kind          string       `json:"kind"`
+	Name          string       `json:"name"`
+	Balance       *float64     `json:"balance"` // null if it does not tell
+	Granted       int64        `json:"granted"`
+	Denied        int64        `json:"denied"`
+	RecentGranted int64        `json:"recent_granted"`
+	RecentDenied  int64        `json:"recent_denied"`
+	History       []budgetPast `json:"history"`
+
+	Charts []chart `json:"-"`
+}
+
+func budgetKind(name string) string {
+	switch {
+	case name == "":
+		return "target"
+	case strings.HasPrefix(name, "/"):
+		return "method"
+	}
+	return "policy"
+}
+
+// budgets returns the budgets: those that all share first, then those that deny most.
+func (h *Handler) budgets(all bool) *budgetsPage {
+	p := &budgetsPage{Budgets: []budgetView{}}
+	h.history.look(func(s *interceptor.State) {
+		p.head = h.history.headLocked("budgets", s.Time)
+		for i := range s.Targets {
+			t := &s.Targets[i]
+			for j := range t.Budgets {
+				p.Budgets = append(p.Budgets, h.history.budgetLocked(t.Name, &t.Budgets[j], s))
+			}
+		}
+	})
+	slices.SortStableFunc(p.Budgets, func(a, b budgetView) int {
+		return cmp.Or(
+			cmp.Compare(b2i(a.Kind == "method"), b2i(b.Kind == "method")), cmp.Compare(a.Target, b.Target),
+			cmp.Compare(b.RecentDenied, a.RecentDenied), cmp.Compare(b.RecentGranted, a.RecentGranted), cmp.Compare(b.Denied, a.Denied))
+	})
+	p.Shown = p.Budgets
+	if !all {
+		p.Shown = p.Budgets[:min(len(p.Budgets), shown)]
+		p.Hidden = len(p.Budgets) - len(p.Shown)
+	}
+	for i := range p.Shown {
+		p.Shown[i].Charts = budgetCharts(&p.Shown[i])
+	}
+	return p
+}
+
+func (h *history) budgetLocked(target string, b *interceptor.BudgetState, s *interceptor.State) budgetView {
+	k := key{target, b.Name}
+	v := budgetView{
+		Target: target, Kind: budgetKind(b.Name), Name: b.Name, Granted: b.Granted, Denied: b.Denied,
+		History: h.budgetPastLocked(k, b, s.Time),
+	}
+	if b.HasBalance {
+		v.Balance = &b.Balance
+	}
+	v.RecentGranted, v.RecentDenied = h.recentBudgetLocked(k, b)
+	return v
+}
+
+func b2i(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
