@@ -27,7 +27,7 @@ BENCH     ?= .
 BENCHTIME ?= 1s
 COUNT     ?= 1
 CPU       ?= 1,2
-BENCHED   := $(patsubst %,./%,$(wildcard interceptor interceptor/spread budget hedge policy otelobs classify))
+BENCHED   := $(patsubst %,./%,$(wildcard interceptor interceptor/spread interceptor/debugpage budget hedge policy otelobs classify))
 
 .DEFAULT_GOAL := help
 
@@ -105,6 +105,10 @@ baseline: ## Make the public proto files as they are the baseline
 bench: ## Run the benchmarks (BENCH, BENCHTIME, COUNT, CPU)
 	go test -run '^$$' -bench '$(BENCH)' -benchmem -benchtime $(BENCHTIME) \
 		-count $(COUNT) -cpu $(CPU) -timeout 2h $(BENCHED)
+
+.PHONY: pages
+pages: ## Load the debug page in Chromium, narrow and wide, light and dark
+	REGO_CHROMIUM=chromium go -C examples test -count=1 -run '^TestInChromium$$' ./debugpage
 
 .PHONY: e2e
 e2e: $(BIN)/jaeger ## Run the tests that look at rego's spans in a real Jaeger

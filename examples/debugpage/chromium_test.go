@@ -1,0 +1,170 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// browser is a headless Chromium with one tab, spoken to over the pipe of its DevTools
+// protocol. It is for one goroutine.
+type browser struct {
+	t       *testing.T
+	to      io.Writer
+	from    *bufio.Reader
+	last    int
+	session string
+
+	loaded   bool
+	problems []string // errors and warnings of the console, exceptions, and what was refused
+}
+
+// newBrowser starts Chromium, or skips the test if there is none. If REGO_CHROMIUM is set, it
+// names the program, and the test fails without it.
+func newBrowser(t *testing.T) *browser {
+	t.Helper()
+	name := os.Getenv("REGO_CHROMIUM")
+	if name == "" {
+		path, err := exec.LookPath("chromium")
+		if err != nil {
+			t.Skip("chromium is not installed")
+		}
+		name = path
+	}
+	folder, err := os.MkdirTemp("", "chromium") //nolint:usetesting // processes of Chromium may write there when the test has ended
+	require.NoError(t, err)
+	toChild, to, err := os.Pipe()
+	require.NoError(t, err)
+	from, fromChild, err := os.Pipe()
+	require.NoError(t, err)
+	c := exec.CommandContext(t.Context(), name, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+		"--hide-scrollbars", "--no-first-run", "--user-data-dir="+folder, "--remote-debugging-pipe")
+	c.ExtraFiles = []*os.File{toChild, fromChild} // 3 and 4, as Chromium expects them
+	require.NoError(t, c.Start())
+	require.NoError(t, toChild.Close())
+	require.NoError(t, fromChild.Close())
+	b := &browser{t: t, to: to, from: bufio.NewReaderSize(from, 1<<20)}
+	t.Cleanup(func() {
+		_, _ = fmt.Fprintf(to, `{"id": 0, "method": "Browser.close"}`+"\x00")
+		_, _ = io.Copy(io.Discard, b.from)
+		_ = c.Wait()
+		_ = to.Close()
+		_ = from.Close()
+		for range 100 { // processes that it has started may write there a little longer
+			if os.RemoveAll(folder) == nil {
+				return
+			}
+		}
+	})
+	b.open()
+	return b
+}
+
+func (b *browser) open() {
+	var target struct{ TargetID string }
+	b.do("Target.createTarget", map[string]any{"url": "about:blank"}, &target)
+	var session struct{ SessionID string }
+	b.do("Target.attachToTarget", map[string]any{"targetId": target.TargetID, "flatten": true}, &session)
+	b.session = session.SessionID
+	for _, domain := range []string{"Page", "Runtime", "Log", "Network"} {
+		b.do(domain+".enable", nil, nil)
+	}
+}
+
+// message is a command, its answer or an event.
+type message struct {
+	ID        int             `json:"id,omitempty"`
+	SessionID string          `json:"sessionId,omitempty"`
+	Method    string          `json:"method,omitempty"`
+	Params    any             `json:"params,omitempty"`
+	Result    json.RawMessage `json:"result,omitempty"`
+	Error     json.RawMessage `json:"error,omitempty"`
+}
+
+// do sends a command and waits for its answer.
+func (b *browser) do(method string, params, result any) {
+	b.t.Helper()
+	b.last++
+	text, err := json.Marshal(message{ID: b.last, SessionID: b.session, Method: method, Params: params})
+	require.NoError(b.t, err)
+	_, err = b.to.Write(append(text, 0))
+	require.NoError(b.t, err)
+	for {
+		m := b.next()
+		if m.ID != b.last {
+			continue
+		}
+		require.Empty(b.t, string(m.Error), method)
+		if result != nil {
+			require.NoError(b.t, json.Unmarshal(m.Result, result))
+		}
+		return
+	}
+}
+
+// next reads a message, and notes what an event says.
+func (b *browser) next() message {
+	b.t.Helper()
+	text, err := b.from.ReadBytes(0)
+	require.NoError(b.t, err, "chromium has ended")
+	text = bytes.TrimSuffix(text, []byte{0})
+	var m message
+	require.NoError(b.t, json.Unmarshal(text, &m))
+	switch m.Method {
+	case "Page.loadEventFired":
+		b.loaded = true
+	case "Log.entryAdded", "Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Network.loadingFailed":
+		b.problems = append(b.problems, string(text))
+	}
+	return m
+}
+
+// load opens a page in a window so wide, light or dark, and waits until it is there.
+func (b *browser) load(url string, width int, scheme string) {
+	b.t.Helper()
+	b.do("Emulation.setDeviceMetricsOverride", map[string]any{"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": false}, nil)
+	b.do("Emulation.setEmulatedMedia", map[string]any{"features": []map[string]string{{"name": "prefers-color-scheme", "value": scheme}}}, nil)
+	b.loaded = false
+	b.do("Page.navigate", map[string]any{"url": url}, nil)
+	for !b.loaded {
+		b.next()
+	}
+}
+
+// evaluate returns the value of an expression.
+func (b *browser) evaluate(expression string, value any) {
+	b.t.Helper()
+	var answer struct {
+		Result struct{ Value json.RawMessage }
+	}
+	b.do("Runtime.evaluate", map[string]any{"expression": expression, "returnByValue": true}, &answer)
+	require.NoError(b.t, json.Unmarshal(answer.Result.Value, value), expression)
+}
+
+// screenshot returns the whole page, or its first so many pixels if height is not zero, as PNG.
+func (b *browser) screenshot(width, height int) []byte {
+	b.t.Helper()
+	if height == 0 {
+		b.evaluate("document.documentElement.scrollHeight", &height)
+	}
+	var shot struct{ Data []byte }
+	b.do("Page.captureScreenshot", map[string]any{
+		"captureBeyondViewport": true, "optimizeForSpeed": false,
+		"clip": map[string]any{"x": 0, "y": 0, "width": width, "height": height, "scale": 1},
+	}, &shot)
+	return shot.Data
+}
+
+// deadline ends the browser, and with it the test, if a page does not come.
+func (b *browser) deadline(d time.Duration) {
+	timer := time.AfterFunc(d, func() { _, _ = fmt.Fprintf(b.to, `{"id": 0, "method": "Browser.close"}`+"\x00") })
+	b.t.Cleanup(func() { timer.Stop() })
+}

@@ -1,0 +1,80 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/rego-go/rego/interceptor/debugpage"
+	"github.com/rego-go/rego/internal/testsrv"
+)
+
+// pagesOf returns the pages to look at, by name. If REGO_DEBUGPAGE names those of a running
+// program, they are its own.
+func pagesOf(t *testing.T) (pages map[string]string) {
+	t.Helper()
+	base := os.Getenv("REGO_DEBUGPAGE")
+	if base == "" {
+		l, err := newLoad(time.Now)
+		require.NoError(t, err)
+		t.Cleanup(l.close)
+		ctx, stop := context.WithTimeout(t.Context(), 2*time.Second)
+		defer stop()
+		page := debugpage.New(l.interceptor)
+		t.Cleanup(page.Close)
+		l.run(ctx)
+		mux := http.NewServeMux()
+		mux.Handle("/debug/rego/", http.StripPrefix("/debug/rego", page))
+		server := httptest.NewServer(mux)
+		t.Cleanup(server.Close)
+		base = server.URL + "/debug/rego/"
+	}
+	method := func(name string) string {
+		return base + "method?" + url.Values{"target": {targets[0]}, "method": {name}}.Encode()
+	}
+	return map[string]string{
+		"overview": base, "budgets": base + "budgets", "policies": base + "policies",
+		"get": method(testsrv.Get), "put": method(testsrv.Put), "pay": method(testsrv.Pay), "watch": method(testsrv.Watch),
+	}
+}
+
+// TestInChromium loads all pages of a mixed load, narrow and wide, light and dark. None may
+// write to the console, be refused anything, or be wider than its window. With
+// REGO_SCREENSHOTS, pictures of all go into that folder.
+func TestInChromium(t *testing.T) {
+	b := newBrowser(t)
+	b.deadline(2 * time.Minute)
+	for name, at := range pagesOf(t) {
+		for _, width := range []int{400, 1600} {
+			for _, scheme := range []string{"light", "dark"} {
+				what := fmt.Sprintf("%s-%d-%s", name, width, scheme)
+				b.load(at, width, scheme)
+				var got struct {
+					Width  int
+					Title  string
+					Ground string
+					H1     int
+				}
+				b.evaluate(`({width: document.documentElement.scrollWidth, title: document.title, h1: document.querySelectorAll("h1").length,
+					ground: getComputedStyle(document.body).backgroundColor})`, &got)
+				assert.Equal(t, width, got.Width, "%s: the page is wider than its window", what)
+				assert.Equal(t, 1, got.H1, what)
+				assert.Contains(t, got.Title, "rego", what)
+				assert.Equal(t, map[string]string{"light": "rgb(246, 247, 249)", "dark": "rgb(20, 23, 27)"}[scheme], got.Ground, "%s: has its style", what)
+				if folder := os.Getenv("REGO_SCREENSHOTS"); folder != "" {
+					require.NoError(t, os.WriteFile(filepath.Join(folder, what+".png"), b.screenshot(width, 0), 0o600))
+				}
+			}
+		}
+	}
+	assert.Empty(t, b.problems)
+}
