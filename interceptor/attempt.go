@@ -135,6 +135,8 @@ func (c *call) attemptTimeout(a *attempt) time.Duration {
 		return 0
 	}
 	_, bounded := c.deadline()
+	c.mu.Lock() // a stream may be committed meanwhile
+	defer c.mu.Unlock()
 	return c.course.timeoutOf(a.Number, bounded)
 }
 

@@ -160,7 +160,6 @@ func TestKeptTimelineKeepsNothingElse(t *testing.T) {
 					}
 					return nil
 				})
-			reply = nil
 			require.NotEmpty(t, stateOf(t, it, testsrv.Get).Samples)
 			for range 20 {
 				runtime.GC()
