@@ -13,7 +13,6 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/rego-go/rego/interceptor"
-	"github.com/rego-go/rego/internal/testsrv"
 	testv1 "github.com/rego-go/rego/internal/testsrv/proto/rego/test/v1"
 	"github.com/rego-go/rego/policy"
 	"github.com/rego-go/rego/policy/controlplane"
@@ -26,17 +25,16 @@ type client struct {
 
 // report is what a client prints of itself, a line each 100 ms.
 type report struct {
+	Shows    string // where its debug page and its metrics are
 	Policies string // version that calls used since the last report
 	State    string
 	Source   string
-	Attempts int    // of a call, at most, as the policy has it
-	Hedged   bool   // if the policy and the switches have it
 	Refused  string // why the last set was refused; empty if none was
 
 	// Since the client has started.
-	Calls, Extra, Failed int
-	Slowest              time.Duration
-	Failure              string // of the last call that failed
+	Calls, Failed int
+	Slowest       time.Duration
+	Failure       string // of the last call that failed
 }
 
 // callTimeout is the deadline of each call: what takes longer has failed.
@@ -51,7 +49,15 @@ func (c client) run(w io.Writer) error {
 	if err := store.Guard(policy.Limits{MaxAttempts: 5, MaxExtraLoad: 0.1, MaxTimeout: time.Minute}.Check); err != nil {
 		return err
 	}
-	it, err := interceptor.New(interceptor.WithPolicies(store))
+	metrics, registry, err := newMetrics()
+	if err != nil {
+		return err
+	}
+	it, err := interceptor.New(interceptor.WithPolicies(store), interceptor.WithRecorder(metrics))
+	if err != nil {
+		return err
+	}
+	shows, err := show(it, metrics, registry)
 	if err != nil {
 		return err
 	}
@@ -68,7 +74,7 @@ func (c client) run(w io.Writer) error {
 	}
 	defer conn.Close()
 
-	l := &load{stub: testv1.NewTestServiceClient(conn)}
+	l := &load{stub: testv1.NewTestServiceClient(conn), sums: report{Shows: shows}}
 	for range 4 {
 		go l.callForever()
 	}
@@ -105,7 +111,6 @@ func (l *load) add(tl *interceptor.Timeline, took time.Duration, err error) {
 	s := &l.sums
 	s.Policies = cmp.Or(tl.PolicyVersion, s.Policies)
 	s.Calls++
-	s.Extra += len(tl.Attempts) - 1
 	s.Slowest = max(s.Slowest, took)
 	if err != nil {
 		s.Failed++
@@ -117,16 +122,10 @@ func (l *load) report(st *policy.Store) report {
 	l.mu.Lock()
 	r := l.sums
 	l.mu.Unlock()
-	status, table := st.Status(), st.Current()
+	status := st.Status()
 	r.State, r.Source = status.State().String(), status.Source
 	if status.Refusal != nil {
 		r.Refused = status.Refusal.Err.Error()
 	}
-	p := policy.Default()
-	if rule := table.Lookup(testsrv.Get); rule != nil {
-		p = *rule
-	}
-	r.Attempts = p.Retry.MaxAttempts
-	r.Hedged = p.Hedge.Asked() && !p.Hedge.Off && !table.HedgesOff()
 	return r
 }

@@ -49,6 +49,8 @@ func TestIncident(t *testing.T) {
 		"max_atempts: unknown field",
 		"client-2 keeps v3 and refuses v5: rules[0].policy.retry.max_attempts: must not exceed the limit 5, got 50",
 		" 0 failed; ",
+		"client-2 shows itself at http://127.0.0.1:",
+		"by its metrics client-2 made 1.0",
 	} {
 		assert.Contains(t, out.String(), w)
 	}

@@ -83,7 +83,9 @@ func incident(w io.Writer) (err error) {
 		if err := s.settle(); err != nil {
 			return fmt.Errorf("%s: %w", step.what, err)
 		}
-		s.print()
+		if err := s.print(); err != nil {
+			return err
+		}
 	}
 	return s.sum()
 }
@@ -113,6 +115,7 @@ func (s *stage) open() (err error) {
 		if err := s.startClient(i); err != nil {
 			return err
 		}
+		fmt.Fprintf(s.out, "%s shows itself at %s%s\n", s.clients[i].name, s.clients[i].last().Shows, pagePath)
 	}
 	return nil
 }
@@ -304,22 +307,28 @@ func (s *stage) settle() error {
 	return err
 }
 
-// print shows what each client uses, and what became of its calls since the last time.
-func (s *stage) print() {
+// print shows what each client uses, and what became of its calls since the last time, as their
+// debug pages have it.
+func (s *stage) print() error {
 	w := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "  \tuses\tstate\tfrom\tattempts\thedging\tcalls\textra\tfailed")
 	for _, c := range s.clients {
-		r, before := c.last(), c.told
-		c.told = r
+		before := c.told
+		var err error
+		if c.told, err = c.look(); err != nil {
+			return err
+		}
+		r := c.told
 		hedging := "off"
-		if r.Hedged {
+		if r.Hedging != nil {
 			hedging = "on"
 		}
-		fmt.Fprintf(w, "  %s\t%s\t%s\t%s\t%d\t%s\t%d\t%d\t%d\n", c.name, r.Policies, r.State,
-			strings.TrimSuffix(r.Source, " "+s.control), r.Attempts, hedging,
-			r.Calls-before.Calls, r.Extra-before.Extra, r.Failed-before.Failed)
+		calls := r.Total.Calls - before.Total.Calls
+		fmt.Fprintf(w, "  %s\t%s\t%s\t%s\t%d\t%s\t%d\t%d\t%d\n", c.name, r.Policy.Version, r.Policies.State,
+			strings.TrimSuffix(r.Policies.Source, " "+s.control), r.Policy.MaxAttempts, hedging,
+			calls, r.Total.Attempts-before.Total.Attempts-calls, r.Total.Failed-before.Total.Failed)
 	}
-	_ = w.Flush() // as all that is printed here
+	return w.Flush()
 }
 
 // count keeps what became of the calls of a client that is about to end.
@@ -327,8 +336,14 @@ func (s *stage) count(c *process) { s.ended = append(s.ended, c.last()) }
 
 // sum fails if a call has.
 func (s *stage) sum() error {
+	fmt.Fprintln(s.out)
 	for _, c := range s.clients {
 		s.count(c)
+		times, err := c.amplification()
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(s.out, "by its metrics %s made %.2f attempts per call\n", c.name, times)
 	}
 	var sum report
 	for _, r := range s.ended {
@@ -337,7 +352,7 @@ func (s *stage) sum() error {
 		sum.Slowest = max(sum.Slowest, r.Slowest)
 		sum.Failure = cmp.Or(sum.Failure, r.Failure)
 	}
-	fmt.Fprintf(s.out, "\n%d calls, %d failed; the slowest took %v\n", sum.Calls, sum.Failed, sum.Slowest.Round(time.Millisecond))
+	fmt.Fprintf(s.out, "%d calls, %d failed; the slowest took %v\n", sum.Calls, sum.Failed, sum.Slowest.Round(time.Millisecond))
 	if sum.Failed > 0 {
 		return fmt.Errorf("calls failed: %s", sum.Failure)
 	}

@@ -5,7 +5,8 @@
 // backend all the time, each as a process of its own. Then hedging is switched off,
 // attempts are cut, a bad file is refused, a set that only the clients can judge is
 // refused by them, the control plane is killed, a client is restarted while it is down,
-// and the control plane comes back. After each step it prints what each client uses.
+// and the control plane comes back. After each step it prints what each client uses, as an
+// operator reads it on the client's debug page; which it serves until the incident is over.
 //
 // What surprises people: no call fails or waits because of any of it. Policies that
 // cannot be had are those that were had last, after a restart too.

@@ -18,7 +18,7 @@ type process struct {
 	name string
 	cmd  *exec.Cmd
 	said chan struct{} // closed when its output has ended
-	told report        // of it, when it was printed last
+	told shown         // by its page, when it was printed last
 
 	mu    sync.Mutex
 	lines []string // of its output
