@@ -5,6 +5,9 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -20,6 +23,7 @@ import (
 
 	"github.com/rego-go/rego/budget"
 	"github.com/rego-go/rego/interceptor"
+	"github.com/rego-go/rego/interceptor/debugpage"
 	"github.com/rego-go/rego/interceptor/slogobs"
 	"github.com/rego-go/rego/internal/testsrv"
 	testv1 "github.com/rego-go/rego/internal/testsrv/proto/rego/test/v1"
@@ -58,7 +62,7 @@ func (o *timelines) Observe(_ context.Context, e *interceptor.Event) {
 }
 
 // TestAllTellTheSame: after a load of everything that can become of a call, the state,
-// timelines, spans, metrics and the log tell the same numbers.
+// timelines, spans, metrics, the debug page and the log tell the same numbers.
 func TestAllTellTheSame(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -94,6 +98,7 @@ func TestAllTellTheSame(t *testing.T) {
 		assert.Equal(t, want, seen.tally, "timelines")
 		assert.Equal(t, want, r.tallyOfSpans(), "spans")
 		assert.Equal(t, want, m.tallyOfMetrics(t), "metrics")
+		assert.Equal(t, want, tallyOfPage(t, m.Interceptor), "page")
 		lines := tallyOfLog(t, log.String())
 		for what, n := range want {
 			if strings.HasPrefix(what, "call ") && what != "call succeeded" {
@@ -216,6 +221,48 @@ func (m measured) tallyOfMetrics(t *testing.T) tally {
 			case "rego.client.denials":
 				n["denial "+value("rego.denial.reason")] += p.Value
 			}
+		}
+	}
+	return n
+}
+
+func tallyOfPage(t *testing.T, it *interceptor.Interceptor) tally {
+	t.Helper()
+	handler := debugpage.New(it)
+	defer handler.Close()
+	get := func(path string, into any) {
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "http://localhost"+path, nil)
+		r.RemoteAddr = "127.0.0.1:1"
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, r)
+		require.Equal(t, http.StatusOK, w.Code)
+		require.NoError(t, json.Unmarshal(w.Body.Bytes(), into))
+	}
+	var overview struct {
+		Methods []struct{ Target, Method string }
+	}
+	get("/?format=json", &overview)
+	n := make(tally)
+	for _, m := range overview.Methods {
+		var page struct {
+			Calls, Denials []struct {
+				Reason string
+				Count  int64
+			}
+			Attempts []struct {
+				Kind, Result string
+				Count        int64
+			}
+		}
+		get("/method?"+url.Values{"target": {m.Target}, "method": {m.Method}, "format": {"json"}}.Encode(), &page)
+		for _, c := range page.Calls {
+			n["call "+c.Reason] += c.Count
+		}
+		for _, d := range page.Denials {
+			n["denial "+d.Reason] += d.Count
+		}
+		for _, a := range page.Attempts {
+			n["attempt "+a.Kind+" "+a.Result] += a.Count
 		}
 	}
 	return n
