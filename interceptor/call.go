@@ -140,9 +140,7 @@ func (c *call) configure(ctx context.Context, opts []grpc.CallOption) error {
 		}
 		c.follow(t.ownPlan(c.said.policy, c.method))
 	}
-	if isStub {
-		c.plan.method.register()
-	}
+	c.plan.method.decideName(isStub)
 	if c.plan.open && c.plan.method.annotated != nil && c.conn != nil {
 		c.takePolicyOf(c.conn.GetMethodConfig(c.method))
 	}
@@ -423,7 +421,12 @@ func (c *call) abort() {
 		c.abandon()
 	}
 	c.pending.Release(budget.Neutral)
-	c.replacementLease.Release(budget.Unsent)
+	c.mu.Lock()
+	c.course.stop() // so that what a budget may be asked for just now is given back
+	replacement := c.replacementLease
+	c.replacementLease = budget.Lease{}
+	c.mu.Unlock()
+	replacement.Release(budget.Unsent)
 	for _, a := range []*attempt{c.lead, c.mine} {
 		if a != nil {
 			c.tearDown(a)
@@ -441,6 +444,9 @@ func (c *call) abort() {
 // been returned.
 func (c *call) tearDown(a *attempt) {
 	a.lease.Release(budget.Neutral)
+	if a.leg != nil && a.watch != nil {
+		a.watch.retire()
+	}
 	if a.cancel != nil {
 		a.cancel()
 	}
@@ -449,14 +455,17 @@ func (c *call) tearDown(a *attempt) {
 	if a.isCounted {
 		return
 	}
-	a.Code = codes.Unknown
+	a.Code, a.End = codes.Unknown, time.Now()
 	c.countAttempt(a)
+	c.past = append(c.past, AttemptError{a.Attempt, errAbandoned})
+	if c.watching != nil {
+		c.timeline.Attempts = append(c.timeline.Attempts, a.Attempt)
+	}
 	if a.inside == nil {
 		return
 	}
 	inside := a.inside
 	a.inside = nil
-	a.End = time.Now()
 	c.observe(inside, Event{Kind: AttemptEnd, Time: a.End, Timeline: c.timeline, Attempt: &a.Attempt, Err: errAbandoned})
 }
 

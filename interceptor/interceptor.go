@@ -208,10 +208,13 @@ func (d *door) tellOfRetryPolicy(cc *grpc.ClientConn, method string) {
 // target returns what is shared by the calls to one target.
 func (d *door) target(cc *grpc.ClientConn) *target {
 	conn := uintptr(unsafe.Pointer(cc))
-	if v := d.recent.Load(); v != nil && v.conn == conn && v.target.name == targetName(cc) {
+	if v := d.recent.Load(); v != nil && v.conn == conn && v.target.name == targetName(cc) && !v.target.gone.Load() {
 		return v.target
 	}
 	t := d.interceptor.target(cc)
+	if d.insteadOfGRPC {
+		t.insteadOfGRPC.Store(true)
+	}
 	d.recent.Store(&visit{conn, t})
 	return t
 }
@@ -276,6 +279,7 @@ func (it *Interceptor) leave(who weak.Pointer[grpc.ClientConn]) {
 	delete(it.conns, who)
 	if t.conns--; t.conns == 0 && it.targets[t.name] == t {
 		delete(it.targets, t.name)
+		t.gone.Store(true)
 		it.samples.forget(t)
 	}
 }

@@ -122,7 +122,10 @@ func (o *overdue) decide() {
 	if s.expire {
 		o.ctx.expire()
 	}
-	if s.denied != DeniedNothing {
+	o.mu.Lock()
+	over := o.over
+	o.mu.Unlock()
+	if s.denied != DeniedNothing && !over {
 		if !o.told {
 			o.told = true
 			c.deny(Attempt{Kind: s.next.kind}, time.Now(), s.denied)

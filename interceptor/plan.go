@@ -119,7 +119,10 @@ type named struct {
 type target struct {
 	interceptor *Interceptor
 	name        string
-	conns       int // that use it. Guarded by the interceptor's mu
+	conns       int         // that use it. Guarded by the interceptor's mu
+	gone        atomic.Bool // none does any more
+	// grpc's own retries are off in a connection of it, so that its service config counts here.
+	insteadOfGRPC atomic.Bool
 
 	ready atomic.Pointer[plans] // what calls read
 
@@ -146,7 +149,8 @@ type method struct {
 	replay      atomic.Int64 // bytes that its streams hold to send messages again
 	counts      tally.Counter
 	sampler     sampler
-	registered  atomic.Bool // its name is the program's own
+	registered  atomic.Bool // its name is the program's own. Decided by the first call
+	decided     atomic.Bool
 	idempotency classify.Idempotency
 	annotated   *policy.Policy // in the proto file; nil if there is none
 	pace        pace
@@ -233,9 +237,19 @@ func (t *target) makePlan(name string) *plan {
 
 // isRegistered reports whether a method is in a proto file that the program has.
 func isRegistered(name string) bool {
-	service, method, _ := strings.Cut(strings.TrimPrefix(name, "/"), "/")
-	_, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(service + "." + method))
-	return err == nil
+	s, method := serviceOf(name)
+	return s != nil && s.Methods().ByName(method) != nil
+}
+
+// serviceOf returns the service of "/pkg.Service/Method", nil if no proto file of the program
+// has it.
+func serviceOf(name string) (s protoreflect.ServiceDescriptor, method protoreflect.Name) {
+	name, isPath := strings.CutPrefix(name, "/")
+	service, rest, _ := strings.Cut(name, "/")
+	if d, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(service)); err == nil && isPath {
+		s, _ = d.(protoreflect.ServiceDescriptor)
+	}
+	return s, protoreflect.Name(rest)
 }
 
 // method returns what is known of a method.
@@ -270,9 +284,11 @@ func (it *Interceptor) newMethod(name string) *method {
 	return m
 }
 
-// register notes that the method is called through a generated stub.
-func (m *method) register() {
-	if !m.registered.Load() && m.name != otherMethods {
+// decideName says whether the name is the program's own: a proto file has it, or the first
+// call of it is a generated stub's. It stays so, or counts would move from one name to
+// another.
+func (m *method) decideName(isStub bool) {
+	if !m.decided.Load() && !m.decided.Swap(true) && isStub && m.name != otherMethods {
 		m.registered.Store(true)
 	}
 }

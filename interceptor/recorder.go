@@ -48,7 +48,8 @@ type Summary struct {
 }
 
 // Timeline returns the record of the call, which may be kept. It is made for that, unless
-// the call has an observer or [WithTimeline].
+// the call has an observer or [WithTimeline]; then it does not say since when a stream was
+// committed.
 func (s Summary) Timeline() *Timeline {
 	if s.call.watching != nil {
 		return s.call.timeline
@@ -112,6 +113,7 @@ func (c *call) timelineAfterwards(code codes.Code, reason EndReason, end time.Ti
 	t := new(Timeline)
 	c.introduce(t)
 	t.Reason, t.Code, t.End = reason, code, end
+	t.Committed = c.keptFor
 	t.Denials = slices.Clone(c.denials)
 	t.Attempts = make([]Attempt, 0, len(c.past)+1)
 	for _, a := range c.past {

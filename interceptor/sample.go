@@ -44,6 +44,7 @@ type Sample struct {
 
 const (
 	samplesOfKind = 4    // are kept of a method
+	maxSampled    = 64   // attempts of a call that is kept
 	maxSamples    = 1024 // of an interceptor
 
 	samplePace = time.Second      // between two of one method and kind
@@ -94,9 +95,14 @@ func (c *call) offerSample(code codes.Code, reason EndReason, now time.Time) {
 	if kinds == 0 {
 		return
 	}
-	t := c.timeline
+	var t *Timeline
 	if c.watching == nil {
 		t = c.timelineAfterwards(code, reason, now)
+	} else {
+		t = c.timeline.clone() // the caller may change its own
+	}
+	if len(t.Attempts) > maxSampled { // a stream that was resumed for long
+		return
 	}
 	c.interceptor.samples.keep(keptSample{Timeline: t, target: c.target(c.conn), method: c.plan.method, at: now}, kinds, &scores)
 }
@@ -152,6 +158,8 @@ func (s *samples) placeLocked(n *keptSample) int {
 			oldest = i
 		}
 	}
+	gone := &s.kept[oldest]
+	gone.method.sampler[gone.kind].until.Store(0) // its method has room again
 	return oldest
 }
 

@@ -181,13 +181,14 @@ func (t *target) state(describe func(*target, *method, *MethodState)) TargetStat
 	methods := slices.Collect(maps.Values(t.learned))
 	t.mu.Unlock()
 	slices.SortFunc(methods, func(a, b *method) int { return cmp.Compare(a.name, b.name) })
-	s := TargetState{Name: t.name, Budgets: t.budgetStates(), Methods: make([]MethodState, len(methods))}
+	s := TargetState{Name: t.name, Methods: make([]MethodState, len(methods))}
 	for i, m := range methods {
 		s.Methods[i] = t.counters(m)
 		if describe != nil {
 			describe(t, m, &s.Methods[i])
 		}
 	}
+	s.Budgets = t.budgetStates() // of the plans that were just looked at
 	return s
 }
 

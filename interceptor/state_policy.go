@@ -1,14 +1,11 @@
 package interceptor
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
-	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/grpc"
 
 	"github.com/rego-go/rego/budget"
 	"github.com/rego-go/rego/classify"
@@ -112,10 +109,11 @@ func (t *target) policyState(m *method) (PolicyState, *HedgingState) {
 	p := t.plan(m.name)
 	f := t.find(table, m.name, m)
 	s := PolicyState{Name: f.policy.Name, Version: f.table.Version()}
-	t.mu.Lock()
-	channel := t.channelPlanLocked(m, table)
-	t.mu.Unlock()
-	if channel != nil && (f.source == FromProto || f.source == FromDefault) {
+	var channel *plan
+	if f.source >= FromServiceConfig {
+		channel = t.planOfChannel(m)
+	}
+	if channel != nil {
 		p, f = channel, found{channel.policy, *channel.policy, FromServiceConfig, noTable}
 		s.Name, s.Version = channel.policy.Name, ""
 	}
@@ -169,15 +167,30 @@ func (t *target) fieldsOf(f *found, p *plan, m *method, table *policy.Table) []F
 	return list
 }
 
-// channelPlanLocked returns the plan of a method whose policy is the channel's, if there is
-// one.
-func (t *target) channelPlanLocked(m *method, table *policy.Table) *plan {
-	for k, p := range t.channels {
-		if k.method == m && k.table == table {
-			return p
+// planOfChannel returns the plan of a method whose policy is that of a channel, if a channel of
+// the target has one.
+func (t *target) planOfChannel(m *method) *plan {
+	if !t.insteadOfGRPC.Load() {
+		return nil
+	}
+	for _, cc := range t.interceptor.connsOf(t) {
+		if mc := cc.GetMethodConfig(m.name); mc.RetryPolicy != nil {
+			return t.channelPlan(m, mc)
 		}
 	}
 	return nil
+}
+
+// connsOf returns the connections to a target.
+func (it *Interceptor) connsOf(t *target) (conns []*grpc.ClientConn) {
+	it.mu.Lock()
+	defer it.mu.Unlock()
+	for who, at := range it.conns {
+		if cc := who.Value(); at == t && cc != nil {
+			conns = append(conns, cc)
+		}
+	}
+	return conns
 }
 
 // quantiles are those that a state shows.
@@ -208,26 +221,31 @@ func (p *plan) hedgingState() *HedgingState {
 
 // budgetStates says what the budgets of a target have.
 func (t *target) budgetStates() []BudgetState {
+	own, named, ofMethods := t.budgets()
+	states := []BudgetState{stateOf("", own)}
+	for _, of := range []map[string]budget.Budget{named, ofMethods} {
+		for _, name := range slices.Sorted(maps.Keys(of)) {
+			states = append(states, stateOf(name, of[name]))
+		}
+	}
+	return states
+}
+
+// budgets returns the target's own, those that policies name, and those of max_extra_load by
+// method.
+func (t *target) budgets() (own budget.Budget, named, ofMethods map[string]budget.Budget) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	states := []BudgetState{stateOf("", t.budget)}
-	used := make(map[string]budget.Budget)
+	named, ofMethods = make(map[string]budget.Budget), make(map[string]budget.Budget)
 	for _, p := range t.pending.byMethod {
 		if name := p.policy.Budget; name != "" {
-			used[name] = p.budget
+			named[name] = p.budget
 		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(used)) {
-		states = append(states, stateOf(name, used[name]))
-	}
-	var own []BudgetState
-	for _, p := range t.pending.byMethod {
 		if p.hedging != nil && p.hedging.own != nil {
-			own = append(own, stateOf(p.method.name, p.hedging.own))
+			ofMethods[p.method.name] = p.hedging.own
 		}
 	}
-	slices.SortFunc(own, func(a, b BudgetState) int { return cmp.Compare(a.Name, b.Name) })
-	return append(states, own...)
+	return t.budget, named, ofMethods
 }
 
 // stateOf asks a budget for what it tells of itself. Those of package budget tell all.
@@ -283,14 +301,6 @@ func (it *Interceptor) lookAtRules(table *policy.Table) (s RulesState) {
 
 // isMisspelt reports whether a selector names a method that its service does not have.
 func isMisspelt(selector string) bool {
-	service, method, ok := strings.Cut(strings.TrimPrefix(selector, "/"), "/")
-	if !ok || method == "*" {
-		return false
-	}
-	d, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(service))
-	if err != nil {
-		return false
-	}
-	s, ok := d.(protoreflect.ServiceDescriptor)
-	return ok && s.Methods().ByName(protoreflect.Name(method)) == nil
+	s, method := serviceOf(selector)
+	return s != nil && method != "*" && s.Methods().ByName(method) == nil
 }

@@ -13,6 +13,9 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/resolver/manual"
 	"google.golang.org/grpc/status"
 
 	"github.com/rego-go/rego/budget"
@@ -112,6 +115,66 @@ func TestStateSaysWhatTheChannelSays(t *testing.T) {
 	m := stateOf(t, it, testsrv.Pay)
 	assert.Equal(t, []interceptor.PolicySource{interceptor.FromServiceConfig}, used(m.Policy))
 	assert.Equal(t, []string{"retry.max_attempts = 4, service config", "retry.codes = ABORTED, service config"}, fields(m.Policy, "retry.max_attempts", "retry.codes"))
+}
+
+// TestStateFollowsTheChannel: the policy that is shown is that of the service config in force,
+// also before a call has needed it.
+func TestStateFollowsTheChannel(t *testing.T) {
+	t.Parallel()
+	srv := testsrv.Start(t)
+	it := newInterceptor(t)
+	r := manual.NewBuilderWithScheme("changing")
+	built := make(chan resolver.ClientConn, 1)
+	r.BuildCallback = func(_ resolver.Target, cc resolver.ClientConn, _ resolver.BuildOptions) { built <- cc }
+	conn, err := grpc.NewClient("changing:///x", append(it.DialOptions(), grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithResolvers(r), grpc.WithContextDialer(srv.DialContext))...)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, conn.Close()) }()
+	conn.Connect()
+	cc := <-built
+	update := func(attempts int) {
+		text := "{}"
+		if attempts > 0 {
+			text = fmt.Sprintf(`{"methodConfig":[{"name":[{}],"retryPolicy":{"maxAttempts":%d,"initialBackoff":"0.001s","maxBackoff":"0.001s",
+				"backoffMultiplier":1,"retryableStatusCodes":["ABORTED"]}}]}`, attempts)
+		}
+		require.NoError(t, cc.UpdateState(resolver.State{Addresses: []resolver.Address{{Addr: "x"}}, ServiceConfig: cc.ParseServiceConfig(text)}))
+	}
+	attempts := func() string {
+		require.NoError(t, conn.Invoke(t.Context(), testsrv.Pay, &testv1.PayRequest{Id: "1"}, new(testv1.PayResponse)))
+		return fields(stateOf(t, it, testsrv.Pay).Policy, "retry.max_attempts")[0]
+	}
+	update(2)
+	assert.Equal(t, "retry.max_attempts = 2, service config", attempts())
+	update(5)
+	assert.Equal(t, "retry.max_attempts = 5, service config", attempts())
+	update(0)
+	assert.Equal(t, "retry.max_attempts = 3, default", attempts())
+}
+
+// TestRegisteredAreMethods: a name that only resembles one in a proto file may be made up.
+func TestRegisteredAreMethods(t *testing.T) {
+	t.Parallel()
+	it := newInterceptor(t)
+	for name, want := range map[string]bool{
+		testsrv.Get: true, "/rego.test.v1.GetRequest/id": false, "/rego/test.v1.TestService.Get": false,
+		"rego.test.v1.TestService/Get": false, "/rego.test.v1.TestService/Gte": false, "/": false, "": false,
+	} {
+		_ = it.Unary()(t.Context(), name, nil, nil, nil, func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error { return nil })
+		assert.Equal(t, want, stateOf(t, it, name).Registered, name)
+	}
+}
+
+// TestSamplesAreApart: the caller may change its own timeline.
+func TestSamplesAreApart(t *testing.T) {
+	t.Parallel()
+	it := newInterceptor(t)
+	var tl interceptor.Timeline
+	_ = it.Unary()(t.Context(), testsrv.Get, nil, nil, nil, func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error {
+		return status.Error(codes.NotFound, "")
+	}, interceptor.WithTimeline(&tl))
+	tl.Attempts[0].Code = codes.OK
+	assert.Equal(t, codes.NotFound, stateOf(t, it, testsrv.Get).Samples[0].Timeline.Attempts[0].Code)
 }
 
 // TestStateSuspectsSelectors: a method that its service does not have is misspelt.

@@ -283,6 +283,12 @@ func (t *Timeline) empty() bool {
 	return t.Method == "" && t.Start.IsZero() && len(t.Attempts) == 0 && len(t.Denials) == 0
 }
 
+func (t *Timeline) clone() *Timeline {
+	c := *t
+	c.Attempts, c.Denials = slices.Clone(t.Attempts), slices.Clone(t.Denials)
+	return &c
+}
+
 // sort brings attempts that ran side by side into the order of their numbers.
 func (t *Timeline) sort() {
 	slices.SortFunc(t.Attempts, func(a, b Attempt) int { return cmp.Compare(a.Number, b.Number) })

@@ -30,7 +30,10 @@ type Metrics struct {
 
 	meter metric.Meter
 	known atomic.Pointer[map[callKey]*labels]
-	mu    sync.Mutex // guards what known is replaced by
+
+	mu      sync.Mutex
+	pending map[callKey]*labels // known and what was made since
+	missed  int                 // looks that known could not answer since it was stored
 }
 
 var _ interceptor.Recorder = (*Metrics)(nil)
@@ -48,9 +51,8 @@ type labels struct {
 	rpc  []metric.RecordOption // as OpenTelemetry's conventions have them
 }
 
-// maxLabels bounds what is kept. Methods that are not the program's own share one name, so
-// that it grows with targets, methods and codes alone.
-const maxLabels = 1 << 16
+// maxLabels bounds what is kept, also of targets that are gone.
+const maxLabels = 4096
 
 // NewMetrics returns metrics for interceptor.WithRecorder. Without options they go to
 // OpenTelemetry's global meter provider. An error is what the provider says of instruments.
@@ -103,13 +105,20 @@ func (m *Metrics) labels(k callKey) *labels {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	known := maps.Clone(*m.known.Load())
-	if known == nil || len(known) >= maxLabels {
-		known = make(map[callKey]*labels)
+	l, ok := m.pending[k]
+	if !ok {
+		if m.pending == nil || len(m.pending) >= maxLabels {
+			m.pending = make(map[callKey]*labels)
+		}
+		l = newLabels(k)
+		m.pending[k] = l
 	}
-	l := newLabels(k)
-	known[k] = l
-	m.known.Store(&known)
+	// Copying is worth it once as many looks were in vain as there are labels to copy.
+	if m.missed++; m.missed >= len(m.pending) {
+		m.missed = 0
+		known := maps.Clone(m.pending)
+		m.known.Store(&known)
+	}
 	return l
 }
 

@@ -3,6 +3,7 @@ package otelobs_test
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -16,7 +17,9 @@ import (
 	"go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/rego-go/rego/budget"
 	"github.com/rego-go/rego/classify"
@@ -285,4 +288,38 @@ func TestMetricsDoNotAllocate(t *testing.T) {
 	without, err := interceptor.New()
 	require.NoError(t, err)
 	assert.InDelta(t, measure(without), measure(newMeasured(t, nil).Interceptor), 0.5)
+}
+
+// TestCountersDoNotGoBack: a target that is gone and back between two collections counts on,
+// and a method keeps the name that it has.
+func TestCountersDoNotGoBack(t *testing.T) {
+	t.Parallel()
+	m := newMeasured(t, nil)
+	call := func(n int, opts ...grpc.CallOption) {
+		conn, err := grpc.NewClient("passthrough:///x", append(m.DialOptions(), grpc.WithTransportCredentials(insecure.NewCredentials()))...)
+		require.NoError(t, err)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		for range n {
+			require.Error(t, conn.Invoke(ctx, "/dynamic.Service/Get", nil, nil, opts...))
+		}
+		require.NoError(t, conn.Close())
+	}
+	counted := func() []string {
+		var counts []string
+		for _, l := range within(m.read(t), "rego.client.calls") {
+			counts = append(counts, l[strings.LastIndexByte(l, ' ')+1:])
+		}
+		return counts
+	}
+	call(100)
+	assert.Equal(t, []string{"100"}, counted())
+	require.Eventually(t, func() bool {
+		runtime.GC()
+		return len(m.State().Targets) == 0
+	}, 10*time.Second, 10*time.Millisecond)
+	call(5)
+	assert.Equal(t, []string{"105"}, counted())
+	call(1, grpc.StaticMethod())
+	assert.Equal(t, []string{"106"}, counted())
 }

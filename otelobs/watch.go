@@ -1,8 +1,10 @@
 package otelobs
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -13,9 +15,9 @@ import (
 
 // Watch adds what an interceptor knows of itself: calls, attempts and denials by what became
 // of them, budgets, hedging and the state of its policies. It is read when metrics are
-// collected, and costs calls nothing. Several interceptors of one process that call the same
-// targets need meter providers of their own, or their numbers fall together. The interceptor
-// is kept until the registration is given up.
+// collected, and costs calls nothing. Several interceptors of one process need Metrics and a
+// meter provider each, or their numbers fall together. The interceptor is kept until the
+// registration is given up.
 func (m *Metrics) Watch(it *interceptor.Interceptor) (metric.Registration, error) {
 	f := &factory{Meter: m.meter}
 	w := &watch{
@@ -57,10 +59,71 @@ type watch struct {
 
 	policy, age metric.Float64Observable
 	refusals    metric.Int64Observable
+
+	mu      sync.Mutex
+	methods map[series]*carriedMethod
+	budgets map[series]*carriedBudget
+}
+
+// series is what is counted of a target: a method, or a budget.
+type series struct{ target, name string }
+
+// A target that is gone and is back begins to count anew. A counter must not go back, so what
+// it had come to at the last collection is carried over.
+type (
+	carriedMethod struct{ last, carried interceptor.MethodState }
+	carriedBudget struct{ granted, denied carried }
+	carried       struct{ last, carried int64 }
+)
+
+func (c *carriedMethod) add(m *interceptor.MethodState) interceptor.MethodState {
+	if !c.last.Since.Equal(m.Since) {
+		c.carried.Add(&c.last)
+	}
+	c.last = *m
+	c.last.Samples = nil
+	sum := *m
+	sum.Add(&c.carried)
+	sum.ReplayBytes = m.ReplayBytes // is no count
+	return sum
+}
+
+func (c *carried) add(n int64) int64 {
+	if n < c.last {
+		c.carried += c.last
+	}
+	c.last = n
+	return c.carried + n
+}
+
+// carryOver makes the counts of a state go on where they were at the last collection. Those of
+// targets that are gone are forgotten.
+func (w *watch) carryOver(s *interceptor.State) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	methods, budgets := w.methods, w.budgets
+	w.methods, w.budgets = make(map[series]*carriedMethod), make(map[series]*carriedBudget)
+	for _, t := range s.Targets {
+		for i := range t.Budgets {
+			b := &t.Budgets[i]
+			k := series{t.Name, b.Name}
+			c := cmp.Or(budgets[k], new(carriedBudget))
+			w.budgets[k] = c
+			b.Granted, b.Denied = c.granted.add(b.Granted), c.denied.add(b.Denied)
+		}
+		for i := range t.Methods {
+			m := &t.Methods[i]
+			k := series{t.Name, m.Method}
+			c := cmp.Or(methods[k], new(carriedMethod))
+			w.methods[k] = c
+			*m = c.add(m)
+		}
+	}
 }
 
 func (w *watch) observe(_ context.Context, o metric.Observer) error {
 	s := w.interceptor.State()
+	w.carryOver(&s)
 	for _, t := range s.Targets {
 		for i := range t.Budgets {
 			w.observeBudget(o, t.Name, &t.Budgets[i])
