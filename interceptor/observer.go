@@ -116,6 +116,7 @@ func (g *guarded) cutOff(mend func()) {
 	}
 	mend()
 	if !g.broken.Swap(true) {
+		defer func() { _ = recover() }() // what panicked may be the handler of this log
 		g.log.Error("rego: an observer panicked and is cut off", "panic", p, "stack", string(debug.Stack()))
 	}
 }

@@ -108,6 +108,25 @@ func TestRecorderPanics(t *testing.T) {
 	})
 }
 
+// TestRecorderAndLoggerPanic: what logs may be what panics, and the call goes on.
+func TestRecorderAndLoggerPanic(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, srv *testsrv.Server) {
+		log := slog.New(brokenHandler{slog.DiscardHandler})
+		c := newClient(t, srv, interceptor.WithLogger(log), interceptor.WithRecorder(recorderFunc(func() { log.Error("") })))
+		for range 2 {
+			require.NoError(t, c.conn.Invoke(t.Context(), testsrv.Get, &testv1.GetRequest{Id: "1"}, new(testv1.GetResponse)))
+		}
+	})
+}
+
+// brokenHandler panics with every line.
+type brokenHandler struct{ slog.Handler }
+
+func (brokenHandler) Enabled(context.Context, slog.Level) bool { return true }
+
+func (brokenHandler) Handle(context.Context, slog.Record) error { panic("handler") }
+
 type recorderFunc func()
 
 func (f recorderFunc) Record(context.Context, interceptor.Summary) { f() }
