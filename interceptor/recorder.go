@@ -38,8 +38,8 @@ type Summary struct {
 	Reason     EndReason
 	// Retries and Hedges are how many have ended.
 	Retries, Hedges int
-	// Denials is how many were denied.
-	Denials int
+	// Denials are the retries and hedges that were denied. They are not to be kept.
+	Denials []Denial
 	// RetryDelay is the time in which the call waited for a retry, and no attempt ran.
 	RetryDelay time.Duration
 
@@ -89,12 +89,12 @@ func (c *call) ended(err error, reason EndReason, now time.Time) {
 	}
 }
 
-// denied returns how many retries and hedges were denied.
-func (c *call) denied() int {
+// denied returns the retries and hedges that were denied.
+func (c *call) denied() []Denial {
 	if c.watching != nil {
-		return len(c.timeline.Denials)
+		return c.timeline.Denials
 	}
-	return len(c.denials)
+	return c.denials
 }
 
 // startedAt returns when the call began, zero if it is not timed.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"log/slog"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -33,6 +34,7 @@ type summaries struct {
 func (r *summaries) Record(_ context.Context, s interceptor.Summary) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	s.Denials = slices.Clone(s.Denials)
 	r.all = append(r.all, s)
 	r.lines = append(r.lines, s.Timeline())
 }
@@ -69,6 +71,31 @@ func TestRecorder(t *testing.T) {
 		later := func(tl *interceptor.Timeline) string { return strings.ReplaceAll(tl.String(), tl.Start.String(), "") }
 		assert.Equal(t, later(r.lines[1]), later(r.lines[0]))
 		assert.False(t, r.lines[0].Untimed)
+	})
+}
+
+// TestSummaryOfDenials: it has each of them with its kind and reason, of a watched call and of
+// another, and none of a call that had no reason for another attempt.
+func TestSummaryOfDenials(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, srv *testsrv.Server) {
+		r := new(summaries)
+		few, err := budget.NewRatio(budget.RatioConfig{Ratio: 0.01, MinPerSecond: 1})
+		require.NoError(t, err)
+		c := newClient(t, srv, named(exact(idempotent)), interceptor.WithRecorder(r),
+			interceptor.WithTargetBudget(func(string) budget.Budget { return few }))
+		require.NoError(t, c.conn.Invoke(t.Context(), testsrv.Get, &testv1.GetRequest{}, new(testv1.GetResponse)))
+		srv.Script(testsrv.Get, testsrv.Fail(codes.Unavailable, ""))
+		for _, opts := range [][]grpc.CallOption{nil, {interceptor.WithTimeline(new(interceptor.Timeline))}} {
+			require.Error(t, c.conn.Invoke(t.Context(), testsrv.Get, &testv1.GetRequest{}, new(testv1.GetResponse), opts...))
+		}
+		require.Len(t, r.all, 3)
+		assert.Empty(t, r.all[0].Denials)
+		for _, s := range r.all[1:] {
+			require.Len(t, s.Denials, 1)
+			assert.Equal(t, budget.Retry, s.Denials[0].Kind)
+			assert.Equal(t, interceptor.DeniedByBudget, s.Denials[0].Reason)
+		}
 	})
 }
 

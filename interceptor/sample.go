@@ -81,7 +81,7 @@ func (c *call) offerSample(code codes.Code, reason EndReason, now time.Time) {
 	if code != codes.OK {
 		scores[SampleFailed] = nanos
 	}
-	if c.denied() > 0 {
+	if len(c.denied()) > 0 {
 		scores[SampleDenied] = nanos
 	}
 	if c.hedgesMade > 0 {

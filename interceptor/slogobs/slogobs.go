@@ -103,7 +103,7 @@ func (r *Recorder) worth(s *interceptor.Summary) (message string, l slog.Level) 
 		return "rego: call retried", r.levels.Rescued
 	case s.Code == codes.OK && s.Hedges > 0:
 		return "rego: call hedged", r.levels.Rescued
-	case s.Code == codes.OK && s.Denials > 0:
+	case s.Code == codes.OK && len(s.Denials) > 0:
 		return "rego: call denied another attempt", r.levels.Denied
 	case s.Code == codes.OK:
 		return "", 0
