@@ -1,37 +1,67 @@
 package slogobs
 
 import (
+	"cmp"
 	"log/slog"
 	"time"
 )
 
 // Option configures [New].
-type Option func(*Recorder)
+type Option interface{ apply(*config) }
 
-// Levels are those of lines.
+type optionFunc func(*config)
+
+func (f optionFunc) apply(c *config) { f(c) }
+
+type config struct {
+	levels Levels
+	every  time.Duration
+}
+
+func newConfig(opts []Option) config {
+	c := config{every: time.Second}
+	for _, o := range opts {
+		if o != nil {
+			o.apply(&c)
+		}
+	}
+	c.levels = c.levels.orDefault()
+	return c
+}
+
+// Levels are those of lines. Nil is the default. A [slog.LevelVar] changes a level while calls
+// run.
 type Levels struct {
 	// Failed is for calls that failed although attempts were made for them, or might have
-	// been.
-	Failed slog.Level
-	// Answered is for calls that failed with what no retry helps against, or that their caller
-	// cancelled: mostly what an application knows best itself.
-	Answered slog.Level
-	// Rescued is for calls that succeeded with retries or hedges.
-	Rescued slog.Level
-	// Denied is for calls that succeeded although a retry or a hedge was denied them.
-	Denied slog.Level
-	// Budget is for a budget that begins to deny retries, or no longer does.
-	Budget slog.Level
+	// been. Default: Warn, and not Error, since the caller has the error, and knows whether it
+	// can do without the reply.
+	Failed slog.Leveler
+	// Answered is for calls that failed with a status that no retry helps against, or that
+	// their caller cancelled. Default: Debug, since the target did its work.
+	Answered slog.Leveler
+	// Rescued is for calls that succeeded with retries or hedges. Default: Info.
+	Rescued slog.Leveler
+	// Denied is for calls that succeeded although a retry or a hedge was denied. Default:
+	// Debug.
+	Denied slog.Leveler
+	// Budget is for budgets that begin to deny retries, or stop. Default: Warn, since calls
+	// fail now that a retry might have saved.
+	Budget slog.Leveler
 }
 
-var defaultLevels = Levels{
-	Failed: slog.LevelWarn, Answered: slog.LevelDebug, Rescued: slog.LevelInfo, Denied: slog.LevelDebug, Budget: slog.LevelWarn,
+func (l Levels) orDefault() Levels {
+	l.Failed = cmp.Or[slog.Leveler](l.Failed, slog.LevelWarn)
+	l.Answered = cmp.Or[slog.Leveler](l.Answered, slog.LevelDebug)
+	l.Rescued = cmp.Or[slog.Leveler](l.Rescued, slog.LevelInfo)
+	l.Denied = cmp.Or[slog.Leveler](l.Denied, slog.LevelDebug)
+	l.Budget = cmp.Or[slog.Leveler](l.Budget, slog.LevelWarn)
+	return l
 }
 
-// WithLevels sets the levels of lines, all of them: a zero one is Info. Default: Warn for Failed and
-// Budget, Info for Rescued, Debug for Answered and Denied.
-func WithLevels(l Levels) Option { return func(r *Recorder) { r.levels = l } }
+// WithLevels sets the levels of lines. Default: those that [Levels] says.
+func WithLevels(l Levels) Option { return optionFunc(func(c *config) { c.levels = l }) }
 
-// WithInterval sets how much time lies between two lines of one method, target and cause at
-// least. Default: a second. Zero logs every call that is worth it.
-func WithInterval(d time.Duration) Option { return func(r *Recorder) { r.every = d } }
+// WithInterval sets how much time lies between two lines about the same, at least: see
+// [Recorder]. It does not hold for lines about budgets. Default: a second. Zero or less logs
+// every call that is worth a line.
+func WithInterval(d time.Duration) Option { return optionFunc(func(c *config) { c.every = d }) }

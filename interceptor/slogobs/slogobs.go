@@ -25,9 +25,8 @@ import (
 // Recorder logs calls that are worth it. It is safe for concurrent use, and may serve several
 // interceptors.
 type Recorder struct {
-	log    *slog.Logger
-	levels Levels
-	every  time.Duration
+	config
+	log *slog.Logger
 
 	mu      sync.Mutex // nothing foreign is called while it is held
 	rations map[cause]*ration
@@ -64,16 +63,10 @@ const quiet = 5 * time.Second
 
 // New returns a Recorder. Nil means slog.Default, as it is when a line is written.
 func New(l *slog.Logger, opts ...Option) *Recorder {
-	r := &Recorder{
-		log: l, levels: defaultLevels, every: time.Second,
+	return &Recorder{
+		config: newConfig(opts), log: l,
 		rations: make(map[cause]*ration), denying: make(map[string]*spell),
 	}
-	for _, o := range opts {
-		if o != nil {
-			o(r)
-		}
-	}
-	return r
 }
 
 // Record implements interceptor.Recorder.
@@ -81,11 +74,11 @@ func (r *Recorder) Record(ctx context.Context, s interceptor.Summary) {
 	if r.spells.Load() > 0 || s.Reason == interceptor.EndBudgetDenied {
 		r.watchBudget(ctx, &s)
 	}
-	message, level := r.worth(&s)
+	message, leveler := r.worth(&s)
 	if message == "" {
 		return
 	}
-	log := r.logger()
+	log, level := r.logger(), leveler.Level()
 	if !log.Enabled(ctx, level) {
 		return
 	}
@@ -97,7 +90,7 @@ func (r *Recorder) Record(ctx context.Context, s interceptor.Summary) {
 }
 
 // worth returns what is to be said of a call, nothing if it is not worth a line.
-func (r *Recorder) worth(s *interceptor.Summary) (message string, l slog.Level) {
+func (r *Recorder) worth(s *interceptor.Summary) (message string, l slog.Leveler) {
 	switch {
 	case s.Code == codes.OK && s.Retries > 0:
 		return "rego: call retried", r.levels.Rescued
@@ -106,7 +99,7 @@ func (r *Recorder) worth(s *interceptor.Summary) (message string, l slog.Level) 
 	case s.Code == codes.OK && len(s.Denials) > 0:
 		return "rego: call denied another attempt", r.levels.Denied
 	case s.Code == codes.OK:
-		return "", 0
+		return "", nil
 	case s.Reason == interceptor.EndNonRetryable, s.Reason == interceptor.EndCallerCancelled:
 		return "rego: call failed", r.levels.Answered
 	}
@@ -164,9 +157,9 @@ func (r *Recorder) watchBudget(ctx context.Context, s *interceptor.Summary) {
 	r.mu.Unlock()
 	switch {
 	case begins:
-		r.logger().LogAttrs(ctx, r.levels.Budget, "rego: a budget begins to deny retries", slog.String("target", s.Target))
+		r.logger().LogAttrs(ctx, r.levels.Budget.Level(), "rego: a budget begins to deny retries", slog.String("target", s.Target))
 	case ends:
-		r.logger().LogAttrs(ctx, r.levels.Budget, "rego: a budget no longer denies retries", slog.String("target", s.Target),
+		r.logger().LogAttrs(ctx, r.levels.Budget.Level(), "rego: a budget no longer denies retries", slog.String("target", s.Target),
 			slog.Int("denied", of.denied), slog.Float64("elapsed", of.last.Sub(of.began).Seconds()))
 	}
 }

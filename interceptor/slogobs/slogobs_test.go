@@ -170,6 +170,25 @@ func TestLevels(t *testing.T) {
 	})
 }
 
+// TestLevelVar: a level that changes while calls run, and the others as they are by default.
+func TestLevelVar(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var answered slog.LevelVar
+		l := newLogged(t, slog.LevelInfo, slogobs.WithLevels(slogobs.Levels{Answered: &answered}))
+		l.Script(testsrv.Get, testsrv.Fail(codes.NotFound, "secret"), testsrv.Fail(codes.NotFound, "secret"),
+			testsrv.Fail(codes.Unavailable, "secret"), testsrv.Echo())
+		answered.Set(slog.LevelDebug)
+		l.get(t)
+		assert.Empty(t, l.lines(t))
+		answered.Set(slog.LevelInfo)
+		l.get(t)
+		assert.Equal(t, []string{"INFO rego: call failed: non-retryable, attempts 1"}, l.lines(t))
+		l.get(t)
+		assert.Equal(t, []string{"INFO rego: call retried: succeeded, attempts 2"}, l.lines(t))
+	})
+}
+
 // TestManyCauses: names that somebody makes up share one ration.
 func TestManyCauses(t *testing.T) {
 	t.Parallel()
