@@ -28,25 +28,14 @@ type Recorder struct {
 	config
 	log *slog.Logger
 
-	mu      sync.Mutex // nothing foreign is called while it is held
-	rations map[cause]*ration
+	rations rations
+
+	mu      sync.Mutex        // nothing foreign is called while it is held
 	denying map[string]*spell // by target: budgets that deny
 	spells  atomic.Int32      // how many there are
 }
 
 var _ interceptor.Recorder = (*Recorder)(nil)
-
-// cause is what a line is about.
-type cause struct {
-	target, method, message string
-	reason                  interceptor.EndReason
-}
-
-// ration is when the next line about a cause may be written.
-type ration struct {
-	next    time.Time
-	leftOut int
-}
 
 // spell is a time in which a budget denies.
 type spell struct {
@@ -54,18 +43,13 @@ type spell struct {
 	denied      int
 }
 
-// maxCauses bounds what is kept. Beyond it all is forgotten, so that a line too many may be
-// written.
-const maxCauses = 4096
-
 // quiet is how long a budget has denied nothing when it no longer denies.
 const quiet = 5 * time.Second
 
 // New returns a Recorder. Nil means slog.Default, as it is when a line is written.
 func New(l *slog.Logger, opts ...Option) *Recorder {
 	return &Recorder{
-		config: newConfig(opts), log: l,
-		rations: make(map[cause]*ration), denying: make(map[string]*spell),
+		config: newConfig(opts), log: l, denying: make(map[string]*spell),
 	}
 }
 
@@ -82,7 +66,14 @@ func (r *Recorder) Record(ctx context.Context, s interceptor.Summary) {
 	if !log.Enabled(ctx, level) {
 		return
 	}
-	leftOut, ok := r.ask(&s, message)
+	c := cause{target: s.Target, message: message, reason: s.Reason}
+	if s.Registered {
+		c.method = s.Method
+	}
+	if len(s.Denials) > 0 {
+		c.denial = s.Denials[0].Reason
+	}
+	leftOut, ok := r.rations.take(c, r.every, time.Now())
 	if !ok {
 		return
 	}
@@ -104,32 +95,6 @@ func (r *Recorder) worth(s *interceptor.Summary) (message string, l slog.Leveler
 		return "rego: call failed", r.levels.Answered
 	}
 	return "rego: call failed", r.levels.Failed
-}
-
-// ask asks for a line, and returns how many there might have been since the last one.
-func (r *Recorder) ask(s *interceptor.Summary, message string) (leftOut int, ok bool) {
-	c := cause{s.Target, s.Method, message, s.Reason}
-	if !s.Registered {
-		c.method = ""
-	}
-	now := time.Now()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	of := r.rations[c]
-	if of == nil {
-		if len(r.rations) >= maxCauses {
-			clear(r.rations)
-		}
-		of = new(ration)
-		r.rations[c] = of
-	}
-	if now.Before(of.next) {
-		of.leftOut++
-		return 0, false
-	}
-	leftOut = of.leftOut
-	of.next, of.leftOut = now.Add(r.every), 0
-	return leftOut, true
 }
 
 // watchBudget notes whether the budgets of a target deny retries, and logs when that begins
