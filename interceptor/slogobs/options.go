@@ -47,6 +47,9 @@ type Levels struct {
 	// Budget is for budgets that begin to deny retries, or stop. Default: Warn, since calls
 	// fail now that a retry might have saved.
 	Budget slog.Leveler
+	// HedgeBudget is the same for hedges. Default: Debug, since a budget that bounds the extra
+	// load of hedging denies some of them at any time.
+	HedgeBudget slog.Leveler
 }
 
 func (l Levels) orDefault() Levels {
@@ -55,6 +58,7 @@ func (l Levels) orDefault() Levels {
 	l.Rescued = cmp.Or[slog.Leveler](l.Rescued, slog.LevelInfo)
 	l.Denied = cmp.Or[slog.Leveler](l.Denied, slog.LevelDebug)
 	l.Budget = cmp.Or[slog.Leveler](l.Budget, slog.LevelWarn)
+	l.HedgeBudget = cmp.Or[slog.Leveler](l.HedgeBudget, slog.LevelDebug)
 	return l
 }
 

@@ -1,9 +1,9 @@
 // Package slogobs logs the calls of an interceptor that are worth a line: those that failed, were
-// retried or hedged, or were denied a retry or a hedge. Calls that go well at the first attempt
-// are not logged, and cost next to nothing.
+// retried or hedged, or were denied a retry or a hedge. It also logs when a budget begins to deny,
+// and when it stops. Calls that succeed at once are not logged, and allocate nothing.
 //
-// What surprises people: lines are rationed. Of one method, target and cause there is one line
-// in a second, and the next one says how many were left out. Counts are in
+// What surprises people: the rate of lines is limited. Of one target, method and reason there is
+// one line in a second, and the next one says how many were left out. Exact counts are in
 // [interceptor.Interceptor.State].
 //
 // Start with [New], and give it to interceptor.WithRecorder. Lines hold no request content,
@@ -13,56 +13,64 @@ package slogobs
 import (
 	"context"
 	"log/slog"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/rego-go/rego/budget"
 	"github.com/rego-go/rego/interceptor"
 )
 
-// Recorder logs calls that are worth it. It is safe for concurrent use, and may serve several
-// interceptors.
+// Recorder logs the calls that are worth a line, with their timelines. It is safe for concurrent
+// use, and may serve several interceptors.
+//
+// Two lines are about the same if they agree in target, method, message, end reason and the
+// reason of the first denial. Methods that are not the program's own count as one. If there are
+// more than 4,096 of these, the others share one line.
+//
+// The log handler gets the context of the call. It runs on the goroutine that ends the call, and
+// slows the call by the time it takes. If it panics, the interceptor cuts the Recorder off, as
+// any recorder: nothing is logged here from then on.
 type Recorder struct {
 	config
-	log *slog.Logger
+	log *slog.Logger // nil for slog.Default
 
 	rations rations
-
-	mu      sync.Mutex        // nothing foreign is called while it is held
-	denying map[string]*spell // by target: budgets that deny
-	spells  atomic.Int32      // how many there are
+	budgets budgets
 }
 
 var _ interceptor.Recorder = (*Recorder)(nil)
 
-// spell is a time in which a budget denies.
-type spell struct {
-	began, last time.Time
-	denied      int
-}
-
-// quiet is how long a budget has denied nothing when it no longer denies.
-const quiet = 5 * time.Second
-
-// New returns a Recorder. Nil means slog.Default, as it is when a line is written.
+// New returns a Recorder that logs to l. Nil means slog.Default, as it is when a line is written.
 func New(l *slog.Logger, opts ...Option) *Recorder {
-	return &Recorder{
-		config: newConfig(opts), log: l, denying: make(map[string]*spell),
-	}
+	return &Recorder{config: newConfig(opts), log: l}
 }
 
 // Record implements interceptor.Recorder.
 func (r *Recorder) Record(ctx context.Context, s interceptor.Summary) {
-	if r.spells.Load() > 0 || s.Reason == interceptor.EndBudgetDenied {
-		r.watchBudget(ctx, &s)
-	}
-	message, leveler := r.worth(&s)
-	if message == "" {
+	plain := s.Code == codes.OK && s.Retries == 0 && s.Hedges == 0 && len(s.Denials) == 0
+	if plain && r.budgets.allGrant() {
 		return
 	}
-	log, level := r.logger(), leveler.Level()
+	now := time.Now()
+	r.logBudget(ctx, &s, budget.Retry, now)
+	r.logBudget(ctx, &s, budget.Hedge, now)
+	if !plain {
+		r.logCall(ctx, &s, now)
+	}
+}
+
+func (r *Recorder) logger() *slog.Logger {
+	if r.log == nil {
+		return slog.Default()
+	}
+	return r.log
+}
+
+func (r *Recorder) logCall(ctx context.Context, s *interceptor.Summary, now time.Time) {
+	log := r.logger()
+	message, leveler := r.subject(s)
+	level := leveler.Level()
 	if !log.Enabled(ctx, level) {
 		return
 	}
@@ -73,65 +81,48 @@ func (r *Recorder) Record(ctx context.Context, s interceptor.Summary) {
 	if len(s.Denials) > 0 {
 		c.denial = s.Denials[0].Reason
 	}
-	leftOut, ok := r.rations.take(c, r.every, time.Now())
+	leftOut, ok := r.rations.take(c, r.every, now)
 	if !ok {
 		return
 	}
 	log.LogAttrs(ctx, level, message, slog.Int("left_out", leftOut), slog.Any("call", s.Timeline()))
 }
 
-// worth returns what is to be said of a call, nothing if it is not worth a line.
-func (r *Recorder) worth(s *interceptor.Summary) (message string, l slog.Leveler) {
+// subject returns what there is to say of a call that is not plain.
+func (r *Recorder) subject(s *interceptor.Summary) (message string, l slog.Leveler) {
 	switch {
-	case s.Code == codes.OK && s.Retries > 0:
-		return "rego: call retried", r.levels.Rescued
-	case s.Code == codes.OK && s.Hedges > 0:
-		return "rego: call hedged", r.levels.Rescued
-	case s.Code == codes.OK && len(s.Denials) > 0:
-		return "rego: call denied another attempt", r.levels.Denied
-	case s.Code == codes.OK:
-		return "", nil
-	case s.Reason == interceptor.EndNonRetryable, s.Reason == interceptor.EndCallerCancelled:
+	case s.Code != codes.OK && (s.Reason == interceptor.EndNonRetryable || s.Reason == interceptor.EndCallerCancelled):
 		return "rego: call failed", r.levels.Answered
+	case s.Code != codes.OK:
+		return "rego: call failed", r.levels.Failed
+	case s.Retries > 0:
+		return "rego: call retried", r.levels.Rescued
+	case s.Hedges > 0:
+		return "rego: call hedged", r.levels.Rescued
 	}
-	return "rego: call failed", r.levels.Failed
+	return "rego: call denied another attempt", r.levels.Denied
 }
 
-// watchBudget notes whether the budgets of a target deny retries, and logs when that begins
-// and when it is over.
-func (r *Recorder) watchBudget(ctx context.Context, s *interceptor.Summary) {
-	now := s.Start.Add(s.Elapsed)
-	denied := s.Reason == interceptor.EndBudgetDenied
-	r.mu.Lock()
-	of := r.denying[s.Target]
-	begins := of == nil && denied
-	if begins {
-		of = &spell{began: now}
-		r.denying[s.Target] = of
-		r.spells.Add(1)
+// logBudget logs if the call shows that the budgets of its target begin to deny attempts of a
+// kind, or have stopped.
+func (r *Recorder) logBudget(ctx context.Context, s *interceptor.Summary, k budget.Kind, now time.Time) {
+	granted, attempts, level := s.Retries, "retries", r.levels.Budget
+	if k == budget.Hedge {
+		granted, attempts, level = s.Hedges, "hedges", r.levels.HedgeBudget
 	}
-	if denied {
-		of.last = now
-		of.denied++
+	denied := 0
+	for _, d := range s.Denials {
+		if d.Kind == k && d.Reason == interceptor.DeniedByBudget {
+			denied++
+		}
 	}
-	ends := of != nil && !denied && now.Sub(of.last) >= quiet
-	if ends {
-		delete(r.denying, s.Target)
-		r.spells.Add(-1)
-	}
-	r.mu.Unlock()
-	switch {
+	target := slog.String("target", s.Target)
+	switch change, was := r.budgets.note(denier{s.Target, k}, granted, denied, now); change {
 	case begins:
-		r.logger().LogAttrs(ctx, r.levels.Budget.Level(), "rego: a budget begins to deny retries", slog.String("target", s.Target))
-	case ends:
-		r.logger().LogAttrs(ctx, r.levels.Budget.Level(), "rego: a budget no longer denies retries", slog.String("target", s.Target),
-			slog.Int("denied", of.denied), slog.Float64("elapsed", of.last.Sub(of.began).Seconds()))
+		r.logger().LogAttrs(ctx, level.Level(), "rego: a budget begins to deny "+attempts, target)
+	case stops:
+		r.logger().LogAttrs(ctx, level.Level(), "rego: a budget no longer denies "+attempts, target,
+			slog.Int("denied", was.denied), slog.Int("granted", was.granted), slog.Float64("elapsed", was.last.Sub(was.began).Seconds()))
+	default:
 	}
-}
-
-func (r *Recorder) logger() *slog.Logger {
-	if r.log == nil {
-		return slog.Default()
-	}
-	return r.log
 }

@@ -6,9 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"os"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,7 +15,6 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"github.com/rego-go/rego/budget"
 	"github.com/rego-go/rego/classify"
@@ -28,50 +25,85 @@ import (
 	"github.com/rego-go/rego/policy"
 )
 
+const ms = time.Millisecond
+
+// scant grants one retry or hedge in a second.
+func scant(t *testing.T) interceptor.Option {
+	t.Helper()
+	few, err := budget.NewTokenBucket(budget.TokenBucketConfig{PerSecond: 1, Burst: 1})
+	require.NoError(t, err)
+	return interceptor.WithTargetBudget(func(string) budget.Budget { return few })
+}
+
+// steady retries Put, and Get after a hedge that is due after 20 ms.
+func steady() interceptor.Option {
+	p := policy.Default()
+	p.Idempotency = classify.Idempotent
+	p.Retry.Backoff.Jitter = policy.JitterNone
+	hedged := p
+	hedged.Hedge.Delay = 20 * ms
+	return interceptor.WithRules(
+		policy.Rule{Methods: []string{testsrv.Get}, Policy: hedged}, policy.Rule{Methods: []string{"*"}, Policy: p})
+}
+
 // logged is a client whose calls are logged as JSON.
 type logged struct {
 	*testsrv.Server
 	testv1.TestServiceClient
-	log *bytes.Buffer
+	log bytes.Buffer
 }
 
-func newLogged(t *testing.T, level slog.Level, opts ...slogobs.Option) logged {
+func newLogged(t *testing.T, level slog.Level, opts ...slogobs.Option) *logged {
 	t.Helper()
-	l := logged{Server: testsrv.Start(t), log: new(bytes.Buffer)}
-	p := policy.Default()
-	p.Idempotency = classify.Idempotent
-	p.Retry.Backoff.Jitter = policy.JitterNone
-	few, err := budget.NewRatio(budget.RatioConfig{MinPerSecond: 1})
+	l := &logged{Server: testsrv.Start(t)}
+	it, err := interceptor.New(steady(), scant(t),
+		interceptor.WithRecorder(slogobs.New(slog.New(slog.NewJSONHandler(&l.log, &slog.HandlerOptions{Level: level})), opts...)))
 	require.NoError(t, err)
-	it, err := interceptor.New(interceptor.WithPolicy(p), interceptor.WithTargetBudget(func(string) budget.Budget { return few }),
-		interceptor.WithRecorder(slogobs.New(slog.New(slog.NewJSONHandler(l.log, &slog.HandlerOptions{Level: level})), opts...)))
-	require.NoError(t, err)
-	l.TestServiceClient = testv1.NewTestServiceClient(l.Conn(t, it.DialOptions()...))
+	conn := l.Conn(t, it.DialOptions()...)
+	conn.Connect()
+	synctest.Wait()
+	l.TestServiceClient = testv1.NewTestServiceClient(conn)
 	return l
 }
 
-// lines returns level, message and left_out of each line, and forgets them.
-func (l logged) lines(t *testing.T) (lines []string) {
+func (l *logged) put(t *testing.T) {
+	t.Helper()
+	_, _ = l.Put(t.Context(), &testv1.PutRequest{Id: "secret"})
+}
+
+// number makes attempts execute the step of their number.
+func (l *logged) number(method string, steps ...testsrv.Step) {
+	l.Handle(method, func(a testsrv.Arrival) testsrv.Step { return steps[min(a.Previous, len(steps)-1)] })
+}
+
+// lines returns what each line says, and forgets them.
+func (l *logged) lines(t *testing.T) (lines []string) {
 	t.Helper()
 	for text := range strings.Lines(l.log.String()) {
 		var line struct {
-			Level, Msg string
-			LeftOut    int `json:"left_out"`
-			Call       struct {
+			Level, Msg      string
+			LeftOut         int `json:"left_out"`
+			Denied, Granted int
+			Elapsed         float64
+			Call            struct {
 				Reason   string
 				Attempts []struct{ Kind string }
+				Denials  []struct{ Kind, Reason string }
 			}
 		}
 		require.NoError(t, json.Unmarshal([]byte(text), &line))
-		s := line.Level + " " + line.Msg
+		s := line.Level + " " + strings.TrimPrefix(line.Msg, "rego: ")
 		if line.Call.Reason != "" {
-			s += ": " + line.Call.Reason
+			s += fmt.Sprintf(": %s after %d", line.Call.Reason, len(line.Call.Attempts))
+		}
+		for _, d := range line.Call.Denials {
+			s += fmt.Sprintf(", %s %s", d.Kind, d.Reason)
 		}
 		if line.LeftOut > 0 {
-			s += fmt.Sprint(", left out ", line.LeftOut)
+			s += fmt.Sprintf(", left out %d", line.LeftOut)
 		}
-		if n := len(line.Call.Attempts); n > 0 {
-			s += fmt.Sprint(", attempts ", n)
+		if line.Denied > 0 {
+			s += fmt.Sprintf(": %d in %vs, then granted %d", line.Denied, line.Elapsed, line.Granted)
 		}
 		lines = append(lines, s)
 	}
@@ -80,175 +112,167 @@ func (l logged) lines(t *testing.T) (lines []string) {
 	return lines
 }
 
-func (l logged) get(t *testing.T) {
-	t.Helper()
-	_, _ = l.Get(t.Context(), &testv1.GetRequest{Id: "secret"})
-}
-
-// TestLines: what is logged of which call.
+// TestLines: what is logged of which calls.
 func TestLines(t *testing.T) {
 	t.Parallel()
-	fails := testsrv.Fail(codes.Unavailable, "secret")
+	fails, hangs, slow := testsrv.Fail(codes.Unavailable, "secret"), testsrv.Hang(), testsrv.Do(testsrv.Delay(30*ms), testsrv.Echo())
 	for name, r := range map[string]struct {
-		script []testsrv.Step
+		method string
+		steps  []testsrv.Step
+		calls  int
 		want   []string
 	}{
-		"success":          {[]testsrv.Step{testsrv.Echo()}, nil},
-		"retried":          {[]testsrv.Step{fails, testsrv.Echo()}, []string{"INFO rego: call retried: succeeded, attempts 2"}},
-		"failed":           {[]testsrv.Step{fails, testsrv.Fail(codes.Internal, "secret")}, []string{"DEBUG rego: call failed: non-retryable, attempts 2"}},
-		"denied by budget": {[]testsrv.Step{fails, fails, fails}, []string{"WARN rego: a budget begins to deny retries", "WARN rego: call failed: budget-denied, attempts 2"}},
+		"success":     {testsrv.Put, []testsrv.Step{testsrv.Echo()}, 1, nil},
+		"retried":     {testsrv.Put, []testsrv.Step{fails, testsrv.Echo()}, 1, []string{"INFO call retried: succeeded after 2"}},
+		"hedge wins":  {testsrv.Get, []testsrv.Step{hangs, testsrv.Echo()}, 1, []string{"INFO call hedged: succeeded after 2"}},
+		"hedge loses": {testsrv.Get, []testsrv.Step{slow, hangs}, 1, []string{"INFO call hedged: succeeded after 2"}},
+		"answered":    {testsrv.Put, []testsrv.Step{testsrv.Fail(codes.NotFound, "secret")}, 1, []string{"DEBUG call failed: non-retryable after 1"}},
+		"caller left": {testsrv.Put, []testsrv.Step{hangs}, 1, []string{"DEBUG call failed: caller-cancelled after 1"}},
+		"retry denied": {testsrv.Put, []testsrv.Step{fails}, 1, []string{
+			"WARN a budget begins to deny retries", "WARN call failed: budget-denied after 2, retry budget-denied"}},
+		"hedge denied": {testsrv.Get, []testsrv.Step{slow, slow}, 2, []string{
+			"INFO call hedged: succeeded after 2",
+			"DEBUG a budget begins to deny hedges", "DEBUG call denied another attempt: succeeded after 1, hedge budget-denied"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				l := newLogged(t, slog.LevelDebug)
-				l.Script(testsrv.Get, r.script...)
-				l.get(t)
+				l.number(r.method, r.steps...)
+				for range r.calls {
+					ctx, cancel := context.WithCancel(t.Context())
+					leave := time.AfterFunc(time.Second, cancel)
+					if r.method == testsrv.Get {
+						_, _ = l.Get(ctx, &testv1.GetRequest{Id: "secret"})
+					} else {
+						_, _ = l.Put(ctx, &testv1.PutRequest{Id: "secret"})
+					}
+					leave.Stop()
+					cancel()
+				}
 				assert.Equal(t, r.want, l.lines(t))
 			})
 		})
 	}
 }
 
-// TestRation: one line in a second, and the next one says how many there might have been.
-func TestRation(t *testing.T) {
+// TestInterval: one line in a second, and the next one says how many were left out.
+func TestInterval(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
+		const line = "DEBUG call failed: non-retryable after 1"
+		fails := testsrv.Fail(codes.NotFound, "secret")
 		l := newLogged(t, slog.LevelDebug)
-		l.Script(testsrv.Get, testsrv.Fail(codes.NotFound, "secret"))
+		l.Script(testsrv.Put, fails)
 		for range 10 {
-			l.get(t)
-			time.Sleep(150 * time.Millisecond)
+			l.put(t)
+			time.Sleep(150 * ms)
 		}
-		const line = "DEBUG rego: call failed: non-retryable"
-		assert.Equal(t, []string{line + ", attempts 1", line + ", left out 6, attempts 1"}, l.lines(t))
+		assert.Equal(t, []string{line, line + ", left out 6"}, l.lines(t))
+
 		l = newLogged(t, slog.LevelDebug, slogobs.WithInterval(0))
-		l.Script(testsrv.Get, testsrv.Fail(codes.NotFound, "secret"))
+		l.Script(testsrv.Put, fails)
 		for range 3 {
-			l.get(t)
+			l.put(t)
 		}
-		assert.Len(t, l.lines(t), 3)
+		assert.Equal(t, []string{line, line, line}, l.lines(t))
 	})
 }
 
-// TestBudgetLines: a budget that begins to deny is a line, and one that has not for five
-// seconds is another.
+// TestBudgetLines: one when a budget begins to deny, and one at the first call that ends five
+// seconds after the last denial.
 func TestBudgetLines(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		l := newLogged(t, slog.LevelWarn)
-		l.Script(testsrv.Get, testsrv.Fail(codes.Unavailable, "secret"))
+		l := newLogged(t, slog.LevelWarn, slogobs.WithLevels(slogobs.Levels{Failed: slog.LevelDebug}))
+		l.Script(testsrv.Put, testsrv.Fail(codes.Unavailable, "secret"))
 		for range 4 {
-			l.get(t)
-			time.Sleep(500 * time.Millisecond)
+			l.put(t)
+			time.Sleep(450 * ms)
 		}
-		assert.Contains(t, l.lines(t), "WARN rego: a budget begins to deny retries")
-		l.Script(testsrv.Get, testsrv.Echo())
-		time.Sleep(4 * time.Second)
-		l.get(t)
+		assert.Equal(t, []string{"WARN a budget begins to deny retries"}, l.lines(t))
+		l.Script(testsrv.Put, testsrv.Fail(codes.Unavailable, "secret"), testsrv.Echo())
+		time.Sleep(3 * time.Second)
+		l.put(t) // retried
 		assert.Empty(t, l.lines(t), "it may be a pause")
 		time.Sleep(2 * time.Second)
-		l.get(t)
-		assert.Equal(t, []string{"WARN rego: a budget no longer denies retries"}, l.lines(t))
-		l.get(t)
+		l.put(t) // succeeds at once
+		assert.Equal(t, []string{"WARN a budget no longer denies retries: 4 in 1.4s, then granted 1"}, l.lines(t))
+		l.put(t)
 		assert.Empty(t, l.lines(t))
 	})
 }
 
-// TestLevels: what is below the level of the handler makes no timeline, and takes no ration.
+// TestDenials: what a budget denies to hedges is told apart from what it denies to retries, and
+// from what anything else denies.
+func TestDenials(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := newLogged(t, slog.LevelDebug)
+		l.Script(testsrv.Get, testsrv.Do(testsrv.Delay(30*ms), testsrv.Echo()))
+		get := func(opts ...grpc.CallOption) {
+			_, err := l.Get(t.Context(), &testv1.GetRequest{Id: "secret"}, opts...)
+			require.NoError(t, err)
+		}
+		get(interceptor.WithIdempotency(classify.NotIdempotent))
+		assert.Equal(t, []string{"DEBUG call denied another attempt: succeeded after 1, hedge not-idempotent"}, l.lines(t))
+		get()
+		get()
+		assert.Equal(t, []string{
+			"INFO call hedged: succeeded after 2", "DEBUG a budget begins to deny hedges",
+			"DEBUG call denied another attempt: succeeded after 1, hedge budget-denied"}, l.lines(t))
+		time.Sleep(2 * time.Second)
+		get()
+		assert.Equal(t, []string{"INFO call hedged: succeeded after 2"}, l.lines(t))
+		time.Sleep(5 * time.Second)
+		get(interceptor.WithIdempotency(classify.NotIdempotent))
+		assert.Equal(t, []string{
+			"DEBUG a budget no longer denies hedges: 1 in 0s, then granted 1",
+			"DEBUG call denied another attempt: succeeded after 1, hedge not-idempotent"}, l.lines(t))
+	})
+}
+
+// TestLevels: each kind has its own, nil is the default, and one may change while calls run.
+// What is not written takes no ration.
 func TestLevels(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		l := newLogged(t, slog.LevelInfo)
-		l.Script(testsrv.Get, testsrv.Fail(codes.NotFound, "secret"))
-		l.get(t)
-		assert.Empty(t, l.lines(t))
-		l = newLogged(t, slog.LevelError, slogobs.WithLevels(slogobs.Levels{Answered: slog.LevelError}), nil)
-		l.Script(testsrv.Get, testsrv.Fail(codes.NotFound, "secret"))
-		l.get(t)
-		assert.Equal(t, []string{"ERROR rego: call failed: non-retryable, attempts 1"}, l.lines(t))
-	})
-}
-
-// TestLevelVar: a level that changes while calls run, and the others as they are by default.
-func TestLevelVar(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
 		var answered slog.LevelVar
-		l := newLogged(t, slog.LevelInfo, slogobs.WithLevels(slogobs.Levels{Answered: &answered}))
-		l.Script(testsrv.Get, testsrv.Fail(codes.NotFound, "secret"), testsrv.Fail(codes.NotFound, "secret"),
-			testsrv.Fail(codes.Unavailable, "secret"), testsrv.Echo())
+		l := newLogged(t, slog.LevelInfo, nil, slogobs.WithLevels(slogobs.Levels{Answered: &answered, Rescued: slog.LevelError}))
+		l.Script(testsrv.Put, testsrv.Fail(codes.NotFound, "secret"))
 		answered.Set(slog.LevelDebug)
-		l.get(t)
+		l.put(t)
 		assert.Empty(t, l.lines(t))
 		answered.Set(slog.LevelInfo)
-		l.get(t)
-		assert.Equal(t, []string{"INFO rego: call failed: non-retryable, attempts 1"}, l.lines(t))
-		l.get(t)
-		assert.Equal(t, []string{"INFO rego: call retried: succeeded, attempts 2"}, l.lines(t))
+		l.put(t)
+		assert.Equal(t, []string{"INFO call failed: non-retryable after 1"}, l.lines(t))
+		l.Script(testsrv.Put, testsrv.Fail(codes.Unavailable, "secret"), testsrv.Echo(), testsrv.Fail(codes.Unavailable, "secret"))
+		l.put(t) // takes all that the budget has
+		assert.Equal(t, []string{"ERROR call retried: succeeded after 2"}, l.lines(t))
+		l.put(t)
+		assert.Equal(t, []string{
+			"WARN a budget begins to deny retries", "WARN call failed: budget-denied after 1, retry budget-denied"}, l.lines(t))
 	})
 }
 
-// TestManyCauses: names that somebody makes up share one ration.
-func TestManyCauses(t *testing.T) {
+// TestMethodsOfOthers: methods that are not the program's own share a line, so nobody can fill the log
+// or memory with names that they make up.
+func TestMethodsOfOthers(t *testing.T) {
 	t.Parallel()
-	var log bytes.Buffer
-	r := slogobs.New(slog.New(slog.NewTextHandler(&log, nil)))
-	it, err := interceptor.New(interceptor.WithRecorder(r))
-	require.NoError(t, err)
-	var wg sync.WaitGroup
-	for range 4 {
-		wg.Go(func() {
-			for i := range 2000 {
-				_ = it.Unary()(t.Context(), fmt.Sprintf("/made.up/M%d", i), nil, nil, nil, unavailable)
-			}
-		})
-	}
-	wg.Wait()
-	assert.Less(t, strings.Count(log.String(), "\n"), 20)
+	synctest.Test(t, func(t *testing.T) {
+		l := &logged{}
+		it, err := interceptor.New(interceptor.WithRecorder(slogobs.New(slog.New(slog.NewJSONHandler(&l.log, nil)))))
+		require.NoError(t, err)
+		for i := range 1000 {
+			_ = it.Unary()(t.Context(), fmt.Sprintf("/made.up/M%d", i), nil, nil, nil, unavailable)
+		}
+		time.Sleep(time.Second)
+		_ = it.Unary()(t.Context(), "/made.up/Another", nil, nil, nil, unavailable)
+		assert.Equal(t, []string{
+			"WARN call failed: not-idempotent after 1", "WARN call failed: not-idempotent after 1, left out 999"}, l.lines(t))
+	})
 }
 
 func unavailable(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error {
-	return status.Error(codes.Unavailable, "secret")
-}
-
-// TestPlainCallsAllocateNothing: beside what the interceptor does without a recorder.
-func TestPlainCallsAllocateNothing(t *testing.T) {
-	measure := func(opts ...interceptor.Option) float64 {
-		it, err := interceptor.New(opts...)
-		require.NoError(t, err)
-		unary := it.Unary()
-		return testing.AllocsPerRun(2000, func() {
-			_ = unary(t.Context(), testsrv.Get, nil, nil, nil, func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error { return nil })
-		})
-	}
-	assert.InDelta(t, measure(), measure(interceptor.WithRecorder(slogobs.New(nil))), 1)
-}
-
-func Example() {
-	text := slog.New(slog.NewTextHandler(os.Stdout, &slog.HandlerOptions{ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
-		if a.Key == slog.TimeKey || len(groups) > 0 && a.Key != "reason" {
-			return slog.Attr{} // it is another one each time
-		}
-		return a
-	}}))
-	it, err := interceptor.New(interceptor.WithRecorder(slogobs.New(text)))
-	if err != nil {
-		panic(err)
-	}
-	srv, err := testsrv.New()
-	if err != nil {
-		panic(err)
-	}
-	defer srv.Close()
-	srv.Script(testsrv.Get, testsrv.Fail(codes.Unavailable, "down"), testsrv.Echo())
-	conn, err := srv.Dial(it.DialOptions()...)
-	if err != nil {
-		panic(err)
-	}
-	_, err = testv1.NewTestServiceClient(conn).Get(context.Background(), &testv1.GetRequest{})
-	fmt.Println(err)
-	// Output:
-	// level=INFO msg="rego: call retried" left_out=0 call.reason=succeeded
-	// <nil>
+	return errUnavailable
 }
