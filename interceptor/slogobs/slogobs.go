@@ -52,7 +52,7 @@ func (r *Recorder) Record(ctx context.Context, s interceptor.Summary) {
 	if plain && r.budgets.allGrant() {
 		return
 	}
-	now := time.Now()
+	now := s.Start.Add(s.Elapsed) // without another look at the clock
 	r.logBudget(ctx, &s, budget.Retry, now)
 	r.logBudget(ctx, &s, budget.Hedge, now)
 	if !plain {
