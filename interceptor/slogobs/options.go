@@ -36,8 +36,8 @@ type Levels struct {
 	// been. Default: Warn, and not Error, since the caller has the error, and knows whether it
 	// can do without the reply.
 	Failed slog.Leveler
-	// Answered is for calls that failed with a status that no retry helps against, or that
-	// their caller cancelled. Default: Debug, since the target did its work.
+	// Answered is for calls that failed at the first attempt with a status that no retry helps
+	// against, or that their caller cancelled then. Default: Debug, since the target did its work.
 	Answered slog.Leveler
 	// Rescued is for calls that succeeded with retries or hedges. Default: Info.
 	Rescued slog.Leveler

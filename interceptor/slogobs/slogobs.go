@@ -91,7 +91,7 @@ func (r *Recorder) logCall(ctx context.Context, s *interceptor.Summary, now time
 // subject returns what there is to say of a call that is not plain.
 func (r *Recorder) subject(s *interceptor.Summary) (message string, l slog.Leveler) {
 	switch {
-	case s.Code != codes.OK && (s.Reason == interceptor.EndNonRetryable || s.Reason == interceptor.EndCallerCancelled):
+	case s.Code != codes.OK && s.Retries+s.Hedges == 0 && (s.Reason == interceptor.EndNonRetryable || s.Reason == interceptor.EndCallerCancelled):
 		return "rego: call failed", r.levels.Answered
 	case s.Code != codes.OK:
 		return "rego: call failed", r.levels.Failed
