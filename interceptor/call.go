@@ -455,6 +455,7 @@ func (c *call) tearDown(a *attempt) {
 	if a.isCounted {
 		return
 	}
+	c.notRunning(a)
 	a.Code, a.End = codes.Unknown, time.Now()
 	c.countAttempt(a)
 	c.past = append(c.past, AttemptError{a.Attempt, errAbandoned})

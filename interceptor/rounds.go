@@ -106,11 +106,7 @@ func (c *call) settle(a *attempt) (next *attempt, alone bool) {
 func (c *call) conclude(a *attempt) (goesOn, alone bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for i, r := range c.running {
-		if r == a {
-			c.running[i] = nil
-		}
-	}
+	c.notRunningLocked(a)
 	v := c.course.attemptEnded(&a.attemptState)
 	if v.decides {
 		c.decided = a
@@ -120,6 +116,21 @@ func (c *call) conclude(a *attempt) (goesOn, alone bool) {
 		c.stopLocked()
 	}
 	return !c.over, c.over && c.workers == 1 && !c.armed && c.torn == nil
+}
+
+// notRunning takes an attempt out of those that others may cancel.
+func (c *call) notRunning(a *attempt) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.notRunningLocked(a)
+}
+
+func (c *call) notRunningLocked(a *attempt) {
+	for i, r := range c.running {
+		if r == a {
+			c.running[i] = nil
+		}
+	}
 }
 
 // replace returns the attempt that takes the place of a failed one, on the same goroutine.
