@@ -25,6 +25,9 @@ func isLocal(r *http.Request) (look, timelines bool) {
 
 // expects reports whether a request may have this Host.
 func (c *config) expects(host string) bool {
+	if _, port, err := net.SplitHostPort(host); err == nil && strings.Trim(port, "0123456789") != "" {
+		return false
+	}
 	host = hostOf(host)
 	if host == "localhost" || c.hosts[host] {
 		return true

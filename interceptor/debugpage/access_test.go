@@ -49,6 +49,7 @@ func TestWhoMayLook(t *testing.T) {
 		{"127.0.0.1:1", "evil.example", tcp, "", 421},                // DNS rebinding
 		{"127.0.0.1:1", "localhost.evil.example:8080", tcp, "", 421}, // the same
 		{"127.0.0.1:1", "127.0.0.1.evil.example", tcp, "", 421},      // the same
+		{"127.0.0.1:1", "localhost:80.evil.example", tcp, "", 421},   // no port
 		{"127.0.0.1:1", "192.168.0.1", tcp, "", 421},                 // not loopback
 		{"127.0.0.1:1", "", tcp, "", 421},                            // no Host
 		{"127.0.0.1:1", "[::1", tcp, "", 200},                        // what is left is an address
