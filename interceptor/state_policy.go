@@ -3,6 +3,7 @@ package interceptor
 import (
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 
 	"google.golang.org/grpc"
@@ -252,7 +253,10 @@ func (t *target) budgets() (own budget.Budget, named, ofMethods map[string]budge
 func stateOf(name string, b budget.Budget) BudgetState {
 	s := BudgetState{Name: name}
 	if b, ok := b.(interface{ Balance() float64 }); ok {
-		s.HasBalance, s.Balance = true, b.Balance()
+		s.Balance = b.Balance()
+		if s.HasBalance = !math.IsNaN(s.Balance) && !math.IsInf(s.Balance, 0); !s.HasBalance {
+			s.Balance = 0
+		}
 	}
 	if b, ok := b.(interface {
 		Answers() (granted, denied int64)

@@ -11,7 +11,7 @@ import (
 // although the proxy is.
 func isLocal(r *http.Request) (look, timelines bool) {
 	for _, passedOn := range []string{"Forwarded", "X-Forwarded-For", "X-Real-Ip", "Via"} {
-		if r.Header.Get(passedOn) != "" {
+		if len(r.Header.Values(passedOn)) > 0 { // whatever the first one says
 			return false, false
 		}
 	}

@@ -91,3 +91,14 @@ func TestAuth(t *testing.T) {
 	page := newPage(t, it, debugpage.WithAuth(nil), nil)
 	assert.Equal(t, 403, ask(page, http.MethodGet, "/", func(req *http.Request) { req.RemoteAddr = "10.1.2.3:1" }).Code, "nil is the default")
 }
+
+// TestEmptyHeaderOfAProxy: what a client has put before the line of a proxy does not hide it.
+func TestEmptyHeaderOfAProxy(t *testing.T) {
+	t.Parallel()
+	page := newPage(t, newInterceptor(t))
+	w := ask(page, http.MethodGet, "/", func(req *http.Request) {
+		req.RemoteAddr, req.Host = "127.0.0.1:1", "localhost"
+		req.Header["X-Forwarded-For"] = []string{"", "203.0.113.9"}
+	})
+	assert.Equal(t, http.StatusForbidden, w.Code)
+}

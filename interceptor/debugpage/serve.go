@@ -77,7 +77,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // withSlash is where a request for the prefix itself should go, relative to it.
 func withSlash(r *http.Request) string {
 	asked, _, _ := strings.Cut(r.RequestURI, "?")
-	to := "./" + url.PathEscape(path.Base(asked)) + "/"
+	to := "./" + path.Base(asked) + "/" // which is escaped
 	if r.URL.RawQuery != "" {
 		to += "?" + r.URL.RawQuery
 	}
