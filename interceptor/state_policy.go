@@ -249,9 +249,15 @@ func (t *target) budgets() (own budget.Budget, named, ofMethods map[string]budge
 	return t.budget, named, ofMethods
 }
 
-// stateOf asks a budget for what it tells of itself. Those of package budget tell all.
-func stateOf(name string, b budget.Budget) BudgetState {
-	s := BudgetState{Name: name}
+// stateOf asks a budget for what it tells of itself. Those of package budget tell all; one that
+// panics tells nothing.
+func stateOf(name string, b budget.Budget) (s BudgetState) {
+	s.Name = name
+	defer func() {
+		if recover() != nil {
+			s = BudgetState{Name: name}
+		}
+	}()
 	if b, ok := b.(interface{ Balance() float64 }); ok {
 		s.Balance = b.Balance()
 		if s.HasBalance = !math.IsNaN(s.Balance) && !math.IsInf(s.Balance, 0); !s.HasBalance {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -298,3 +299,21 @@ func BenchmarkState(b *testing.B) {
 		it.State()
 	}
 }
+
+// TestStateOfAStrangeBudget: one whose balance is no number, or that panics, has none.
+func TestStateOfAStrangeBudget(t *testing.T) {
+	t.Parallel()
+	for name, balance := range map[string]func() float64{
+		"infinite": func() float64 { return math.Inf(1) },
+		"panics":   func() float64 { panic("Balance") },
+	} {
+		s, _ := called(t, testsrv.Get, nil, interceptor.WithTargetBudget(func(string) budget.Budget { return strange{balance} }))
+		assert.Equal(t, []interceptor.BudgetState{{}}, s.Targets[0].Budgets, name)
+	}
+}
+
+type strange struct{ balance func() float64 }
+
+func (strange) Acquire(budget.Kind) bool           { return true }
+func (strange) Release(budget.Kind, budget.Result) {}
+func (s strange) Balance() float64                 { return s.balance() }
