@@ -26,8 +26,8 @@ func Cells() int {
 type seat struct{ cell int }
 
 var (
-	nextSeat atomic.Uint32
-	allSeats = func() (s [MaxCells]seat) {
+	nextSeat, nextOwn atomic.Uint32 // apart, so that each deals out neighbours
+	allSeats          = func() (s [MaxCells]seat) {
 		for i := range s {
 			s[i].cell = i
 		}
@@ -38,13 +38,13 @@ var (
 	// the next one on the same processor gets, without synchronisation. Nothing
 	// depends on that but speed: two processors may well use one cell.
 	seats = sync.Pool{New: func() any {
-		return &allSeats[Seat()]
+		return &allSeats[nextSeat.Add(1)%MaxCells]
 	}}
 )
 
 // Seat returns a seat for something that stays with one processor, as what a sync.Pool holds
 // does: the next of [MaxCells] in turn.
-func Seat() int { return int(nextSeat.Add(1) % MaxCells) }
+func Seat() int { return int(nextOwn.Add(1) % MaxCells) }
 
 // Mine returns the cell, of n, of the processor that runs the caller. n must be
 // what [Cells] returned, or another power of two.
