@@ -1,12 +1,9 @@
 package otelobs
 
 import (
-	"strconv"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
-	"google.golang.org/grpc/codes"
 )
 
 func TestServer(t *testing.T) {
@@ -41,15 +38,4 @@ func TestServer(t *testing.T) {
 		assert.Equal(t, c.host, host, c.target)
 		assert.Equal(t, c.port, port, c.target)
 	}
-}
-
-// grpc reads the specification's names, it only does not write them.
-func TestCodeName(t *testing.T) {
-	t.Parallel()
-	for c := codes.OK; c <= codes.Unauthenticated; c++ {
-		var parsed codes.Code
-		require.NoError(t, parsed.UnmarshalJSON([]byte(strconv.Quote(codeName(c)))), c)
-		assert.Equal(t, c, parsed)
-	}
-	assert.Equal(t, "CODE(99)", codeName(99))
 }

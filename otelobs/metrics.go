@@ -13,6 +13,7 @@ import (
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"google.golang.org/grpc/codes"
 
+	"github.com/rego-go/rego/classify"
 	"github.com/rego-go/rego/interceptor"
 )
 
@@ -160,5 +161,5 @@ func metricCode(c codes.Code) string {
 	if c >= interceptor.OtherCode {
 		return "_OTHER"
 	}
-	return codeName(c)
+	return classify.CodeName(c)
 }

@@ -24,7 +24,7 @@ func describeCall(span trace.Span, t *interceptor.Timeline) {
 
 func endCall(span trace.Span, e *interceptor.Event) {
 	t := e.Timeline
-	code := codeName(t.Code)
+	code := classify.CodeName(t.Code)
 	attrs := append(make([]attribute.KeyValue, 0, 4),
 		rpcResponseStatusCode.String(code),
 		endReason.String(t.Reason.String()),
@@ -54,7 +54,7 @@ func describeAttempt(span trace.Span, e *interceptor.Event) {
 }
 
 func endAttempt(span trace.Span, a *interceptor.Attempt) {
-	code := codeName(a.Code)
+	code := classify.CodeName(a.Code)
 	attrs := append(make([]attribute.KeyValue, 0, 8),
 		rpcResponseStatusCode.String(code),
 		attemptResult.String(a.Result.String()),

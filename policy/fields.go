@@ -7,7 +7,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
-	regov1 "github.com/rego-go/rego/proto/rego/v1"
+	"github.com/rego-go/rego/classify"
 )
 
 // Field is a field of a policy, for people to read.
@@ -63,7 +63,7 @@ func (p Policy) Fields() []Field {
 func codeNames(list []codes.Code) string {
 	names := make([]string, len(list))
 	for i, c := range list {
-		names[i] = regov1.Code(c).String()
+		names[i] = classify.CodeName(c)
 	}
 	return strings.Join(names, ", ")
 }

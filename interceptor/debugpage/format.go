@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/rego-go/rego/classify"
 	"github.com/rego-go/rego/interceptor"
 )
 
@@ -40,16 +41,7 @@ func codeName(c codes.Code) string {
 	if c >= interceptor.OtherCode {
 		return "other code"
 	}
-	var b strings.Builder
-	last := rune(0)
-	for _, r := range c.String() {
-		if r >= 'A' && r <= 'Z' && last >= 'a' && last <= 'z' {
-			b.WriteByte('_')
-		}
-		b.WriteRune(r)
-		last = r
-	}
-	return strings.ToUpper(b.String())
+	return classify.CodeName(c)
 }
 
 // number groups the digits by threes.
@@ -84,6 +76,8 @@ func percent(share float64) string {
 	switch {
 	case p > 0 && p < 0.1:
 		return "<0.1 %"
+	case p >= 99.95 && p < 100:
+		return ">99.9 %"
 	case p < 10 || p > 99 && p < 100:
 		return strings.TrimSuffix(strconv.FormatFloat(p, 'f', 1, 64), ".0") + " %"
 	}
