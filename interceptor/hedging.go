@@ -2,6 +2,7 @@ package interceptor
 
 import (
 	"log/slog"
+	"time"
 
 	"github.com/rego-go/rego/budget"
 	"github.com/rego-go/rego/hedge"
@@ -13,6 +14,7 @@ type hedging struct {
 	delay   *hedge.Delay    // says when hedges are due; nil if the policy names a trigger
 	trigger *guardedTrigger // which does then
 	own     budget.Budget   // what MaxExtraLoad allows, else nil
+	since   time.Time       // it was made
 	queues  map[string]*queue
 }
 
@@ -51,7 +53,7 @@ func (m *method) hedgingLocked(it *Interceptor, p policy.Hedge) *hedging {
 }
 
 func (m *method) newHedgingLocked(it *Interceptor, p policy.Hedge) *hedging {
-	h := new(hedging)
+	h := &hedging{since: time.Now()}
 	if p.MaxExtraLoad > 0 {
 		own, err := budget.NewExtraLoad(p.MaxExtraLoad)
 		if err != nil {

@@ -552,7 +552,7 @@ func TestHedgingLearns(t *testing.T) {
 			},
 		},
 		{
-			"pushback delays a hedge within the budget of hedges", []interceptor.Option{interceptor.WithPolicy(exact(likeA6, func(p *policy.Policy) { p.Hedge.MaxExtraLoad = 0.02 }))}, nil,
+			"pushback delays a hedge within the budget of hedges", []interceptor.Option{interceptor.WithPolicy(exact(likeA6, func(p *policy.Policy) { p.Hedge.MaxExtraLoad = 0.01 }))}, nil,
 			func(t *testing.T, play play) {
 				play(200, after(10*ms, testsrv.OK()))
 				assert.Len(t, play(1, pushback("5"), testsrv.OK()).Attempts, 2)

@@ -103,7 +103,7 @@ func (t *target) namedBudgetLocked(name string, table *policy.Table) budget.Budg
 	if err != nil { // it was valid when the set was taken
 		return t.budget
 	}
-	t.named[name] = named{b, definition}
+	t.named[name] = named{b, definition, time.Now()}
 	return b
 }
 
@@ -111,6 +111,7 @@ func (t *target) namedBudgetLocked(name string, table *policy.Table) budget.Budg
 type named struct {
 	budget.Budget
 	definition policy.Budget
+	since      time.Time // it was made
 }
 
 // target is what the calls to one target share: a budget, and the plans of its
@@ -119,6 +120,7 @@ type named struct {
 type target struct {
 	interceptor *Interceptor
 	name        string
+	since       time.Time   // it was met
 	conns       int         // that use it. Guarded by the interceptor's mu
 	gone        atomic.Bool // none does any more
 	// grpc's own retries are off in a connection of it, so that its service config counts here.
@@ -176,6 +178,7 @@ func newTarget(it *Interceptor, name string) *target {
 	t := &target{
 		interceptor: it,
 		name:        name,
+		since:       time.Now(),
 		learned:     make(map[string]*method),
 		named:       make(map[string]named),
 		fallback:    policy.Default(),

@@ -1,8 +1,8 @@
 package interceptor
 
 import (
+	"cmp"
 	"fmt"
-	"maps"
 	"math"
 	"slices"
 
@@ -104,20 +104,23 @@ func (t *target) find(table *policy.Table, name string, m *method) found {
 	return found{&t.fallback, policy.Policy{}, FromDefault, table}
 }
 
+// inForce returns the plan of a method, as calls have it that bring no policy of their own, and
+// where its policy is from.
+func (t *target) inForce(table *policy.Table, m *method) (*plan, found) {
+	f := t.find(table, m.name, m)
+	if f.source >= FromServiceConfig {
+		if p := t.planOfChannel(m); p != nil {
+			return p, found{p.policy, *p.policy, FromServiceConfig, noTable}
+		}
+	}
+	return t.plan(m.name), f
+}
+
 // policyState says what policy a method has, and what its hedging goes by.
 func (t *target) policyState(m *method) (PolicyState, *HedgingState) {
 	table := t.interceptor.store.Current()
-	p := t.plan(m.name)
-	f := t.find(table, m.name, m)
+	p, f := t.inForce(table, m)
 	s := PolicyState{Name: f.policy.Name, Version: f.table.Version()}
-	var channel *plan
-	if f.source >= FromServiceConfig {
-		channel = t.planOfChannel(m)
-	}
-	if channel != nil {
-		p, f = channel, found{channel.policy, *channel.policy, FromServiceConfig, noTable}
-		s.Name, s.Version = channel.policy.Name, ""
-	}
 	for _, of := range []struct {
 		source PolicySource
 		table  *policy.Table
@@ -129,7 +132,7 @@ func (t *target) policyState(m *method) (PolicyState, *HedgingState) {
 		s.Sources = append(s.Sources, SourceState{of.source, rule, selector, rule >= 0, of.source == f.source})
 	}
 	s.Sources = append(s.Sources,
-		SourceState{FromServiceConfig, -1, "", channel != nil, f.source == FromServiceConfig},
+		SourceState{FromServiceConfig, -1, "", f.source == FromServiceConfig, f.source == FromServiceConfig},
 		SourceState{FromProto, -1, "", m.annotated != nil, f.source == FromProto},
 		SourceState{FromDefault, -1, "", true, f.source == FromDefault})
 	s.Fields = t.fieldsOf(&f, p, m, table)
@@ -140,7 +143,11 @@ func (t *target) policyState(m *method) (PolicyState, *HedgingState) {
 	if b, ok := f.table.Budget(f.policy.Budget); ok {
 		s.Budget = &b
 	}
-	return s, p.hedgingState()
+	h := p.hedgingState()
+	if h != nil && p.hedging.delay != nil {
+		h.addQuantiles(p.hedging.delay)
+	}
+	return s, h
 }
 
 // fieldsOf says where each field of a policy is from: its source, the default, or what is
@@ -197,6 +204,7 @@ func (it *Interceptor) connsOf(t *target) (conns []*grpc.ClientConn) {
 // quantiles are those that a state shows.
 var quantiles = [...]float64{0.5, 0.9, 0.95, 0.99, 0.999}
 
+// hedgingState says what hedging goes by, but for quantiles; nil without it.
 func (p *plan) hedgingState() *HedgingState {
 	h := p.hedging
 	if h == nil {
@@ -207,12 +215,6 @@ func (p *plan) hedgingState() *HedgingState {
 		var ready hedge.State
 		s.Delay, ready = h.delay.After()
 		s.State = ready.String()
-		var times = make([]Quantile, 0, len(quantiles))
-		at, n := h.delay.Latency(quantiles[:]...)
-		for i, d := range at {
-			times = append(times, Quantile{quantiles[i], d})
-		}
-		s.Samples, s.Quantiles = n, times
 	}
 	if own, ok := h.own.(*budget.ExtraLoad); ok {
 		s.ExtraLoad = own.Share()
@@ -220,56 +222,71 @@ func (p *plan) hedgingState() *HedgingState {
 	return s
 }
 
+func (s *HedgingState) addQuantiles(d *hedge.Delay) {
+	times, n := d.Latency(quantiles[:]...)
+	s.Samples = n
+	for i, t := range times {
+		s.Quantiles = append(s.Quantiles, Quantile{quantiles[i], t})
+	}
+}
+
+// usedBudget is a budget, and what is known of it without asking it.
+type usedBudget struct {
+	BudgetState
+	budget budget.Budget
+}
+
 // budgetStates says what the budgets of a target have.
 func (t *target) budgetStates() []BudgetState {
-	own, named, ofMethods := t.budgets()
-	states := []BudgetState{stateOf("", own)}
-	for _, of := range []map[string]budget.Budget{named, ofMethods} {
-		for _, name := range slices.Sorted(maps.Keys(of)) {
-			states = append(states, stateOf(name, of[name]))
-		}
+	used := t.budgets()
+	states := make([]BudgetState, len(used))
+	for i := range used {
+		used[i].ask()
+		states[i] = used[i].BudgetState
 	}
+	slices.SortFunc(states, func(a, b BudgetState) int {
+		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name))
+	})
 	return states
 }
 
-// budgets returns the target's own, those that policies name, and those of max_extra_load by
-// method.
-func (t *target) budgets() (own budget.Budget, named, ofMethods map[string]budget.Budget) {
+// budgets returns those that calls to a target use.
+func (t *target) budgets() []usedBudget {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	named, ofMethods = make(map[string]budget.Budget), make(map[string]budget.Budget)
+	list := []usedBudget{{BudgetState{Since: t.since}, t.budget}}
+	seen := make(map[string]bool)
 	for _, p := range t.pending.byMethod {
-		if name := p.policy.Budget; name != "" {
-			named[name] = p.budget
+		if name := p.policy.Budget; name != "" && !seen[name] {
+			seen[name] = true
+			list = append(list, usedBudget{BudgetState{Kind: BudgetOfPolicies, Name: name, Since: t.named[name].since}, p.budget})
 		}
-		if p.hedging != nil && p.hedging.own != nil {
-			ofMethods[p.method.name] = p.hedging.own
+		if h := p.hedging; h != nil && h.own != nil {
+			list = append(list, usedBudget{BudgetState{Kind: BudgetOfMethod, Name: p.method.name, Since: h.since}, h.own})
 		}
 	}
-	return t.budget, named, ofMethods
+	return list
 }
 
-// stateOf asks a budget for what it tells of itself. Those of package budget tell all; one that
-// panics tells nothing.
-func stateOf(name string, b budget.Budget) (s BudgetState) {
-	s.Name = name
+// ask has a budget tell of itself. Those of package budget tell all; one that panics tells
+// nothing.
+func (u *usedBudget) ask() {
+	known := u.BudgetState
 	defer func() {
 		if recover() != nil {
-			s = BudgetState{Name: name}
+			u.BudgetState = known
 		}
 	}()
-	if b, ok := b.(interface{ Balance() float64 }); ok {
-		s.Balance = b.Balance()
-		if s.HasBalance = !math.IsNaN(s.Balance) && !math.IsInf(s.Balance, 0); !s.HasBalance {
-			s.Balance = 0
+	if b, ok := u.budget.(interface{ Balance() float64 }); ok {
+		if v := b.Balance(); !math.IsNaN(v) && !math.IsInf(v, 0) {
+			u.HasBalance, u.Balance = true, v
 		}
 	}
-	if b, ok := b.(interface {
+	if b, ok := u.budget.(interface {
 		Answers() (granted, denied int64)
 	}); ok {
-		s.Granted, s.Denied = b.Answers()
+		u.Granted, u.Denied = b.Answers()
 	}
-	return s
 }
 
 // rulesSeen is what was said of a table. Sets may have many rules, and change seldom.

@@ -156,8 +156,8 @@ func TestMetricsOfRetries(t *testing.T) {
 		assert.Empty(t, within(lines, "grpc.client.call.hedges", "rego.client.denials"))
 		assert.NotContains(t, strings.Join(lines, "\n"), "secret")
 		assert.Equal(t, []string{
-			"rego.budget.denied{grpc.target=passthrough:///testsrv rego.budget.name=} 0",
-			"rego.budget.granted{grpc.target=passthrough:///testsrv rego.budget.name=} 2",
+			"rego.budget.denied{grpc.target=passthrough:///testsrv rego.budget.kind=target rego.budget.name=} 0",
+			"rego.budget.granted{grpc.target=passthrough:///testsrv rego.budget.kind=target rego.budget.name=} 2",
 		}, within(lines, "rego.budget.denied", "rego.budget.granted"))
 		assert.Equal(t, []string{
 			"rego.policy.age{} 0",
@@ -205,7 +205,7 @@ func TestMetricsOfDenials(t *testing.T) {
 	_, err = testv1.NewTestServiceClient(srv.Conn(t, m.DialOptions()...)).Get(t.Context(), &testv1.GetRequest{})
 	require.Error(t, err)
 	assert.Equal(t, []string{
-		"rego.budget.denied{grpc.target=passthrough:///testsrv rego.budget.name=} 1",
+		"rego.budget.denied{grpc.target=passthrough:///testsrv rego.budget.kind=target rego.budget.name=} 1",
 		"rego.client.denials{grpc.method=T/Get grpc.target=passthrough:///testsrv rego.attempt.kind=retry rego.denial.reason=budget-denied} 1",
 	}, within(m.read(t), "rego.budget.denied", "rego.client.denials"))
 }

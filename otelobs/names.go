@@ -28,6 +28,7 @@ const (
 
 // Of rego, on metrics.
 const (
+	budgetKind  attribute.Key = "rego.budget.kind"
 	budgetName  attribute.Key = "rego.budget.name"
 	policyState attribute.Key = "rego.policy.state"
 )

@@ -61,19 +61,24 @@ type watch struct {
 	refusals    metric.Int64Observable
 
 	mu      sync.Mutex
-	methods map[series]*carriedMethod
-	budgets map[series]*carriedBudget
+	methods map[methodSeries]*carriedMethod
+	budgets map[budgetSeries]*carriedBudget
 }
 
-// series is what is counted of a target: a method, or a budget.
-type series struct{ target, name string }
+// What is counted of a target.
+type (
+	methodSeries struct{ target, name string }
+	budgetSeries struct {
+		target, name string
+		kind         interceptor.BudgetKind
+	}
+)
 
 // A target that is gone and is back begins to count anew. A counter must not go back, so what
 // it had come to at the last collection is carried over.
 type (
 	carriedMethod struct{ last, carried interceptor.MethodState }
-	carriedBudget struct{ granted, denied carried }
-	carried       struct{ last, carried int64 }
+	carriedBudget struct{ last, carried interceptor.BudgetState }
 )
 
 func (c *carriedMethod) add(m *interceptor.MethodState) interceptor.MethodState {
@@ -81,19 +86,20 @@ func (c *carriedMethod) add(m *interceptor.MethodState) interceptor.MethodState 
 		c.carried.Add(&c.last)
 	}
 	c.last = *m
-	c.last.Samples = nil
 	sum := *m
 	sum.Add(&c.carried)
 	sum.ReplayBytes = m.ReplayBytes // is no count
 	return sum
 }
 
-func (c *carried) add(n int64) int64 {
-	if n < c.last {
-		c.carried += c.last
+func (c *carriedBudget) add(b *interceptor.BudgetState) {
+	if !c.last.Since.Equal(b.Since) {
+		c.carried.Granted += c.last.Granted
+		c.carried.Denied += c.last.Denied
 	}
-	c.last = n
-	return c.carried + n
+	c.last = *b
+	b.Granted += c.carried.Granted
+	b.Denied += c.carried.Denied
 }
 
 // carryOver makes the counts of a state go on where they were at the last collection. Those of
@@ -102,18 +108,18 @@ func (w *watch) carryOver(s *interceptor.State) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	methods, budgets := w.methods, w.budgets
-	w.methods, w.budgets = make(map[series]*carriedMethod), make(map[series]*carriedBudget)
+	w.methods, w.budgets = make(map[methodSeries]*carriedMethod), make(map[budgetSeries]*carriedBudget)
 	for _, t := range s.Targets {
 		for i := range t.Budgets {
 			b := &t.Budgets[i]
-			k := series{t.Name, b.Name}
+			k := budgetSeries{t.Name, b.Name, b.Kind}
 			c := cmp.Or(budgets[k], new(carriedBudget))
 			w.budgets[k] = c
-			b.Granted, b.Denied = c.granted.add(b.Granted), c.denied.add(b.Denied)
+			c.add(b)
 		}
 		for i := range t.Methods {
 			m := &t.Methods[i]
-			k := series{t.Name, m.Method}
+			k := methodSeries{t.Name, m.Method}
 			c := cmp.Or(methods[k], new(carriedMethod))
 			w.methods[k] = c
 			*m = c.add(m)
@@ -122,7 +128,7 @@ func (w *watch) carryOver(s *interceptor.State) {
 }
 
 func (w *watch) observe(_ context.Context, o metric.Observer) error {
-	s := w.interceptor.State()
+	s := w.interceptor.Counters()
 	w.carryOver(&s)
 	for _, t := range s.Targets {
 		for i := range t.Budgets {
@@ -195,7 +201,7 @@ func (w *watch) observeHedging(o metric.Observer, of []attribute.KeyValue, h *in
 }
 
 func (w *watch) observeBudget(o metric.Observer, target string, b *interceptor.BudgetState) {
-	of := with(grpcTarget.String(target), budgetName.String(b.Name))
+	of := with(grpcTarget.String(target), budgetKind.String(b.Kind.String()), budgetName.String(b.Name))
 	if b.HasBalance {
 		o.ObserveFloat64(w.balance, b.Balance, of)
 	}

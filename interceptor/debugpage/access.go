@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"strings"
 )
 
@@ -25,22 +26,29 @@ func isLocal(r *http.Request) (look, timelines bool) {
 
 // expects reports whether a request may have this Host.
 func (c *config) expects(host string) bool {
-	if _, port, err := net.SplitHostPort(host); err == nil && strings.Trim(port, "0123456789") != "" {
-		return false
-	}
 	host = hostOf(host)
-	if host == "localhost" || c.hosts[host] {
-		return true
-	}
 	ip, err := netip.ParseAddr(host)
-	return err == nil && ip.Unmap().IsLoopback()
+	return host == "localhost" || c.hosts[host] || err == nil && ip.IsLoopback()
 }
 
-// hostOf returns a host without its port, as all are compared.
+// hostOf returns a host without its port, as all are compared, empty if it is none. An address
+// is spelt as package netip does.
 func hostOf(host string) string {
-	if name, _, err := net.SplitHostPort(host); err == nil {
+	inBrackets := strings.HasPrefix(host, "[")
+	if name, port, err := net.SplitHostPort(host); err == nil {
+		if _, err := strconv.ParseUint(port, 10, 16); err != nil && port != "" {
+			return ""
+		}
 		host = name
+	} else if inBrackets && strings.HasSuffix(host, "]") {
+		host = host[1 : len(host)-1]
 	}
-	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+	ip, err := netip.ParseAddr(host)
+	switch {
+	case err == nil && ip.Zone() == "":
+		return ip.Unmap().String()
+	case inBrackets, strings.ContainsAny(host, "[]:%"):
+		return ""
+	}
 	return strings.ToLower(strings.TrimSuffix(host, "."))
 }

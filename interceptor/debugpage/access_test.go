@@ -14,7 +14,7 @@ import (
 // TestWhoMayLook: by default this machine alone, under its own names.
 func TestWhoMayLook(t *testing.T) {
 	t.Parallel()
-	page := newPage(t, newInterceptor(t), debugpage.WithHosts("Debug.Internal", "10.1.2.3:8080"))
+	page := newPage(t, newInterceptor(t), debugpage.WithHosts("Debug.Internal", "10.1.2.3:8080", "2001:DB8:0::1", "[no", ""))
 	unix := context.WithValue(t.Context(), http.LocalAddrContextKey, net.Addr(&net.UnixAddr{Name: "/run/debug.sock", Net: "unix"}))
 	tcp := context.WithValue(t.Context(), http.LocalAddrContextKey, net.Addr(&net.TCPAddr{}))
 	for _, r := range []struct {
@@ -52,7 +52,11 @@ func TestWhoMayLook(t *testing.T) {
 		{"127.0.0.1:1", "localhost:80.evil.example", tcp, "", 421},   // no port
 		{"127.0.0.1:1", "192.168.0.1", tcp, "", 421},                 // not loopback
 		{"127.0.0.1:1", "", tcp, "", 421},                            // no Host
-		{"127.0.0.1:1", "[::1", tcp, "", 200},                        // what is left is an address
+		{"127.0.0.1:1", "[2001:db8::1]:8080", tcp, "", 200},          // by option, spelt otherwise
+		{"127.0.0.1:1", "[::1", tcp, "", 421},                        // no address
+		{"127.0.0.1:1", "[localhost]", tcp, "", 421},                 // the same
+		{"127.0.0.1:1", "[::1%evil.example]:80", tcp, "", 421},       // a zone
+		{"127.0.0.1:1", "localhost:99999", tcp, "", 421},             // no port
 		{"127.0.0.1:1", "local host", tcp, "", 421},                  // no name
 	} {
 		w := ask(page, http.MethodGet, "/", func(req *http.Request) {

@@ -3,7 +3,6 @@ package debugpage
 import (
 	"cmp"
 	"slices"
-	"strings"
 
 	"github.com/rego-go/rego/interceptor"
 )
@@ -19,29 +18,17 @@ type budgetsPage struct {
 
 // budgetView is what there is to say of a budget.
 type budgetView struct {
-	Target string `json:"target"`
-	// Kind is "target" of the budget that all calls to a target share, "policy" of one that
-	// policies name, and "method" of the one that keeps a method's hedges within max_extra_load.
-	Kind          string       `json:"kind"`
-	Name          string       `json:"name"`
-	Balance       *float64     `json:"balance"` // null if it does not tell
-	Granted       int64        `json:"granted"`
-	Denied        int64        `json:"denied"`
-	RecentGranted int64        `json:"recent_granted"`
-	RecentDenied  int64        `json:"recent_denied"`
-	History       []budgetPast `json:"history"`
+	Target        string                 `json:"target"`
+	Kind          interceptor.BudgetKind `json:"kind"`
+	Name          string                 `json:"name"`
+	Balance       *float64               `json:"balance"` // null if it does not tell
+	Granted       int64                  `json:"granted"`
+	Denied        int64                  `json:"denied"`
+	RecentGranted int64                  `json:"recent_granted"`
+	RecentDenied  int64                  `json:"recent_denied"`
+	History       []budgetPast           `json:"history"`
 
 	Charts []chart `json:"-"`
-}
-
-func budgetKind(name string) string {
-	switch {
-	case name == "":
-		return "target"
-	case strings.HasPrefix(name, "/"):
-		return "method"
-	}
-	return "policy"
 }
 
 // budgets returns the budgets: those that all share first, then those that deny most.
@@ -58,7 +45,7 @@ func (h *Handler) budgets(all bool) *budgetsPage {
 	})
 	slices.SortStableFunc(p.Budgets, func(a, b budgetView) int {
 		return cmp.Or(
-			cmp.Compare(b2i(a.Kind == "method"), b2i(b.Kind == "method")), cmp.Compare(a.Target, b.Target),
+			cmp.Compare(b2i(a.Kind == interceptor.BudgetOfMethod), b2i(b.Kind == interceptor.BudgetOfMethod)), cmp.Compare(a.Target, b.Target),
 			cmp.Compare(b.RecentDenied, a.RecentDenied), cmp.Compare(b.RecentGranted, a.RecentGranted), cmp.Compare(b.Denied, a.Denied))
 	})
 	p.Shown = p.Budgets
@@ -73,9 +60,9 @@ func (h *Handler) budgets(all bool) *budgetsPage {
 }
 
 func (h *history) budgetLocked(target string, b *interceptor.BudgetState, s *interceptor.State) budgetView {
-	k := key{target, b.Name}
+	k := budgetKey{key{target, b.Name}, b.Kind}
 	v := budgetView{
-		Target: target, Kind: budgetKind(b.Name), Name: b.Name, Granted: b.Granted, Denied: b.Denied,
+		Target: target, Kind: b.Kind, Name: b.Name, Granted: b.Granted, Denied: b.Denied,
 		History: h.budgetPastLocked(k, b, s.Time),
 	}
 	if b.HasBalance {

@@ -116,7 +116,7 @@ func appendNumber(b []byte, v float64) []byte { return strconv.AppendFloat(b, v,
 
 // niceAbove returns the next of 1, 2, 5, 10, 20, 50 and so on.
 func niceAbove(v float64) float64 {
-	if v <= 0 {
+	if v < 1e-9 { // nothing, or next to it
 		return 1
 	}
 	unit := 1.0

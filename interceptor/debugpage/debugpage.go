@@ -24,7 +24,7 @@ import (
 // Handler serves the pages. It is safe for concurrent use.
 //
 // It samples the interceptor's counters every ten seconds and keeps ten minutes of them, at
-// most 4 MB: some 2.7 kB for each of 1,050 methods and 0.9 kB for each of as many budgets. It
+// most 4 MB: some 2.7 kB for each of 1,000 methods and 0.9 kB for each of as many budgets. It
 // does so until Close, or until nobody has the handler any more. Calls do not pay for that.
 type Handler struct {
 	config
@@ -64,7 +64,9 @@ func WithAuth(f func(r *http.Request) (look, timelines bool)) Option {
 func WithHosts(names ...string) Option {
 	return optionFunc(func(c *config) {
 		for _, n := range names {
-			c.hosts[hostOf(n)] = true
+			if host := hostOf(n); host != "" {
+				c.hosts[host] = true
+			}
 		}
 	})
 }

@@ -2,6 +2,7 @@ package debugpage
 
 import (
 	"context"
+	"maps"
 	"math"
 	"sync"
 	"time"
@@ -16,7 +17,7 @@ const (
 	interval  = 10 * time.Second
 	samples   = 60   // that are kept: ten minutes
 	recently  = 6    // samples that rates are taken from: a minute
-	maxSeries = 1050 // methods, and as many budgets
+	maxSeries = 1000 // methods, and as many budgets
 	reasons   = 16   // more than there are, of either kind
 )
 
@@ -86,7 +87,7 @@ type series struct {
 }
 
 type budgetSeries struct {
-	last struct{ granted, denied int64 }
+	last interceptor.BudgetState
 
 	points [samples]budgetPoint
 	seen   int
@@ -97,8 +98,14 @@ type budgetPoint struct {
 	granted, denied uint32
 }
 
-// key names a method or a budget of a target.
-type key struct{ target, name string }
+// key names a method of a target, and budgetKey a budget.
+type (
+	key       struct{ target, name string }
+	budgetKey struct {
+		key
+		kind interceptor.BudgetKind
+	}
+)
 
 // history is what is kept of an interceptor's past. Sample n is at n modulo samples.
 type history struct {
@@ -107,15 +114,14 @@ type history struct {
 	mu      sync.Mutex
 	n       int // the last sample, from 0
 	times   [samples]time.Time
+	sum     [samples]point // of all methods, those that are gone included
 	methods map[key]*series
-	budgets map[key]*budgetSeries
-	full    bool  // some budget has no place
-	idle    []key // methods that were not called for as long as the history is, at sample idleAt
-	idleAt  int
+	others  map[key]int64 // calls of methods that have no place
+	budgets map[budgetKey]*budgetSeries
 }
 
 func newHistory(it *interceptor.Interceptor) *history {
-	h := &history{it: it, n: -1, methods: make(map[key]*series), budgets: make(map[key]*budgetSeries)}
+	h := &history{it: it, n: -1, methods: make(map[key]*series), budgets: make(map[budgetKey]*budgetSeries)}
 	h.sample()
 	return h
 }
@@ -138,28 +144,71 @@ func (h *history) sample() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	s := h.it.Counters()
+	h.takeLocked(&s)
+}
+
+// takeLocked takes in the counters of the next sample.
+func (h *history) takeLocked(s *interceptor.State) {
 	before := h.timeLocked()
 	h.n++
-	h.times[h.n%samples] = s.Time
+	h.times[h.n%samples], h.sum[h.n%samples] = s.Time, point{}
+	var newcomers []newcomer
 	for i := range s.Targets {
 		t := &s.Targets[i]
 		for j := range t.Methods {
-			h.sampleMethodLocked(key{t.Name, t.Methods[j].Method}, &t.Methods[j], before)
+			k, m := key{t.Name, t.Methods[j].Method}, &t.Methods[j]
+			if of := h.methods[k]; of != nil {
+				h.addLocked(of, m)
+			} else {
+				newcomers = append(newcomers, newcomer{k, m})
+			}
 		}
 		for j := range t.Budgets {
-			h.sampleBudgetLocked(key{t.Name, t.Budgets[j].Name}, &t.Budgets[j])
+			h.sampleBudgetLocked(budgetKey{key{t.Name, t.Budgets[j].Name}, t.Budgets[j].Kind}, &t.Budgets[j], before)
 		}
 	}
-	for k, m := range h.methods {
-		if m.seen != h.n {
-			delete(h.methods, k)
+	maps.DeleteFunc(h.methods, func(_ key, of *series) bool { return of.seen != h.n })
+	maps.DeleteFunc(h.budgets, func(_ budgetKey, of *budgetSeries) bool { return of.seen != h.n })
+	h.placeLocked(newcomers, before)
+}
+
+// newcomer is a method that has no history yet.
+type newcomer struct {
+	key
+	*interceptor.MethodState
+}
+
+// placeLocked begins histories. If there are as many as may be, it does for those that were
+// called since the last sample, in the place of some that have no calls to tell of.
+func (h *history) placeLocked(newcomers []newcomer, before time.Time) {
+	var idle []key
+	if len(h.methods)+len(newcomers) > maxSeries {
+		for k, of := range h.methods {
+			if h.n-of.busy >= samples {
+				idle = append(idle, k)
+			}
 		}
 	}
-	for k, b := range h.budgets {
-		if b.seen != h.n {
-			delete(h.budgets, k)
+	others := make(map[key]int64)
+	for _, c := range newcomers {
+		calls, attempts := c.Total()
+		was, known := h.others[c.key]
+		if len(h.methods) >= maxSeries {
+			if len(idle) == 0 || known && was == calls+attempts {
+				others[c.key] = calls + attempts
+				continue
+			}
+			delete(h.methods, idle[0])
+			idle = idle[1:]
 		}
+		of := &series{since: c.Since, busy: h.n}
+		if before.IsZero() || !c.Since.After(before) {
+			of.last = totalsOf(c.MethodState) // else all of it is new
+		}
+		h.methods[c.key] = of
+		h.addLocked(of, c.MethodState)
 	}
+	h.others = others
 }
 
 // timeLocked returns when the last sample was taken, zero if none was.
@@ -170,20 +219,10 @@ func (h *history) timeLocked() time.Time {
 	return h.times[h.n%samples]
 }
 
-func (h *history) sampleMethodLocked(k key, m *interceptor.MethodState, before time.Time) {
+// addLocked adds what has become of a method since the last sample.
+func (h *history) addLocked(s *series, m *interceptor.MethodState) {
 	now := totalsOf(m)
-	s, ok := h.methods[k]
-	switch {
-	case !ok:
-		if len(h.methods) >= maxSeries && !h.makePlaceLocked() {
-			return
-		}
-		s = &series{since: m.Since, last: now, busy: h.n}
-		if !before.IsZero() && m.Since.After(before) {
-			s.last = totals{} // all of it is new
-		}
-		h.methods[k] = s
-	case !s.since.Equal(m.Since):
+	if !s.since.Equal(m.Since) {
 		s.since, s.last = m.Since, totals{}
 	}
 	d := now
@@ -192,7 +231,9 @@ func (h *history) sampleMethodLocked(k key, m *interceptor.MethodState, before t
 	if d.calls > 0 || d.attempts > 0 {
 		s.busy = h.n
 	}
-	s.points[h.n%samples] = point{small(d.calls), small(d.failed), small(d.retries), small(d.hedges), small(d.denied)}
+	p := d.point()
+	s.points[h.n%samples] = p
+	h.sum[h.n%samples].add(p)
 	of := &s.details[h.n%recently]
 	of.attempts = small(d.attempts)
 	for i := range reasons {
@@ -200,46 +241,38 @@ func (h *history) sampleMethodLocked(k key, m *interceptor.MethodState, before t
 	}
 }
 
-// makePlaceLocked gives up the history of a method that has none to tell, if there is one.
-func (h *history) makePlaceLocked() bool {
-	if h.idleAt != h.n { // looked for once in a sample
-		h.idleAt, h.idle = h.n, h.idle[:0]
-		for k, s := range h.methods {
-			if h.n-s.busy >= samples {
-				h.idle = append(h.idle, k)
-			}
-		}
-	}
-	last := len(h.idle) - 1
-	if last < 0 {
-		return false
-	}
-	delete(h.methods, h.idle[last])
-	h.idle = h.idle[:last]
-	return true
+func (p *point) add(o point) {
+	p.calls += o.calls
+	p.failed += o.failed
+	p.retries += o.retries
+	p.hedges += o.hedges
+	p.denied += o.denied
 }
 
-func (h *history) sampleBudgetLocked(k key, b *interceptor.BudgetState) {
+func (h *history) sampleBudgetLocked(k budgetKey, b *interceptor.BudgetState, before time.Time) {
 	s, ok := h.budgets[k]
 	if !ok {
 		if len(h.budgets) >= maxSeries {
-			h.full = true
 			return
 		}
-		s = new(budgetSeries)
-		if !h.isNewLocked() {
-			s.last.granted, s.last.denied = b.Granted, b.Denied
+		s = &budgetSeries{last: interceptor.BudgetState{Since: b.Since}}
+		if before.IsZero() || !b.Since.After(before) {
+			s.last = *b // else all that it has answered is new
 		}
 		h.budgets[k] = s
 	}
-	s.seen = h.n
-	s.points[h.n%samples] = budgetPoint{float32(b.Balance), small(b.Granted - s.last.granted), small(b.Denied - s.last.denied)}
-	s.last.granted, s.last.denied = b.Granted, b.Denied
+	granted, denied := s.open(b)
+	s.points[h.n%samples] = budgetPoint{float32(b.Balance), small(granted), small(denied)}
+	s.last, s.seen = *b, h.n
 }
 
-// isNewLocked reports whether a budget that has no history is one that the sample before did
-// not have, so that all it has answered is new.
-func (h *history) isNewLocked() bool { return h.n > 0 && !h.full }
+// open returns what a budget has answered since the last sample.
+func (s *budgetSeries) open(b *interceptor.BudgetState) (granted, denied int64) {
+	if !s.last.Since.Equal(b.Since) {
+		return b.Granted, b.Denied
+	}
+	return b.Granted - s.last.Granted, b.Denied - s.last.Denied
+}
 
 // small fits a count into a point. One below zero is of counters that began anew.
 func small(n int64) uint32 { return uint32(min(max(n, 0), math.MaxUint32)) }
@@ -258,14 +291,19 @@ func (h *history) windowLocked() (since time.Time, n int) {
 	return h.times[(h.n-n)%samples], n
 }
 
+// keepsLocked reports whether a method has a history, or is newer than the last sample.
+func (h *history) keepsLocked(s *series, m *interceptor.MethodState) bool {
+	return s != nil || m.Since.After(h.timeLocked())
+}
+
 // openLocked returns what has happened since the last sample.
 func (h *history) openLocked(s *series, m *interceptor.MethodState) totals {
 	now := totalsOf(m)
 	switch {
+	case !h.keepsLocked(s, m):
+		return totals{}
 	case s != nil && s.since.Equal(m.Since):
 		now.add(&s.last, -1)
-	case !m.Since.After(h.timeLocked()):
-		return totals{} // its history is not kept
 	}
 	return now
 }

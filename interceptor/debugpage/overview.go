@@ -77,6 +77,7 @@ type methodRow struct {
 	Method     string    `json:"method"`
 	Registered bool      `json:"registered"`
 	Since      time.Time `json:"since"`
+	Kept       bool      `json:"history_kept"` // if not, nothing is known of late
 	Total      counts    `json:"total"`
 	Recent     counts    `json:"recent"`
 	// FailedAs is why calls that failed of late ended, and DeniedAs why attempts were denied.
@@ -206,7 +207,7 @@ func (h *history) rowLocked(target string, m *interceptor.MethodState, seconds f
 	k := key{target, m.Method}
 	total, recent := totalsOf(m), h.recentLocked(k, m)
 	row := methodRow{
-		Target: target, Method: m.Method, Registered: m.Registered, Since: m.Since,
+		Target: target, Method: m.Method, Registered: m.Registered, Since: m.Since, Kept: h.keepsLocked(h.methods[k], m),
 		Total: total.counts(), Recent: recent.counts(),
 		FailedAs: byReason(&recent.ends, endReason), DeniedAs: byReason(&recent.denials, denialReason),
 	}

@@ -56,14 +56,12 @@ func (h *history) pastLocked(k key, m *interceptor.MethodState, now time.Time) (
 	return list
 }
 
-// sumLocked returns the history of all methods.
+// sumLocked returns the history of all methods, those that are gone included.
 func (h *history) sumLocked(s *interceptor.State) (list []past) {
 	h.eachLocked(s.Time, func(sample int, end time.Time, seconds float64) {
 		p := past{Time: end, Seconds: seconds}
 		if sample >= 0 {
-			for _, of := range h.methods {
-				p.add(of.points[sample])
-			}
+			p.add(h.sum[sample])
 		}
 		list = append(list, p)
 	})
@@ -92,14 +90,16 @@ func (p *past) add(o point) {
 }
 
 // budgetPastLocked returns the history of a budget.
-func (h *history) budgetPastLocked(k key, b *interceptor.BudgetState, now time.Time) (list []budgetPast) {
+func (h *history) budgetPastLocked(k budgetKey, b *interceptor.BudgetState, now time.Time) (list []budgetPast) {
 	s := h.budgets[k]
 	if s == nil {
 		return nil
 	}
 	h.eachLocked(now, func(sample int, end time.Time, seconds float64) {
-		p := budgetPast{end, seconds, b.Balance, b.Granted - s.last.granted, b.Denied - s.last.denied}
-		if sample >= 0 {
+		p := budgetPast{Time: end, Seconds: seconds, Balance: b.Balance}
+		if sample < 0 {
+			p.Granted, p.Denied = s.open(b)
+		} else {
 			of := s.points[sample]
 			p.Balance, p.Granted, p.Denied = float64(of.balance), int64(of.granted), int64(of.denied)
 		}
@@ -109,15 +109,15 @@ func (h *history) budgetPastLocked(k key, b *interceptor.BudgetState, now time.T
 }
 
 // recentBudgetLocked returns what a budget has granted and denied in the window.
-func (h *history) recentBudgetLocked(k key, b *interceptor.BudgetState) (granted, denied int64) {
+func (h *history) recentBudgetLocked(k budgetKey, b *interceptor.BudgetState) (granted, denied int64) {
 	s := h.budgets[k]
-	if s == nil {
-		if h.full {
-			return 0, 0
-		}
-		return b.Granted, b.Denied // it is newer than the last sample
+	switch {
+	case s == nil && b.Since.After(h.timeLocked()):
+		return b.Granted, b.Denied
+	case s == nil:
+		return 0, 0
 	}
-	granted, denied = b.Granted-s.last.granted, b.Denied-s.last.denied
+	granted, denied = s.open(b)
 	_, n := h.windowLocked()
 	for i := h.n - n + 1; i <= h.n; i++ {
 		granted += int64(s.points[i%samples].granted)
