@@ -122,20 +122,21 @@ func (o *overdue) decide() {
 	if s.expire {
 		o.ctx.expire()
 	}
-	o.mu.Lock()
-	over := o.over
-	o.mu.Unlock()
-	if s.denied != DeniedNothing && !over {
-		if !o.told {
-			o.told = true
-			c.deny(Attempt{Kind: s.next.kind}, time.Now(), s.denied)
-		}
-		o.mu.Lock()
-		defer o.mu.Unlock()
-		if !o.over {
-			o.timer.Reset(o.after)
-		}
+	if s.denied == DeniedNothing || !o.askAgain() || o.told {
+		return
 	}
+	o.told = true
+	c.deny(Attempt{Kind: s.next.kind}, time.Now(), s.denied)
+}
+
+// askAgain sets the timer, unless the watch is over.
+func (o *overdue) askAgain() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.over {
+		o.timer.Reset(o.after)
+	}
+	return !o.over
 }
 
 // replaceOverdue takes the lease of the attempt that follows one that has timed out, if

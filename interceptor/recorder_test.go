@@ -15,13 +15,11 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"github.com/rego-go/rego/budget"
 	"github.com/rego-go/rego/interceptor"
 	"github.com/rego-go/rego/internal/testsrv"
 	testv1 "github.com/rego-go/rego/internal/testsrv/proto/rego/test/v1"
-	"github.com/rego-go/rego/policy"
 )
 
 // summaries keeps what a recorder is told.
@@ -185,38 +183,41 @@ func TestAttemptFromContext(t *testing.T) {
 	})
 }
 
-// TestKeptTimelineKeepsNothingElse: not the reply, of a watched call and of another.
+// TestKeptTimelineKeepsNothingElse: not the error, which may hold what a server says.
 func TestKeptTimelineKeepsNothingElse(t *testing.T) {
 	t.Parallel()
-	for name, opts := range map[string][]interceptor.Option{
-		"watched":  {interceptor.WithObserver(&endings{seen: make(map[interceptor.EndReason]int)})},
-		"recorded": {interceptor.WithRecorder(new(summaries))},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			it := newInterceptor(t, append(opts, named(exact(idempotent, func(p *policy.Policy) { p.Retry.Backoff.Initial = policy.NoWait })))...)
-			reply := new(testv1.GetResponse)
-			gone := make(chan struct{})
-			runtime.AddCleanup(reply, func(struct{}) { close(gone) }, struct{}{})
-			n := 0
-			_ = it.Unary()(t.Context(), testsrv.Get, &testv1.GetRequest{}, reply, nil,
-				func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error {
-					if n++; n == 1 {
-						return status.Error(codes.Unavailable, "")
-					}
-					return nil
-				})
-			require.NotEmpty(t, stateOf(t, it, testsrv.Get).Samples)
-			for range 20 {
-				runtime.GC()
-				select {
-				case <-gone:
-					runtime.KeepAlive(it)
-					return
-				case <-time.After(10 * ms):
-				}
-			}
-			t.Error("the reply is kept")
-		})
+	kept := new(keeper)
+	it := newInterceptor(t, interceptor.WithObserver(kept))
+	gone := make(chan struct{})
+	_ = it.Unary()(t.Context(), testsrv.Get, nil, nil, nil, func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error {
+		err := &said{"secret"}
+		runtime.AddCleanup(err, func(gone chan struct{}) { close(gone) }, gone)
+		return err
+	})
+	require.NotNil(t, kept.timeline)
+	require.Eventually(t, func() bool {
+		runtime.GC()
+		select {
+		case <-gone:
+			return true
+		default:
+			return false
+		}
+	}, 10*time.Second, ms)
+	runtime.KeepAlive(kept)
+}
+
+// keeper is an observer that keeps the timeline of the last call.
+type keeper struct{ timeline *interceptor.Timeline }
+
+func (*keeper) Start(ctx context.Context, _ *interceptor.Event) context.Context { return ctx }
+
+func (k *keeper) Observe(_ context.Context, e *interceptor.Event) {
+	if e.Kind == interceptor.CallEnd {
+		k.timeline = e.Timeline
 	}
 }
+
+type said struct{ text string }
+
+func (s *said) Error() string { return s.text }
