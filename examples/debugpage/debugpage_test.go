@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/rego-go/rego/examples/internal/mixed"
 	"github.com/rego-go/rego/interceptor/debugpage"
 	"github.com/rego-go/rego/internal/testsrv"
 )
@@ -24,14 +25,14 @@ func pagesOf(t *testing.T) (pages map[string]string) {
 	t.Helper()
 	base := os.Getenv("REGO_DEBUGPAGE")
 	if base == "" {
-		l, err := newLoad(time.Now)
+		l, err := mixed.New()
 		require.NoError(t, err)
-		t.Cleanup(l.close)
+		t.Cleanup(l.Close)
 		ctx, stop := context.WithTimeout(t.Context(), 2*time.Second)
 		defer stop()
-		page := debugpage.New(l.interceptor)
+		page := debugpage.New(l.Interceptor)
 		t.Cleanup(page.Close)
-		l.run(ctx)
+		l.Run(ctx)
 		mux := http.NewServeMux()
 		mux.Handle("/debug/rego/", http.StripPrefix("/debug/rego", page))
 		server := httptest.NewServer(mux)
@@ -39,7 +40,7 @@ func pagesOf(t *testing.T) (pages map[string]string) {
 		base = server.URL + "/debug/rego/"
 	}
 	method := func(name string) string {
-		return base + "method?" + url.Values{"target": {targets[0]}, "method": {name}}.Encode()
+		return base + "method?" + url.Values{"target": {mixed.Targets[0]}, "method": {name}}.Encode()
 	}
 	return map[string]string{
 		"overview": base, "budgets": base + "budgets", "policies": base + "policies",

@@ -19,6 +19,7 @@ import (
 	"os/signal"
 	"time"
 
+	"github.com/rego-go/rego/examples/internal/mixed"
 	"github.com/rego-go/rego/interceptor/debugpage"
 )
 
@@ -40,23 +41,23 @@ func run(addr string, length time.Duration) error {
 		ctx, stop = context.WithTimeout(ctx, length)
 		defer stop()
 	}
-	l, err := newLoad(time.Now)
+	l, err := mixed.New()
 	if err != nil {
 		return err
 	}
-	defer l.close()
+	defer l.Close()
 	listener, err := net.Listen("tcp", addr)
 	if err != nil {
 		return err
 	}
 	fmt.Printf("http://%s/debug/rego/\n", listener.Addr())
-	page := debugpage.New(l.interceptor)
+	page := debugpage.New(l.Interceptor)
 	defer page.Close()
 	mux := http.NewServeMux()
 	mux.Handle("/debug/rego/", http.StripPrefix("/debug/rego", page))
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: time.Second}
 	go func() { // until the load has ended, which ctx ends
-		l.run(ctx)
+		l.Run(ctx)
 		_ = server.Close()
 	}()
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {

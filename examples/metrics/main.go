@@ -1,6 +1,5 @@
-// Metrics serves the metrics of a client to Prometheus, while it calls a server that does
-// badly: Get is slow now and then, and hedged; Put fails now and then, and is retried; Pay
-// fails too, and is not, since nobody knows that it may be sent twice; Watch breaks off.
+// Metrics serves the metrics of a client to Prometheus, while it calls servers that do badly:
+// calls are retried, hedged, denied and refused, streams break off.
 //
 // What surprises people: all but the histograms is counted whether or not anybody watches, and
 // read only when Prometheus asks.
@@ -28,6 +27,7 @@ import (
 	otelprom "go.opentelemetry.io/otel/exporters/prometheus"
 	"go.opentelemetry.io/otel/sdk/metric"
 
+	"github.com/rego-go/rego/examples/internal/mixed"
 	"github.com/rego-go/rego/interceptor"
 	"github.com/rego-go/rego/otelobs"
 )
@@ -50,10 +50,11 @@ func main() {
 
 // run serves metrics until ctx is done.
 func run(ctx context.Context, w io.Writer, listen string) error {
-	it, handler, err := instrumented()
+	load, handler, err := instrumented()
 	if err != nil {
 		return err
 	}
+	defer load.Close()
 	l, err := net.Listen("tcp", listen)
 	if err != nil {
 		return err
@@ -62,11 +63,7 @@ func run(ctx context.Context, w io.Writer, listen string) error {
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(l) }()
 	fmt.Fprintf(w, "metrics at http://%s/metrics\n", l.Addr())
-	calls, err := load(ctx, it)
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(w, "%d calls\n", calls)
+	fmt.Fprintf(w, "%d calls\n", load.Run(ctx))
 	if err := srv.Close(); err != nil {
 		return err
 	}
@@ -76,8 +73,8 @@ func run(ctx context.Context, w io.Writer, listen string) error {
 	return nil
 }
 
-// instrumented returns an interceptor, and what serves its metrics.
-func instrumented() (*interceptor.Interceptor, http.Handler, error) {
+// instrumented returns a load, and what serves the metrics of its interceptor.
+func instrumented() (*mixed.Load, http.Handler, error) {
 	registry := prometheus.NewRegistry()
 	exporter, err := otelprom.New(otelprom.WithRegisterer(registry), otelprom.WithoutScopeInfo())
 	if err != nil {
@@ -88,14 +85,14 @@ func instrumented() (*interceptor.Interceptor, http.Handler, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	it, err := interceptor.New(interceptor.WithRecorder(metrics), interceptor.WithRules(rules...))
+	load, err := mixed.New(interceptor.WithRecorder(metrics))
 	if err != nil {
 		return nil, nil, err
 	}
-	if _, err := metrics.Watch(it); err != nil { // for as long as the program runs
+	if _, err := metrics.Watch(load.Interceptor); err != nil { // for as long as the program runs
 		return nil, nil, err
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{EnableOpenMetrics: true}))
-	return it, mux, nil
+	return load, mux, nil
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/rego-go/rego/budget"
 	"github.com/rego-go/rego/interceptor"
 )
 
@@ -63,27 +64,37 @@ func total(f *dto.MetricFamily, labels ...string) (sum float64) {
 // TestScrape: what Prometheus reads over HTTP is what the interceptor has counted, and has
 // every metric that the dashboard and the alerts ask for.
 func TestScrape(t *testing.T) {
-	it, handler, err := instrumented()
+	load, handler, err := instrumented()
 	require.NoError(t, err)
+	defer load.Close()
 	srv := httptest.NewServer(handler)
 	defer srv.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	made, err := load(ctx, it)
-	require.NoError(t, err)
+	go func() { // until there was a retry and a hedge
+		for range time.Tick(100 * time.Millisecond) {
+			if ctx.Err() != nil || extra(load.Interceptor, budget.Retry) > 0 && extra(load.Interceptor, budget.Hedge) > 0 {
+				cancel()
+				return
+			}
+		}
+	}()
+	made := load.Run(ctx)
 	families := scrape(t, srv.URL+"/metrics")
 	assert.InDelta(t, made, total(families["rego_client_calls_total"]), 0)
 
-	state := it.State()
-	require.Len(t, state.Targets, 1)
-	for _, m := range state.Targets[0].Methods {
-		calls, attempts := m.Total()
-		method := "grpc_method=" + strings.TrimPrefix(m.Method, "/")
-		assert.InDelta(t, calls, total(families["rego_client_calls_total"], method), 0)
-		assert.InDelta(t, attempts, total(families["rego_client_attempts_total"], method), 0)
-		for _, c := range m.Calls {
-			if c.Reason == interceptor.EndNotIdempotent {
-				assert.InDelta(t, c.Count, total(families["rego_client_calls_total"], method, "rego_end_reason=not-idempotent"), 0)
+	state := load.Interceptor.State()
+	require.Len(t, state.Targets, 2)
+	for _, target := range state.Targets {
+		for _, m := range target.Methods {
+			calls, attempts := m.Total()
+			of := []string{"grpc_target=" + target.Name, "grpc_method=" + strings.TrimPrefix(m.Method, "/")}
+			assert.InDelta(t, calls, total(families["rego_client_calls_total"], of...), 0)
+			assert.InDelta(t, attempts, total(families["rego_client_attempts_total"], of...), 0)
+			for _, c := range m.Calls {
+				if c.Reason == interceptor.EndNotIdempotent {
+					assert.InDelta(t, c.Count, total(families["rego_client_calls_total"], append(of, "rego_end_reason=not-idempotent")...), 0)
+				}
 			}
 		}
 	}
@@ -99,6 +110,20 @@ func TestScrape(t *testing.T) {
 			}
 		}
 	}
+}
+
+// extra returns how many attempts of a kind there were.
+func extra(it *interceptor.Interceptor, k budget.Kind) (n int64) {
+	for _, target := range it.Counters().Targets {
+		for _, m := range target.Methods {
+			for _, a := range m.Attempts {
+				if a.Kind == k {
+					n += a.Count
+				}
+			}
+		}
+	}
+	return n
 }
 
 // isLabel reports whether a name is that of a label.

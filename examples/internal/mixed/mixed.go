@@ -1,4 +1,6 @@
-package main
+// Package mixed is a load of everything that a client shows of itself: calls that are retried,
+// hedged, denied and refused, streams, and a backend that is ill from time to time.
+package mixed
 
 import (
 	"context"
@@ -7,6 +9,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -25,28 +28,30 @@ const (
 	illFor    = time.Minute
 )
 
-// targets are the names of the backends, which are on this machine.
-var targets = [2]string{"passthrough:///shop.example:443", "passthrough:///search.example:443"}
+// Targets are the names of the backends, which are on this machine.
+var Targets = [2]string{"passthrough:///shop.example:443", "passthrough:///search.example:443"}
 
-// load is two backends and calls to them.
-type load struct {
-	interceptor *interceptor.Interceptor
-	servers     [2]*testsrv.Server
-	conns       [2]*grpc.ClientConn
-	ill         func() bool
+// Load is two backends and calls to them.
+type Load struct {
+	Interceptor *interceptor.Interceptor
+
+	servers [2]*testsrv.Server
+	conns   [2]*grpc.ClientConn
+	ill     func() bool
 }
 
-// newLoad starts the backends. The second is ill once in a while, the first time 30 s after now.
-func newLoad(now func() time.Time) (*load, error) {
-	start := now()
-	l := &load{ill: func() bool {
-		return (now().Sub(start)+illPeriod-30*time.Second)%illPeriod < illFor
+// New starts the backends, and makes an interceptor with options of the caller's besides those
+// of the load. The second backend is ill once in a while, the first time after 30 s.
+func New(opts ...interceptor.Option) (*Load, error) {
+	start := time.Now()
+	l := &Load{ill: func() bool {
+		return (time.Since(start)+illPeriod-30*time.Second)%illPeriod < illFor
 	}}
 	store, err := storeOfPolicies()
 	if err != nil {
 		return nil, err
 	}
-	l.interceptor, err = interceptor.New(interceptor.WithPolicies(store), interceptor.WithLogger(slog.New(slog.DiscardHandler)))
+	l.Interceptor, err = interceptor.New(append(opts, interceptor.WithPolicies(store), interceptor.WithLogger(slog.New(slog.DiscardHandler)))...)
 	if err != nil {
 		return nil, err
 	}
@@ -54,7 +59,7 @@ func newLoad(now func() time.Time) (*load, error) {
 		if l.servers[i], err = testsrv.New(testsrv.TCP(""), testsrv.NoRecording()); err != nil {
 			return nil, err
 		}
-		l.conns[i], err = grpc.NewClient(targets[i], append(l.interceptor.DialOptions(),
+		l.conns[i], err = grpc.NewClient(Targets[i], append(l.Interceptor.DialOptions(),
 			grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(l.servers[i].DialContext))...)
 		if err != nil {
 			return nil, err
@@ -88,7 +93,7 @@ func storeOfPolicies() (*policy.Store, error) {
 }
 
 // script says what the backends do.
-func (l *load) script() {
+func (l *Load) script() {
 	l.servers[0].Handle(testsrv.Get, func(testsrv.Arrival) testsrv.Step {
 		if rand.Float64() < 0.03 {
 			return testsrv.Fail(codes.Unavailable, "restarting")
@@ -133,8 +138,9 @@ func latency(slow float64) time.Duration {
 	return time.Duration(ms * float64(time.Millisecond))
 }
 
-// run makes calls until ctx is done, each kind at its rate per second.
-func (l *load) run(ctx context.Context) {
+// Run makes calls until ctx is done, each kind at its rate per second, and returns how many.
+func (l *Load) Run(ctx context.Context) int64 {
+	var made atomic.Int64
 	var kinds, calls sync.WaitGroup
 	for _, kind := range []struct {
 		rate float64
@@ -160,6 +166,7 @@ func (l *load) run(ctx context.Context) {
 				case <-ctx.Done():
 					return
 				case <-time.After(time.Duration(rand.ExpFloat64() / kind.rate * float64(time.Second))):
+					made.Add(1)
 					calls.Go(func() { kind.call(ctx) })
 				}
 			}
@@ -167,10 +174,11 @@ func (l *load) run(ctx context.Context) {
 	}
 	kinds.Wait()
 	calls.Wait()
+	return made.Load()
 }
 
 // watch reads a stream to its end.
-func (l *load) watch(ctx context.Context) {
+func (l *Load) watch(ctx context.Context) {
 	stream, err := testv1.NewTestServiceClient(l.conns[0]).Watch(ctx, &testv1.WatchRequest{Id: "1"})
 	for err == nil {
 		if _, err = stream.Recv(); errors.Is(err, io.EOF) {
@@ -179,7 +187,8 @@ func (l *load) watch(ctx context.Context) {
 	}
 }
 
-func (l *load) close() {
+// Close ends the connections and the backends.
+func (l *Load) Close() {
 	for i := range l.conns {
 		_ = l.conns[i].Close()
 		l.servers[i].Close()
