@@ -29,9 +29,15 @@ const MaxRules = 100_000
 type Set struct {
 	// Version is shown in timelines and spans. It may be empty.
 	Version string
-	// Revision orders sets: a [Store] refuses one with a lower revision than the set
-	// in force, so that a lagging replica of a control plane cannot take it back. To
-	// roll back, give the old rules a higher revision. Zero is not compared.
+	// Epoch begins the revisions anew: a set of a higher epoch takes the place of one of a
+	// lower, whatever their revisions. It is the way back from a revision that was too high.
+	// Zero is the first.
+	Epoch uint64
+	// Revision orders the sets of a source within an epoch. A [Store] refuses one that is
+	// lower than that of the set in force, so that a lagging replica of a control plane
+	// cannot take it back, and the same one with another content. To roll back, give the old
+	// rules a higher revision. Zero means that the source does not count its sets; once it
+	// has counted, it must go on.
 	Revision uint64
 	Rules    []Rule
 	// Budgets are those of the set, besides what the interceptor has in code.
@@ -138,22 +144,25 @@ func (s Set) clone() Set {
 }
 
 func (t *Table) put(selector string, p *Policy) bool {
-	if selector == "*" {
-		t.fallback = p
-		return true
+	if !isSelector(selector) {
+		return false
 	}
-	service, method, ok := split(selector)
+	service, all := strings.CutSuffix(selector, "*")
 	switch {
-	case !ok || strings.Contains(service, "*"):
-		return false
-	case method == "*":
+	case selector == "*":
+		t.fallback = p
+	case all:
 		t.services[service] = p
-		return true
-	case strings.ContainsAny(method, "*/"):
-		return false
+	default:
+		t.methods[selector] = p
 	}
-	t.methods[selector] = p
 	return true
+}
+
+// isSelector reports whether a rule can name methods so.
+func isSelector(selector string) bool {
+	service, method, ok := split(selector)
+	return selector == "*" || ok && !strings.Contains(service, "*") && (method == "*" || !strings.ContainsAny(method, "*/"))
 }
 
 // split cuts "/pkg.Service/Method" into "/pkg.Service/" and "Method".

@@ -9,10 +9,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/rego-go/rego/internal/plainfile"
 	regov1 "github.com/rego-go/rego/proto/rego/v1"
 )
 
@@ -21,9 +23,11 @@ import (
 // [StateStale], until a source has spoken. From then on each set that a source brings
 // is written there, in the background: a disk that hangs holds up nothing.
 //
-// A file that is missing is no fault. One that is truncated or corrupt, or whose set
-// is not valid any more, is ignored; [Status.SnapshotErr] says so, and why a file could
-// not be written. It is replaced as a whole (written aside, synced and renamed), so it
+// A file that is missing is no fault. One that is truncated or corrupt, whose set
+// is not valid any more, or that others than the process's user and root may write, is
+// ignored; [Status.SnapshotErr] says so, and why a file could not be written. That is tried
+// again after a second, and then less often up to once a minute, until there is room on the
+// disk. A file is replaced as a whole (written aside, synced and renamed), so it
 // is never half-written. Its folder must exist, and be writable by the process.
 func Snapshot(path string) StoreOption { return &snapshot{path: path} }
 
@@ -31,9 +35,14 @@ type snapshot struct {
 	path string
 
 	// Guarded by the store's mu.
-	pending *regov1.Snapshot // to be written
-	writing bool
+	pending  *regov1.Snapshot // to be written
+	writing  bool
+	unsaved  *regov1.Snapshot // could not be written, and is tried again
+	failures int              // since one was written
 }
+
+// tryAgain is the wait after a snapshot could not be written.
+var tryAgain = Backoff{Initial: time.Second, Multiplier: 2, Max: time.Minute, Jitter: JitterNone}
 
 // snapshotSource is the name of a snapshot as a source.
 const snapshotSource = "snapshot"
@@ -58,6 +67,7 @@ func (s *snapshot) open(st *Store) {
 	}
 	accepted := m.GetAccepted().AsTime()
 	st.status = Status{Source: snapshotSource, Accepted: accepted, Confirmed: accepted, known: true, kept: true}
+	st.origin = m.GetSource()
 	describe(&st.status, t)
 	st.current.Store(t)
 }
@@ -69,10 +79,25 @@ func (st *Store) saveLocked(t *Table) {
 	if s == nil {
 		return
 	}
+	s.unsaved = nil
 	s.pending = &regov1.Snapshot{Set: t.set.Proto(), Source: st.status.Source, Accepted: timestamppb.New(st.status.Accepted)}
-	if !s.writing {
+	st.startWritingLocked()
+}
+
+func (st *Store) startWritingLocked() {
+	if s := st.snapshot; !s.writing {
 		s.writing = true
 		go st.writeSnapshots()
+	}
+}
+
+// saveAgain has what could not be written tried again, if nothing newer was since.
+func (st *Store) saveAgain(m *regov1.Snapshot) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if s := st.snapshot; s.unsaved == m {
+		s.unsaved, s.pending = nil, m
+		st.startWritingLocked()
 	}
 }
 
@@ -89,6 +114,13 @@ func (st *Store) writeSnapshots() {
 		st.mu.Lock()
 		if err != nil {
 			err = fmt.Errorf("snapshot %s: %w", s.path, err)
+			if s.pending == nil {
+				s.unsaved = m
+				time.AfterFunc(tryAgain.Delay(s.failures, nil), func() { st.saveAgain(m) })
+			}
+			s.failures++
+		} else {
+			s.failures = 0
 		}
 		if (err == nil) != (st.status.SnapshotErr == nil) {
 			st.notifyLocked()
@@ -103,11 +135,14 @@ func (st *Store) writeSnapshots() {
 const snapshotMagic = "rego snapshot 1\n"
 
 func readSnapshot(path string) (*regov1.Snapshot, error) {
-	file, err := os.Open(path)
+	file, info, err := plainfile.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer file.Close() //nolint:errcheck // it was only read
+	if err := plainfile.CheckOwn(info); err != nil {
+		return nil, err
+	}
 	const most = MaxSize + 4096
 	b, err := io.ReadAll(io.LimitReader(file, most+1))
 	if err != nil {

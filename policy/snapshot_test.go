@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -51,7 +52,7 @@ func TestSnapshotOutlivesProcess(t *testing.T) {
 		assert.True(t, taken.Equal(status.Accepted))
 		assert.Equal(t, time.Hour, status.Age(time.Now()))
 		s.Revision, s.Version = 6, "0"
-		require.Error(t, st.Source("a lagging replica").Update(s))
+		require.Error(t, st.Source("control plane").Update(s), "a replica that lags")
 		assert.Equal(t, policy.StateRefused, st.Status().State())
 		s.Revision, s.Version = 7, "1"
 		require.NoError(t, st.Source("control plane").Update(s))
@@ -173,6 +174,69 @@ func TestSnapshotCannotBeWritten(t *testing.T) {
 		require.NoError(t, err)
 		assert.Len(t, files, 1, "nothing is left behind")
 	})
+}
+
+// TestSnapshotIsWrittenLater: once there is room again, without another set (P5).
+func TestSnapshotIsWrittenLater(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		dir := filepath.Join(t.TempDir(), "later")
+		path := filepath.Join(dir, "s")
+		st := withSnapshot(t, path)
+		require.NoError(t, st.Update(version("1")))
+		require.NoError(t, st.Update(version("2")))
+		synctest.Wait()
+		time.Sleep(10 * time.Minute)
+		require.ErrorIs(t, st.Status().SnapshotErr, os.ErrNotExist)
+		require.NoError(t, os.Mkdir(dir, 0o700))
+		changed := st.Changed()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		require.NoError(t, st.Status().SnapshotErr)
+		assert.True(t, closed(changed))
+		assert.Equal(t, "2", withSnapshot(t, path).Current().Version())
+
+		require.NoError(t, os.RemoveAll(dir))
+		require.NoError(t, st.Update(version("3")))
+		synctest.Wait()
+		require.NoError(t, os.Mkdir(dir, 0o700))
+		require.NoError(t, st.Update(version("4")))
+		synctest.Wait()
+		require.NoError(t, os.Remove(path))
+		time.Sleep(time.Hour)
+		assert.NoFileExists(t, path, "the older one is not tried again")
+	})
+}
+
+// TestSnapshotIsNoFile: a FIFO is reported, and waited for by nobody (P15).
+func TestSnapshotIsNoFile(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "s")
+	require.NoError(t, syscall.Mkfifo(path, 0o600))
+	require.ErrorContains(t, withSnapshot(t, path).Status().SnapshotErr, "is not a regular file")
+	require.ErrorContains(t, withSnapshot(t, "/dev/zero").Status().SnapshotErr, "is not a regular file")
+	require.ErrorContains(t, withSnapshot(t, t.TempDir()).Status().SnapshotErr, "is not a regular file")
+}
+
+// TestSnapshotOfOthers: what others may have written is not read (P15).
+func TestSnapshotOfOthers(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "s")
+	require.NoError(t, os.WriteFile(path, snapshotOf(t, version("2")), 0o600))
+	for _, r := range []struct {
+		mode os.FileMode
+		want string
+	}{{0o600, "2"}, {0o644, "2"}, {0o664, "built in"}, {0o646, "built in"}} {
+		require.NoError(t, os.Chmod(path, r.mode))
+		st := withSnapshot(t, path)
+		assert.Equal(t, r.want, st.Current().Version(), "%o", r.mode)
+		assert.Equal(t, r.want != "2", st.Status().SnapshotErr != nil, "%o", r.mode)
+	}
+	require.NoError(t, os.Chmod(path, 0o600))
+	if os.Geteuid() == 0 {
+		require.NoError(t, os.Chown(path, 65534, -1))
+		require.ErrorContains(t, withSnapshot(t, path).Status().SnapshotErr, "it belongs to user 65534")
+	}
 }
 
 // TestSnapshotGuarded: a snapshot that names what the program no longer has does not

@@ -33,8 +33,9 @@ func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // Status is what is known of the set in force.
 type Status struct {
-	// Version and Revision are those of the set in force.
+	// Version, Epoch and Revision are those of the set in force.
 	Version  string
+	Epoch    uint64
 	Revision uint64
 	// Source is the name of the source that it is from: "snapshot" if it was read
 	// from there, and empty for what NewStore was given.
@@ -51,6 +52,11 @@ type Status struct {
 	Refusals int64
 	// Lost says why the source is out of reach; nil while it is not.
 	Lost error
+	// Since is when the store was first given a source; zero if it has none.
+	Since time.Time
+	// Warnings tell what of the set in force has no effect in this program, or not the one
+	// that its author may think. See [Store.Review].
+	Warnings Faults
 	// SnapshotErr says why the snapshot could not be read or written; nil if it
 	// could, or none is kept. See [Snapshot].
 	SnapshotErr error
@@ -64,8 +70,9 @@ type Status struct {
 type Refusal struct {
 	// Source that offered it.
 	Source string
-	// Version and Revision of the set, as far as they could be read.
+	// Version, Epoch and Revision of the set, as far as they could be read.
 	Version  string
+	Epoch    uint64
 	Revision uint64
 	// Time of the refusal.
 	Time time.Time
@@ -89,15 +96,23 @@ func (s Status) State() State {
 }
 
 // Age is how long the set in force has not been known to be the newest: zero while
-// it is, and as long as no source has said so. It is no reason to drop the set.
+// it is. If it never was, since a source has never been reached or has had nothing that could
+// be taken, it counts from Since. Without any source it is zero. It is no reason to drop the
+// set.
 func (s Status) Age(now time.Time) time.Duration {
-	if s.State() == StateCurrent || s.Confirmed.IsZero() {
+	from := s.Confirmed
+	if from.IsZero() {
+		from = s.Since
+	}
+	if s.State() == StateCurrent || from.IsZero() {
 		return 0
 	}
-	return max(now.Sub(s.Confirmed), 0)
+	return max(now.Sub(from), 0)
 }
 
-func describe(s *Status, t *Table) { s.Version, s.Revision = t.set.Version, t.set.Revision }
+func describe(s *Status, t *Table) {
+	s.Version, s.Epoch, s.Revision = t.set.Version, t.set.Epoch, t.set.Revision
+}
 
 // confirm notes that until now the set in force was the newest, if it was.
 func confirm(s *Status, now time.Time) {
@@ -107,7 +122,7 @@ func confirm(s *Status, now time.Time) {
 }
 
 func newRefusal(source string, set Set, now time.Time, err error) *Refusal {
-	return &Refusal{Source: source, Version: set.Version, Revision: set.Revision, Time: now, Err: err}
+	return &Refusal{Source: source, Version: set.Version, Epoch: set.Epoch, Revision: set.Revision, Time: now, Err: err}
 }
 
 // Status returns what is known of the set in force.

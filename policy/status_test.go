@@ -2,6 +2,9 @@ package policy_test
 
 import (
 	"errors"
+	"fmt"
+	"math"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -10,8 +13,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/rego-go/rego/budget"
-	"github.com/rego-go/rego/classify"
 	"github.com/rego-go/rego/policy"
 )
 
@@ -101,34 +102,110 @@ func TestStateNames(t *testing.T) {
 	}
 }
 
-// TestRevisions: a set may not take the store back.
+// TestRevisions: the order of the sets of a source, and the way back from a revision that was
+// too high (P14).
 func TestRevisions(t *testing.T) {
 	t.Parallel()
 	st := new(policy.Store)
 	for _, r := range []struct {
+		epoch    uint64
 		revision uint64
 		version  string
 		want     string // empty if it is taken
 	}{
-		{0, "a", ""},
-		{7, "b", ""},
-		{7, "c", ""}, // a restart counts anew
-		{6, "d", "revision: must not be below 7, which is in force, got 6"},
-		{8, "e", ""},
-		{7, "b", "revision: must not be below 8, which is in force, got 7"},
-		{0, "f", ""}, // not compared
-		{1, "g", ""},
+		{0, 0, "a", ""},
+		{0, 0, "b", ""}, // not counted yet
+		{0, 7, "b", ""},
+		{0, 7, "b", ""}, // confirmed
+		{0, 7, "c", "revision: must be above 7, which is in force with another content"},
+		{0, 6, "d", "revision: must not be below 7, which is in force, got 6 (a higher epoch begins anew)"},
+		{0, 8, "e", ""},
+		{0, 7, "b", "revision: must not be below 8, which is in force, got 7 (a higher epoch begins anew)"},
+		{0, 0, "f", "revision: must be there, and above 8, which is in force"},
+		{0, math.MaxUint64, "too high", ""},
+		{0, 9, "g", "revision: must not be below 18446744073709551615, which is in force, got 9 (a higher epoch begins anew)"},
+		{1, 9, "g", ""}, // the way back
+		{0, math.MaxUint64, "too high", "epoch: must not be below 1, which is in force, got 0"}, // of a replica that lags
+		{1, 10, "h", ""},
+		{2, 0, "i", ""},
+		{2, 0, "j", ""},
 	} {
-		err := st.Update(policy.Set{Version: r.version, Revision: r.revision})
+		err := st.Update(policy.Set{Version: r.version, Epoch: r.epoch, Revision: r.revision})
 		if r.want == "" {
 			require.NoError(t, err)
 			assert.Equal(t, r.version, st.Current().Version())
+			assert.Equal(t, r.epoch, st.Status().Epoch)
 			continue
 		}
 		require.EqualError(t, err, r.want)
 		assert.Equal(t, r.revision, st.Status().Refusal.Revision)
-		assert.NotEqual(t, r.version, st.Current().Version())
+		assert.Equal(t, r.epoch, st.Status().Refusal.Epoch)
 	}
+}
+
+// TestRevisionsOfSources: revisions of two sources have nothing to do with one another.
+func TestRevisionsOfSources(t *testing.T) {
+	t.Parallel()
+	st, err := policy.NewStore(policy.Set{Version: "built in", Revision: 50})
+	require.NoError(t, err)
+	require.NoError(t, st.Source("file").Update(policy.Set{Version: "a", Revision: 42}))
+	require.NoError(t, st.Source("control plane").Update(policy.Set{Version: "b", Revision: 7}))
+	require.Error(t, st.Source("control plane").Update(policy.Set{Version: "c", Revision: 6}))
+	require.NoError(t, st.Source("file").Update(policy.Set{Version: "d"}))
+}
+
+// TestAgeWithoutSource: a client that never reached its source says so, too (P3).
+func TestAgeWithoutSource(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		st := new(policy.Store)
+		time.Sleep(time.Minute)
+		assert.Zero(t, st.Status().Age(time.Now()), "it has no source")
+		source := st.Source("control plane")
+		began := time.Now()
+		time.Sleep(time.Minute)
+		assert.Equal(t, policy.StateInitial, st.Status().State())
+		assert.Equal(t, time.Minute, st.Status().Age(time.Now()), "it has not answered")
+		source.Lost(errors.New("no such host"))
+		time.Sleep(time.Minute)
+		assert.Equal(t, 2*time.Minute, st.Status().Age(time.Now()), "it cannot be reached")
+		source.Refuse("1", errors.New("bad"))
+		time.Sleep(time.Minute)
+		assert.Equal(t, 3*time.Minute, st.Status().Age(time.Now()), "what it has was refused")
+		assert.True(t, began.Equal(st.Status().Since))
+		require.NoError(t, source.Update(version("2")))
+		time.Sleep(time.Minute)
+		assert.Zero(t, st.Status().Age(time.Now()))
+		source.Lost(errors.New("gone"))
+		time.Sleep(time.Minute)
+		assert.Equal(t, time.Minute, st.Status().Age(time.Now()))
+	})
+}
+
+// TestReview: what is noticed of the set in force stands in the status.
+func TestReview(t *testing.T) {
+	t.Parallel()
+	st, err := policy.NewStore(version("built in"))
+	require.NoError(t, err)
+	changed := st.Changed()
+	look := func(t *policy.Table) (found policy.Faults) {
+		for range len(t.Version()) {
+			found = append(found, policy.Fault{Path: t.Version(), Text: fmt.Sprint(len(found))})
+		}
+		return found
+	}
+	st.Review(look)
+	assert.True(t, closed(changed))
+	assert.Len(t, st.Status().Warnings, len("built in"))
+	st.Review(look)
+	assert.Len(t, st.Status().Warnings, len("built in"), "two interceptors say the same")
+	require.NoError(t, st.Update(version("2")))
+	assert.Equal(t, policy.Faults{{Path: "2", Text: "0"}}, st.Status().Warnings)
+	require.Error(t, st.Update(broken("3")))
+	assert.Len(t, st.Status().Warnings, 1, "the set in force stays")
+	require.NoError(t, st.Update(version(strings.Repeat("4", 200))))
+	assert.Len(t, st.Status().Warnings, 101)
+	assert.Equal(t, "and more", st.Status().Warnings[100].Error())
 }
 
 // TestGuardOverSource: what a source has sent before a guard was there does not make
@@ -157,48 +234,6 @@ func TestGuardOverSource(t *testing.T) {
 	require.NoError(t, st.Source("file").Update(version("good")))
 	require.Error(t, st.Guard(func(*policy.Table) error { return bad }), "what is in code must pass")
 	require.NoError(t, st.Update(version("good again")), "a guard that failed is not added")
-}
-
-func TestLimits(t *testing.T) {
-	t.Parallel()
-	l := policy.Limits{MaxAttempts: 4, MaxExtraLoad: 0.05, MaxTimeout: 10 * time.Second}
-	for _, r := range []struct {
-		limits policy.Limits
-		policy policy.Policy
-		want   string
-	}{
-		{l, policy.Policy{}, ""},
-		{policy.Limits{}, policy.Policy{Timeout: time.Hour, Hedge: policy.Hedge{Delay: 1}, Retry: policy.Retry{MaxAttempts: 100}}, ""},
-		{l, policy.Policy{Retry: policy.Retry{MaxAttempts: 4}, Timeout: 10 * time.Second, Hedge: policy.Hedge{MaxExtraLoad: 0.05}}, ""},
-		{l, policy.Policy{Hedge: policy.Hedge{Percentile: 0.95}}, ""},
-		{policy.Limits{MaxExtraLoad: 0.02}, policy.Policy{Hedge: policy.Hedge{Percentile: 0.98}}, ""},
-		{l, policy.Policy{Hedge: policy.Hedge{Off: true, Delay: 1}}, ""},
-		{l, policy.Policy{Retry: policy.Retry{MaxAttempts: 5}}, `retry.max_attempts: must not exceed the limit 4, got 5`},
-		{policy.Limits{MaxAttempts: 2}, policy.Policy{}, `retry.max_attempts: must not exceed the limit 2, got 3`}, // the default
-		{l, policy.Policy{Timeout: time.Minute}, `timeout: must not exceed the limit 10s, got 1m0s`},
-		{l, policy.Policy{AttemptTimeout: time.Minute}, `attempt_timeout: must not exceed the limit 10s, got 1m0s`},
-		{l, policy.Policy{Hedge: policy.Hedge{MaxExtraLoad: 0.06}}, `hedge.max_extra_load: must not exceed the limit 0.05, got 0.06`},
-		{l, policy.Policy{Hedge: policy.Hedge{Percentile: 0.9}}, `hedge.percentile: must be at least 0.95, since the limit of extra load is 0.05, got 0.9`},
-		{l, policy.Policy{Hedge: policy.Hedge{Delay: time.Second}}, `hedge.delay: has no bound on extra load, which the limit 0.05 asks for`},
-		{l, policy.Policy{Hedge: policy.Hedge{Trigger: "mine", MaxExtraLoad: 0.05}}, ""},
-		{l, policy.Policy{Hedge: policy.Hedge{Trigger: "mine"}}, `hedge.trigger: needs max_extra_load beside it, since the limit of extra load is 0.05`},
-	} {
-		st := new(policy.Store)
-		require.NoError(t, st.Guard(r.limits.Check))
-		r.policy.Name, r.policy.Idempotency = "users", classify.Idempotent
-		err := st.Update(policy.Set{Rules: []policy.Rule{{Methods: []string{"*"}, Policy: r.policy}}})
-		if r.want == "" {
-			require.NoError(t, err, "%+v", r.policy)
-			continue
-		}
-		require.EqualError(t, err, `rules[0]: policy "users": `+r.want)
-	}
-
-	ratio := policy.Set{Budgets: []policy.Budget{{Name: "a", Ratio: &budget.RatioConfig{Ratio: 0.2}}}}
-	st := new(policy.Store)
-	require.NoError(t, st.Guard(l.Check))
-	require.EqualError(t, st.Update(ratio), `budgets[0].ratio.ratio: must not exceed the limit 0.05, got 0.2`)
-	require.NoError(t, new(policy.Store).Update(ratio))
 }
 
 // TestTooManyRules: refused before work is done for them.

@@ -19,7 +19,7 @@ import (
 // returns it again.
 func (s Set) Proto() *regov1.Set {
 	m := &regov1.Set{
-		Version: s.Version, Revision: s.Revision,
+		Version: s.Version, Epoch: s.Epoch, Revision: s.Revision,
 		RetriesOff: s.RetriesOff, HedgesOff: s.HedgesOff,
 	}
 	for _, r := range s.Rules {
@@ -128,7 +128,7 @@ func FromProto(m *regov1.Set) (Set, error) {
 	f := &faults{list: new(Faults)}
 	f.unknown(m.ProtoReflect())
 	s := Set{
-		Version: m.GetVersion(), Revision: m.GetRevision(),
+		Version: m.GetVersion(), Epoch: m.GetEpoch(), Revision: m.GetRevision(),
 		RetriesOff: m.GetRetriesOff(), HedgesOff: m.GetHedgesOff(),
 	}
 	if n := max(len(m.GetRules()), len(m.GetBudgets())); n > MaxRules {

@@ -106,7 +106,7 @@ func TestBadSets(t *testing.T) {
 			st := new(policy.Store)
 			good := set("good")
 			good.Revision = 7
-			require.NoError(t, st.Update(good))
+			require.NoError(t, st.Source("control plane passthrough:///control").Update(good))
 			answers := make(chan *regov1.StreamPoliciesRequest, 9)
 			next := set("next")
 			next.Revision = 8

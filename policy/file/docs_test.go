@@ -21,6 +21,7 @@ import (
 // documented is what the examples of docs/policies.md spell.
 var documented = policy.Set{
 	Version:  "2026-11-25.1",
+	Epoch:    1,
 	Revision: 42,
 	Budgets: []policy.Budget{
 		{Name: "careful", Ratio: &budget.RatioConfig{Ratio: 0.05, MinPerSecond: 5}},

@@ -11,13 +11,24 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// encode returns m as YAML, in blocks, with the names of the proto file in its order.
+// encode returns m as YAML, in blocks, with the names of the proto file in its order, and with
+// the end marker.
 func encode(m protoreflect.Message) ([]byte, error) {
 	var out bytes.Buffer
 	to := yaml.NewEncoder(&out)
 	to.SetIndent(2)
 	err := to.Encode(fieldsNode(m))
+	out.WriteString(endMarker + "\n")
 	return out.Bytes(), err
+}
+
+// endMarker is the line with which YAML says that a document has ended.
+const endMarker = "..."
+
+// isEnded reports whether a YAML document says that it has ended.
+func isEnded(text string) bool {
+	text = strings.TrimRight(text, " \t\r\n")
+	return text == endMarker || strings.HasSuffix(text, "\n"+endMarker)
 }
 
 func fieldsNode(m protoreflect.Message) *yaml.Node {

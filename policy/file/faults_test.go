@@ -28,7 +28,7 @@ func faultsOf(t *testing.T, text string, f file.Format) []string {
 }
 
 const (
-	unknownInSet = "unknown field, must be one of version, revision, rules, budgets, retries_off, hedges_off"
+	unknownInSet = "unknown field, must be one of version, epoch, revision, retries_off, hedges_off, budgets, rules"
 	noValue      = "has no value: give it one, or leave it out"
 	selector     = "must be /pkg.Service/Method, /pkg.Service/* or *, got "
 )

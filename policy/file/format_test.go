@@ -57,6 +57,11 @@ var incident = policy.Set{
 
 const incidentYAML = `version: incident-7
 revision: 7
+hedges_off: true
+budgets:
+  - name: batch
+    token_bucket:
+      per_second: 5
 rules:
   - methods:
       - '*'
@@ -77,16 +82,21 @@ rules:
         codes:
           - UNAVAILABLE
           - ABORTED
-budgets:
-  - name: batch
-    token_bucket:
-      per_second: 5
-hedges_off: true
+...
 `
 
 const incidentJSON = `{
   "version": "incident-7",
   "revision": "7",
+  "hedges_off": true,
+  "budgets": [
+    {
+      "name": "batch",
+      "token_bucket": {
+        "per_second": 5
+      }
+    }
+  ],
   "rules": [
     {
       "methods": [
@@ -117,16 +127,7 @@ const incidentJSON = `{
         }
       }
     }
-  ],
-  "budgets": [
-    {
-      "name": "batch",
-      "token_bucket": {
-        "per_second": 5
-      }
-    }
-  ],
-  "hedges_off": true
+  ]
 }
 `
 

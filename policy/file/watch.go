@@ -9,6 +9,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/rego-go/rego/internal/plainfile"
 	"github.com/rego-go/rego/policy"
 )
 
@@ -46,6 +47,7 @@ func WithLogger(l *slog.Logger) Option {
 type Watcher struct {
 	path   string
 	format Format
+	store  *policy.Store
 	source *policy.Source
 	log    *slog.Logger
 	stop   context.CancelFunc
@@ -57,6 +59,7 @@ type Watcher struct {
 	read     string      // what was read then
 	told     bool        // the store has been told of a content, which is
 	taken    string
+	ended    bool   // what was in force last ended with YAML's end marker
 	said     string // what was logged last, so that it is said once
 }
 
@@ -65,14 +68,16 @@ type Watcher struct {
 // renaming, swapped as a symlink, which is how Kubernetes mounts a ConfigMap, removed and
 // put back. A new content counts once two looks have found it, or after a second or more in
 // which the file was replaced all the time. So a file that is being written is not taken, but
-// for one whose writer pauses in the middle: only who writes aside and renames can be sure. At
+// for one whose writer pauses in the middle: only who writes aside and renames can be sure. A YAML
+// file that has ended with the end marker, a line of three dots as [Marshal] writes it, must go on
+// ending with it: without it the file was cut short, and is refused. At
 // the start it is taken as it stands. While it is gone, or has a fault, the store keeps what
 // it has, and [policy.Store.Status] says why.
 //
 // The error is for a path whose extension does not say the format, without [WithFormat].
 func Watch(path string, st *policy.Store, opts ...Option) (*Watcher, error) {
 	w := &Watcher{
-		path: path, source: st.Source("file " + path), log: slog.Default(),
+		path: path, store: st, source: st.Source("file " + path), log: slog.Default(),
 		done: make(chan struct{}),
 	}
 	for _, o := range opts {
@@ -164,7 +169,7 @@ func (w *Watcher) isSeen(info os.FileInfo) bool {
 
 // readFile reads no more than is too much.
 func readFile(path string) (string, error) {
-	f, err := os.Open(path)
+	f, _, err := plainfile.Open(path)
 	if err != nil {
 		return "", err
 	}
@@ -186,6 +191,10 @@ func (w *Watcher) lose(err error) {
 func (w *Watcher) take() {
 	w.told, w.taken = true, w.read
 	set, faults := parse([]byte(w.read), w.format)
+	ended := w.format == YAML && isEnded(w.read)
+	if w.ended && !ended && len(faults) == 0 {
+		faults = fault("must end with the line %s, as the file did before: it may have been cut short", endMarker)
+	}
 	if len(faults) > 0 {
 		w.refuse(set.Version, faults)
 		return
@@ -194,7 +203,16 @@ func (w *Watcher) take() {
 		w.tellRefused(set.Version, err)
 		return
 	}
+	w.ended = ended
 	w.say(slog.LevelInfo, "rego: the file of policies is in force", "path", w.path, "version", set.Version)
+	w.warn()
+}
+
+// warn logs what has no effect of the set that was taken.
+func (w *Watcher) warn() {
+	if found := w.store.Status().Warnings; len(found) > 0 {
+		w.log.Warn("rego: the file of policies has what has no effect here", "path", w.path, "warnings", found.Error())
+	}
 }
 
 // refuse reports what could not be read as a set.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -237,4 +238,55 @@ func TestWatchUnderWriters(t *testing.T) {
 	require.NoError(t, f.Close())
 	until(st, inForce("5000"))
 	assert.Len(t, st.Current().Set().Rules, 5000)
+}
+
+// TestCutFile: of a file that has ended with the end marker, no beginning is taken (P4).
+func TestCutFile(t *testing.T) {
+	t.Parallel()
+	whole, err := file.Marshal(documented, file.YAML)
+	require.NoError(t, err)
+	path := filepath.Join(t.TempDir(), "policies.yaml")
+	require.NoError(t, os.WriteFile(path, whole, 0o600))
+	st := new(policy.Store)
+	w := file.Unwatched(path, st)
+	w.Look()
+	require.NoError(t, st.Status().Lost)
+	require.Equal(t, documented.Version, st.Current().Version())
+	for n := range len(whole) - len("\n") {
+		require.NoError(t, os.WriteFile(path, whole[:n], 0o600))
+		w.Look()
+		w.Look()
+		require.Equal(t, policy.StateRefused, st.Status().State(), "%q", whole[:n])
+		require.Equal(t, documented, st.Current().Set())
+	}
+	require.NoError(t, os.WriteFile(path, []byte("version: without\nepoch: 2\n"), 0o600))
+	w.Look()
+	w.Look()
+	require.EqualError(t, st.Status().Refusal.Err, "must end with the line ..., as the file did before: it may have been cut short")
+	require.NoError(t, os.WriteFile(path, []byte("version: with\nepoch: 2\n...\n"), 0o600))
+	w.Look()
+	w.Look()
+	require.Equal(t, policy.StateCurrent, st.Status().State())
+
+	path = filepath.Join(t.TempDir(), "policies.yaml")
+	st = new(policy.Store)
+	w = file.Unwatched(path, st)
+	for _, text := range []string{"version: a\n", "version: b\n", "version: c...\n", "version: d\n...\n# e"} {
+		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+		w.Look()
+		w.Look()
+		require.Equal(t, policy.StateCurrent, st.Status().State(), "no marker, no question")
+	}
+}
+
+// TestWatchNoFile: a FIFO and a device are reported, and hold up nobody (P15).
+func TestWatchNoFile(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "policies.yaml")
+	require.NoError(t, syscall.Mkfifo(path, 0o600))
+	st := new(policy.Store)
+	w, err := file.Watch(path, st, file.WithLogger(silent))
+	require.NoError(t, err)
+	require.ErrorContains(t, st.Status().Lost, "is not a file")
+	require.NoError(t, w.Close())
 }

@@ -257,25 +257,33 @@ func (Code) EnumDescriptor() ([]byte, []int) {
 }
 
 // Set is one version of all rules. A client takes a set whole or not at all.
+//
+// The fields stand in the order in which files have them: the switches that operators
+// reach for come before all that is long.
 type Set struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Version names the set in timelines, spans and reports. It may be empty, and has
 	// at most 256 bytes.
 	Version string `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
-	// Revision orders the sets of a source: one with a lower revision than the set in
-	// force is refused, so that a lagging replica cannot take a client back. To roll
-	// back, serve the old rules with a higher revision. 0, the default, is not
-	// compared.
+	// Epoch begins the revisions anew. A set of a higher epoch takes the place of one of a
+	// lower, whatever their revisions: that is the way back from a revision that was too
+	// high. 0, the default, is the first.
+	Epoch uint64 `protobuf:"varint,7,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// Revision orders the sets of a source within an epoch. A client refuses one that is
+	// lower than that in force, so that a lagging replica cannot take it back, and the same
+	// one with another content. To roll back, serve the old rules with a higher revision. 0,
+	// the default, means that the source does not count its sets; once it has counted, it
+	// must go on.
 	Revision uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
-	// Rules, at most 100,000. No two may name the same methods.
-	Rules []*Rule `protobuf:"bytes,3,rep,name=rules,proto3" json:"rules,omitempty"`
-	// Budgets that policies can name. A client keeps one of each per target, and
-	// keeps its state from one set to the next while its definition is the same.
-	Budgets []*Budget `protobuf:"bytes,4,rep,name=budgets,proto3" json:"budgets,omitempty"`
 	// RetriesOff switches retries off for every call, covered by a rule or not.
 	RetriesOff bool `protobuf:"varint,5,opt,name=retries_off,json=retriesOff,proto3" json:"retries_off,omitempty"`
 	// HedgesOff switches hedging off for every call.
-	HedgesOff     bool `protobuf:"varint,6,opt,name=hedges_off,json=hedgesOff,proto3" json:"hedges_off,omitempty"`
+	HedgesOff bool `protobuf:"varint,6,opt,name=hedges_off,json=hedgesOff,proto3" json:"hedges_off,omitempty"`
+	// Budgets that policies can name. A client keeps one of each per target, and
+	// keeps its state from one set to the next while its definition is the same.
+	Budgets []*Budget `protobuf:"bytes,4,rep,name=budgets,proto3" json:"budgets,omitempty"`
+	// Rules, at most 100,000. No two may name the same methods.
+	Rules         []*Rule `protobuf:"bytes,3,rep,name=rules,proto3" json:"rules,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -317,25 +325,18 @@ func (x *Set) GetVersion() string {
 	return ""
 }
 
+func (x *Set) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
 func (x *Set) GetRevision() uint64 {
 	if x != nil {
 		return x.Revision
 	}
 	return 0
-}
-
-func (x *Set) GetRules() []*Rule {
-	if x != nil {
-		return x.Rules
-	}
-	return nil
-}
-
-func (x *Set) GetBudgets() []*Budget {
-	if x != nil {
-		return x.Budgets
-	}
-	return nil
 }
 
 func (x *Set) GetRetriesOff() bool {
@@ -350,6 +351,20 @@ func (x *Set) GetHedgesOff() bool {
 		return x.HedgesOff
 	}
 	return false
+}
+
+func (x *Set) GetBudgets() []*Budget {
+	if x != nil {
+		return x.Budgets
+	}
+	return nil
+}
+
+func (x *Set) GetRules() []*Rule {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
 }
 
 // Rule gives a policy to methods.
@@ -1200,16 +1215,17 @@ var File_rego_v1_policy_proto protoreflect.FileDescriptor
 
 const file_rego_v1_policy_proto_rawDesc = "" +
 	"\n" +
-	"\x14rego/v1/policy.proto\x12\arego.v1\x1a\x1egoogle/protobuf/duration.proto\"\xcb\x01\n" +
+	"\x14rego/v1/policy.proto\x12\arego.v1\x1a\x1egoogle/protobuf/duration.proto\"\xe1\x01\n" +
 	"\x03Set\x12\x18\n" +
-	"\aversion\x18\x01 \x01(\tR\aversion\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x04R\brevision\x12#\n" +
-	"\x05rules\x18\x03 \x03(\v2\r.rego.v1.RuleR\x05rules\x12)\n" +
-	"\abudgets\x18\x04 \x03(\v2\x0f.rego.v1.BudgetR\abudgets\x12\x1f\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion\x12\x14\n" +
+	"\x05epoch\x18\a \x01(\x04R\x05epoch\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x1f\n" +
 	"\vretries_off\x18\x05 \x01(\bR\n" +
 	"retriesOff\x12\x1d\n" +
 	"\n" +
-	"hedges_off\x18\x06 \x01(\bR\thedgesOff\"I\n" +
+	"hedges_off\x18\x06 \x01(\bR\thedgesOff\x12)\n" +
+	"\abudgets\x18\x04 \x03(\v2\x0f.rego.v1.BudgetR\abudgets\x12#\n" +
+	"\x05rules\x18\x03 \x03(\v2\r.rego.v1.RuleR\x05rules\"I\n" +
 	"\x04Rule\x12\x18\n" +
 	"\amethods\x18\x01 \x03(\tR\amethods\x12'\n" +
 	"\x06policy\x18\x02 \x01(\v2\x0f.rego.v1.PolicyR\x06policy\"\x90\x03\n" +
@@ -1337,8 +1353,8 @@ var file_rego_v1_policy_proto_goTypes = []any{
 	(*durationpb.Duration)(nil), // 14: google.protobuf.Duration
 }
 var file_rego_v1_policy_proto_depIdxs = []int32{
-	4,  // 0: rego.v1.Set.rules:type_name -> rego.v1.Rule
-	9,  // 1: rego.v1.Set.budgets:type_name -> rego.v1.Budget
+	9,  // 0: rego.v1.Set.budgets:type_name -> rego.v1.Budget
+	4,  // 1: rego.v1.Set.rules:type_name -> rego.v1.Rule
 	5,  // 2: rego.v1.Rule.policy:type_name -> rego.v1.Policy
 	0,  // 3: rego.v1.Policy.idempotency:type_name -> rego.v1.Idempotency
 	14, // 4: rego.v1.Policy.timeout:type_name -> google.protobuf.Duration
