@@ -41,6 +41,7 @@ type Interceptor struct {
 	outages         outages
 	samples         samples
 	rulesSeen       atomic.Pointer[rulesSeen]
+	overrides       overrides
 
 	mu      sync.Mutex // nothing foreign is called while it is held
 	targets map[string]*target
@@ -78,8 +79,13 @@ func New(opts ...Option) (*Interceptor, error) {
 	if err = c.resolve(c.code); err != nil {
 		return nil, fmt.Errorf("rego: %w", err)
 	}
-	if err = c.store.Guard(c.resolve); err != nil {
-		return nil, fmt.Errorf("rego: policies: %w", err)
+	if err = c.limits.Validate(); err != nil {
+		return nil, fmt.Errorf("rego: limits: %w", err)
+	}
+	for _, check := range []func(*policy.Table) error{c.limits.Check, c.resolve, c.checkOverrides} {
+		if err = c.store.Guard(check); err != nil {
+			return nil, fmt.Errorf("rego: policies: %w", err)
+		}
 	}
 	for _, o := range slices.Concat(c.observers, c.recorders) {
 		o.log = c.log
@@ -93,6 +99,7 @@ func New(opts ...Option) (*Interceptor, error) {
 		targets: make(map[string]*target),
 		conns:   make(map[weak.Pointer[grpc.ClientConn]]*target),
 	}
+	c.store.Review(it.review)
 	if unknown := it.rulesState().Unknown; len(unknown) > 0 {
 		c.log.Warn("rego: rules name methods that their services do not have, by the proto files of the program: they may be misspelt", "methods", unknown)
 	}

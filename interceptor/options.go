@@ -55,6 +55,7 @@ func (f optionFunc) apply(c *config) { f(c) }
 type config struct {
 	code        *policy.Table // compiled from rules; stronger than store
 	store       *policy.Store
+	limits      limits
 	rules       []policy.Rule
 	maxAttempts int
 	budgets     map[string]budget.Budget
@@ -79,8 +80,26 @@ func WithPolicies(st *policy.Store) Option {
 	return optionFunc(func(c *config) { c.store = cmp.Or(st, new(policy.Store)) })
 }
 
+// WithLimits sets guard rails that no set can climb over: the store of [WithPolicies] refuses
+// sets that exceed them. And it sets the fields in which a set has the last word over a rule
+// in code ([policy.Limits.Overridable]). Rules in code and policies of calls are not limited.
+// Default: nothing is limited, and rules in code are stronger in all. The last one given
+// counts.
+func WithLimits(l policy.Limits) Option {
+	return optionFunc(func(c *config) { c.limits = limits{l} })
+}
+
+// limits are those of sets.
+type limits struct{ policy.Limits }
+
+// allowOverrides reports whether a set can override anything in code.
+func (l limits) allowOverrides() bool {
+	return len(l.Overridable) > 0 || slices.ContainsFunc(l.Methods, func(m policy.MethodLimits) bool { return len(m.Limits.Overridable) > 0 })
+}
+
 // WithRules adds rules that are fixed in code. A rule in code is stronger than
-// anything a store says of the same method. Default: no rules.
+// anything a store says of the same method, unless [WithLimits] says otherwise.
+// Default: no rules.
 func WithRules(rules ...policy.Rule) Option {
 	return optionFunc(func(c *config) { c.rules = append(c.rules, rules...) })
 }

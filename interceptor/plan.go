@@ -226,7 +226,7 @@ func (t *target) makePlan(name string) *plan {
 	if !ok || m.name == otherMethods && p.policy != f.policy {
 		p = t.newPlanLocked(f.policy, f.table.Version(), table, m)
 		p.open = f.source >= FromServiceConfig
-		p.named = f.table.Names(name) || f.source == FromProto
+		p.named = f.names(name, t.interceptor.code)
 		t.pending.byMethod[m.name] = p
 	}
 	// Copying is worth it once as many lookups took the detour as there are

@@ -62,6 +62,7 @@ type SourceState struct {
 	Rule     int
 	Selector string
 	// Has says that the source has a policy for the method, and Used that it is in force.
+	// A set is used beside code if it overrides fields of it.
 	Has, Used bool
 }
 
@@ -83,10 +84,19 @@ type RulesState struct {
 
 // found is a policy, and where it is from.
 type found struct {
-	policy  *policy.Policy // with its defaults
-	written policy.Policy
-	source  PolicySource
-	table   *policy.Table // of code or of the set
+	policy     *policy.Policy // with its defaults
+	written    policy.Policy
+	source     PolicySource
+	table      *policy.Table // of code or of the set
+	overridden []string      // fields of code that are the set's
+}
+
+// names reports whether it is for a method alone, and not for all or those of a service.
+func (f found) names(method string, code *policy.Table) bool {
+	if f.source == FromCode {
+		return code.Names(method)
+	}
+	return f.source == FromProto || f.source == FromSet && f.table.Names(method)
 }
 
 // find looks for the policy of a method in the order of the sources, but for those of a call
@@ -95,13 +105,16 @@ func (t *target) find(table *policy.Table, name string, m *method) found {
 	code := t.interceptor.code
 	switch {
 	case code.Lookup(name) != nil:
-		return found{code.Lookup(name), policy.Policy{}, FromCode, code}
+		if by := t.interceptor.overridden(table, name); by != nil {
+			return found{policy: by.Lookup(name), written: by.Set().Rules[0].Policy, source: FromCode, table: by}
+		}
+		return found{policy: code.Lookup(name), source: FromCode, table: code}
 	case table.Lookup(name) != nil:
-		return found{table.Lookup(name), policy.Policy{}, FromSet, table}
+		return found{policy: table.Lookup(name), source: FromSet, table: table}
 	case m.annotated != nil:
-		return found{m.annotated, *m.annotated, FromProto, table}
+		return found{policy: m.annotated, written: *m.annotated, source: FromProto, table: table}
 	}
-	return found{&t.fallback, policy.Policy{}, FromDefault, table}
+	return found{policy: &t.fallback, source: FromDefault, table: table}
 }
 
 // inForce returns the plan of a method, as calls have it that bring no policy of their own, and
@@ -110,7 +123,7 @@ func (t *target) inForce(table *policy.Table, m *method) (*plan, found) {
 	f := t.find(table, m.name, m)
 	if f.source >= FromServiceConfig {
 		if p := t.planOfChannel(m); p != nil {
-			return p, found{p.policy, *p.policy, FromServiceConfig, noTable}
+			return p, found{policy: p.policy, written: *p.policy, source: FromServiceConfig, table: noTable}
 		}
 	}
 	return t.plan(m.name), f
@@ -121,15 +134,20 @@ func (t *target) policyState(m *method) (PolicyState, *HedgingState) {
 	table := t.interceptor.store.Current()
 	p, f := t.inForce(table, m)
 	s := PolicyState{Name: f.policy.Name, Version: f.table.Version()}
+	if f.source == FromCode {
+		f.overridden = t.interceptor.overriddenFields(table, m.name)
+	}
 	for _, of := range []struct {
 		source PolicySource
 		table  *policy.Table
 	}{{FromCode, t.interceptor.code}, {FromSet, table}} {
 		rule, selector := of.table.Rule(m.name)
-		if rule >= 0 && of.source == f.source {
+		isIt := of.source == f.source
+		if rule >= 0 && isIt && len(f.overridden) == 0 {
 			f.written = of.table.Set().Rules[rule].Policy
 		}
-		s.Sources = append(s.Sources, SourceState{of.source, rule, selector, rule >= 0, of.source == f.source})
+		used := isIt || of.source == FromSet && len(f.overridden) > 0
+		s.Sources = append(s.Sources, SourceState{of.source, rule, selector, rule >= 0, used})
 	}
 	s.Sources = append(s.Sources,
 		SourceState{FromServiceConfig, -1, "", f.source == FromServiceConfig, f.source == FromServiceConfig},
@@ -140,7 +158,7 @@ func (t *target) policyState(m *method) (PolicyState, *HedgingState) {
 	s.Effective.Retry.Off = p.retriesOff
 	s.Effective.Hedge.Off = f.policy.Hedge.Off || table.HedgesOff()
 	s.Effective.Retry.MaxAttempts = p.maxAttempts
-	if b, ok := f.table.Budget(f.policy.Budget); ok {
+	if b, ok := table.Budget(f.policy.Budget); ok {
 		s.Budget = &b
 	}
 	h := p.hedgingState()
@@ -160,6 +178,8 @@ func (t *target) fieldsOf(f *found, p *plan, m *method, table *policy.Table) []F
 			s.From = f.source.String()
 		}
 		switch {
+		case slices.Contains(f.overridden, s.Name):
+			s.From = "set, over code"
 		case s.Name == "idempotency" && !field.Written:
 			s.Value = m.idempotency.String()
 			if m.idempotency != classify.IdempotencyUnknown {
@@ -309,7 +329,7 @@ func (it *Interceptor) rulesState() RulesState {
 func (it *Interceptor) lookAtRules(table *policy.Table) (s RulesState) {
 	for _, r := range table.Set().Rules {
 		for _, selector := range r.Methods {
-			if it.code.Covers(selector) {
+			if it.code.Covers(selector) && len(it.overriddenFields(table, selector)) == 0 {
 				s.Hidden = append(s.Hidden, selector)
 			}
 		}
