@@ -13,7 +13,7 @@ BIN   := $(CURDIR)/.bin
 BUF   := go tool -modfile=$(TOOLS)/go.mod buf
 
 # The modules of this repository, and `go ... ` run in each of them.
-MODULES := $(patsubst %/go.mod,%,$(wildcard ./go.mod ./examples/go.mod))
+MODULES := $(patsubst %/go.mod,%,$(wildcard ./go.mod ./examples/go.mod ./policy/cmd/rego/go.mod))
 LINT    := tool -modfile=$(TOOLS)/lint/go.mod golangci-lint
 
 define newline
@@ -36,7 +36,7 @@ help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: test
-test: ## Run all tests with the race detector, examples included
+test: ## Run all tests with the race detector, those of examples and of the command included
 	$(call each,test -race ./...)
 
 .PHONY: ties

@@ -4,40 +4,53 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"text/tabwriter"
+
+	"github.com/spf13/cobra"
 
 	"github.com/rego-go/rego/interceptor"
 	"github.com/rego-go/rego/policy"
 )
 
-// explain prints the policy of a method, where each field of it is from, and what it
-// leads to.
-func (c command) explain() int {
-	path, method := c.args[0], c.args[1]
-	set, _, err := c.read(path)
-	if err != nil {
-		return c.tell(path, err)
+// explain is the command of that name.
+type explain struct {
+	*streams
+	input
+}
+
+func newExplainCommand(s *streams) *cobra.Command {
+	x := &explain{streams: s, input: input{streams: s}}
+	cmd := &cobra.Command{
+		Use:   "explain [flags] FILE /pkg.Service/Method",
+		Short: "Tell what a file means for a method",
+		Long: `Explain prints the policy of a method, where each field of it is from, when attempts begin,
+and what a call can come to.
+
+` + exitCodes,
+		Args: arguments(cobra.ExactArgs(2)),
+		RunE: func(_ *cobra.Command, args []string) error { return x.run(args[0], args[1]) },
 	}
-	table, err := set.Compile()
+	x.flags(cmd)
+	return cmd
+}
+
+func (x *explain) run(path, method string) error {
+	d, err := x.read(path)
 	if err != nil {
-		return c.tell(path, err)
+		return x.tell(path, err)
 	}
-	e := explanation{set: set, method: method, effective: policy.Default()}
+	x.list(path, severityWarning, d.left)
+	table, err := d.set.Compile()
+	if err != nil {
+		return x.tell(path, err)
+	}
+	e := explanation{set: d.set, method: method, effective: policy.Default()}
 	if err := e.cover(table); err != nil {
-		fmt.Fprintln(c.stderr, "rego:", err)
-		return exitUsage
+		return err
 	}
 	if p := table.Lookup(method); p != nil {
 		e.effective = *p
 	}
-	w := tabwriter.NewWriter(c.stdout, 0, 0, 2, ' ', 0)
-	for _, line := range slices.Concat(e.head(), e.fields(), e.leadsTo()) {
-		fmt.Fprintln(w, line)
-	}
-	if err := w.Flush(); err != nil {
-		return c.tell(path, err)
-	}
-	return exitOK
+	return x.out.table(slices.Concat(e.head(), e.fields(), e.leadsTo()))
 }
 
 // explanation is what there is to say of a method.
@@ -63,31 +76,31 @@ func (e *explanation) cover(table *policy.Table) error {
 	return nil
 }
 
-func (e *explanation) head() []string {
+func (e *explanation) head() [][]string {
 	from := "no rule covers it: it has the policy of its proto file if that has one, and else the default, which is shown"
 	if e.rule >= 0 {
 		from = fmt.Sprintf("covered by rules[%d], as %q", e.rule, e.selector)
 	}
-	return []string{e.method, from, ""}
+	return [][]string{{e.method}, {from}, {}}
 }
 
 // fields is a table of the fields with their values and where these are from.
-func (e *explanation) fields() []string {
-	rows := []string{"field\tvalue\tfrom"}
+func (e *explanation) fields() [][]string {
+	rows := [][]string{{"field", "value", "from"}}
 	for _, f := range e.written.Fields() {
 		from := "default"
 		if f.Written {
 			from = fmt.Sprintf("rules[%d]", e.rule)
 		}
-		rows = append(rows, fmt.Sprintf("%s\t%s\t%s", f.Name, f.Value, from))
+		rows = append(rows, []string{f.Name, f.Value, from})
 	}
 	if e.set.RetriesOff {
-		rows = append(rows, "retries_off\ttrue\tthe set, for every call")
+		rows = append(rows, []string{"retries_off", "true", "the set, for every call"})
 	}
 	if e.set.HedgesOff {
-		rows = append(rows, "hedges_off\ttrue\tthe set, for every call")
+		rows = append(rows, []string{"hedges_off", "true", "the set, for every call"})
 	}
-	return append(rows, "")
+	return append(rows, nil)
 }
 
 // inForce is the policy with what is stronger than it: the switches of the set, and the most
@@ -101,26 +114,26 @@ func (e *explanation) inForce() policy.Policy {
 }
 
 // leadsTo says when attempts begin, and what a call can come to.
-func (e *explanation) leadsTo() []string {
+func (e *explanation) leadsTo() [][]string {
 	of := e.inForce().Explain(e.set.Budget(e.effective.Budget))
-	lines := []string{"attempts"}
+	rows := [][]string{{"attempts"}}
 	if n := e.effective.Retry.MaxAttempts; n > interceptor.DefaultMaxAttempts && of.Attempts > 1 {
-		lines = append(lines, fmt.Sprintf("  a client makes %d at most, and not %d, unless its code says otherwise (WithMaxAttempts)", interceptor.DefaultMaxAttempts, n))
+		rows = append(rows, []string{fmt.Sprintf("  a client makes %d at most, and not %d, unless its code says otherwise (WithMaxAttempts)", interceptor.DefaultMaxAttempts, n)})
 	}
 	if of.Hedging != "" {
-		lines = append(lines, "  "+of.Hedging)
+		rows = append(rows, []string{"  " + of.Hedging})
 	}
 	for _, step := range of.Steps {
-		lines = append(lines, fmt.Sprintf("  %d\t%s", step.Number, step.Begins))
+		rows = append(rows, []string{fmt.Sprintf("  %d", step.Number), step.Begins})
 	}
 	if of.Waits != "" {
-		lines = append(lines, "  "+of.Waits)
+		rows = append(rows, []string{"  " + of.Waits})
 	}
-	return append(lines,
-		"",
-		"worst case",
-		fmt.Sprintf("  attempts\t%d per call", of.Attempts),
-		"  time\t"+of.Time,
-		"  load\t"+of.Load,
+	return append(rows,
+		nil,
+		[]string{"worst case"},
+		[]string{"  attempts", fmt.Sprintf("%d per call", of.Attempts)},
+		[]string{"  time", of.Time},
+		[]string{"  load", of.Load},
 	)
 }

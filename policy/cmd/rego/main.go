@@ -3,34 +3,33 @@
 //
 //	rego lint FILE...
 //	rego explain FILE /pkg.Service/Method
-//	rego convert [-to FORMAT] FILE
+//	rego convert [--to FORMAT] FILE
 //
 // Formats are yaml, json, binary (a message rego.v1.Set) and serviceconfig (gRPC's).
-// The extension of a file says which; -from says it for others and for service configs,
+// The extension of a file says which; --from says it for others and for service configs,
 // whose files end with .json, too. FILE may be - for the standard input.
 //
-// It exits with 0, with 1 if a file has faults, and with 2 if it was called wrongly.
+// It exits with 0, with 1 if there are faults, and with 2 if it was called wrongly, which
+// includes a file that cannot be read. It is a module of its own, so that who uses the library
+// does not get the command's dependencies.
 package main
 
 import (
+	"cmp"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strings"
 
-	"github.com/rego-go/rego/policy"
-	"github.com/rego-go/rego/policy/file"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/rego-go/rego/internal/nearest"
 )
 
 func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
-
-const usage = `usage:
-  rego lint [-from FORMAT] FILE...                      all faults of files
-  rego explain [-from FORMAT] FILE /pkg.Service/Method  what a method's policy is, and what it leads to
-  rego convert [-from FORMAT] [-to FORMAT] FILE         the file in another format, yaml if not said
-formats: yaml, json, binary, serviceconfig
-`
 
 // The exit codes.
 const (
@@ -39,151 +38,153 @@ const (
 	exitUsage
 )
 
-type command struct {
-	stdin          io.Reader
-	stdout, stderr io.Writer
-	from, to       string
-	args           []string
+// exitCodes is part of the help of each command.
+const exitCodes = `Exit codes:
+  0  all is well, warnings or not
+  1  there are faults, or warnings with --strict, or something would be lost
+  2  called wrongly: a flag, an argument, a file that cannot be read`
+
+// errFaults ends a command whose faults have been told. Its exit code is 1. Any other error
+// is told by run, and its exit code is 2 unless it is a failure.
+var errFaults = errors.New("there are faults")
+
+// failure is an error of a command that was called rightly. Its exit code is 1.
+type failure struct{ error }
+
+// streams are what a command reads and prints. All text goes through the printers, which
+// make it harmless.
+type streams struct {
+	in  io.Reader
+	out printer
+	err printer
 }
 
+// run runs the command and returns its exit code.
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	c := command{stdin: stdin, stdout: stdout, stderr: stderr}
-	if len(args) == 0 {
-		fmt.Fprint(stderr, usage)
-		return exitUsage
-	}
-	flags := flag.NewFlagSet(args[0], flag.ContinueOnError)
-	flags.SetOutput(stderr)
-	flags.Usage = func() { fmt.Fprint(stderr, usage) }
-	flags.StringVar(&c.from, "from", "", "format of the file")
-	if args[0] == "convert" {
-		flags.StringVar(&c.to, "to", "yaml", "format to write")
-	}
-	if err := flags.Parse(args[1:]); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return exitOK
-		}
-		return exitUsage
-	}
-	c.args = flags.Args()
+	s := &streams{stdin, printer{stdout}, printer{stderr}}
+	root := newRootCommand(s)
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.Execute()
 	switch {
-	case args[0] == "lint" && len(c.args) > 0:
-		return c.lint()
-	case args[0] == "explain" && len(c.args) == 2:
-		return c.explain()
-	case args[0] == "convert" && len(c.args) == 1:
-		return c.convert()
+	case err == nil:
+		return exitOK
+	case errors.Is(err, errFaults):
+		return exitFaults
 	}
-	fmt.Fprint(stderr, usage)
+	for line := range strings.SplitSeq(strings.TrimSpace(err.Error()), "\n") {
+		s.err.line("rego: " + line)
+	}
+	if _, failed := errors.AsType[failure](err); failed {
+		return exitFaults
+	}
 	return exitUsage
 }
 
-// serviceConfig is the format that package file does not know.
-const serviceConfig = "serviceconfig"
+// newRootCommand returns the command with its subcommands, each of which has a file.
+func newRootCommand(s *streams) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "rego",
+		Short: "Check, explain and convert policies",
+		Long: `Rego is for people who write policies of github.com/rego-go/rego: it tells what is wrong
+with a file, what the file means for a method, and writes it in another format.
 
-// read returns the set in a file and what its import left out, which only service
-// configs have.
-func (c command) read(path string) (policy.Set, []policy.Fault, error) {
-	data, err := c.open(path)
-	if err != nil {
-		return policy.Set{}, nil, err
+Formats are yaml, json, binary (a message rego.v1.Set) and serviceconfig (gRPC's). The
+extension of a file says which: .yaml, .yml, .json, .binpb, .pb. --from says it for others,
+and for service configs, whose files end with .json, too. FILE may be - for the standard
+input, which is yaml unless --from says otherwise.
+
+` + exitCodes,
+		Version:       version(),
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return unknownCommand(cmd, args[0])
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cmd.SetOut(cmd.ErrOrStderr())
+			if err := cmd.Help(); err != nil {
+				return err
+			}
+			return errors.New("a command is missing")
+		},
 	}
-	if c.from == serviceConfig {
-		return policy.FromServiceConfig(data)
-	}
-	format, err := formatOf(c.from, path)
-	if err != nil {
-		return policy.Set{}, nil, err
-	}
-	set, err := file.Parse(data, format)
-	return set, nil, err
+	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
+	root.SetFlagErrorFunc(flagError)
+	root.SetHelpCommand(newHelpCommand(root))
+	root.AddCommand(newLintCommand(s), newExplainCommand(s), newConvertCommand(s))
+	return root
 }
 
-// open reads a file, or as much of it as is too much.
-func (c command) open(path string) ([]byte, error) {
-	in := c.stdin
-	if path != "-" {
-		f, err := os.Open(path)
-		if err != nil {
-			return nil, err
-		}
-		defer f.Close() //nolint:errcheck // it is only read
-		in = f
-	}
-	return io.ReadAll(io.LimitReader(in, policy.MaxSize+1))
-}
-
-func formatOf(name, path string) (file.Format, error) {
-	for _, f := range []file.Format{file.YAML, file.JSON, file.Binary} {
-		if name == f.String() {
-			return f, nil
-		}
-	}
-	if name != "" {
-		return 0, fmt.Errorf("format %q is none of yaml, json, binary, %s", name, serviceConfig)
-	}
-	return file.FormatOf(path)
-}
-
-// tell prints what is wrong with a file, a line each, and returns the exit code.
-func (c command) tell(path string, err error) int {
-	var faults policy.Faults
-	if !errors.As(err, &faults) {
-		fmt.Fprintln(c.stderr, "rego:", err)
-		return exitUsage
-	}
-	c.list(path, "", faults)
-	return exitFaults
-}
-
-// list prints faults as FILE:LINE:COLUMN, which editors know.
-func (c command) list(path, kind string, faults []policy.Fault) {
-	for _, f := range faults {
-		place := path
-		if f.Line > 0 {
-			place = fmt.Sprintf("%s:%d:%d", path, f.Line, f.Column)
-		}
-		f.Line = 0
-		fmt.Fprintf(c.stderr, "%s: %s%s\n", place, kind, f.Error())
+// newHelpCommand is cobra's, but for what it does about a topic that there is not.
+func newHelpCommand(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND]",
+		Short: "Help about a command",
+		ValidArgsFunction: func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
+			return commandNames(root), cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(_ *cobra.Command, args []string) error {
+			cmd, rest, err := root.Find(args)
+			if err != nil || len(rest) > 0 {
+				return unknownCommand(root, strings.Join(args, " "))
+			}
+			cmd.InitDefaultHelpFlag()
+			cmd.InitDefaultVersionFlag()
+			return cmd.Help()
+		},
 	}
 }
 
-// lint prints every fault of every file.
-func (c command) lint() int {
-	worst := exitOK
-	for _, path := range c.args {
-		_, warnings, err := c.read(path)
-		c.list(path, "warning: ", warnings)
-		if err != nil {
-			worst = max(worst, c.tell(path, err))
+func commandNames(root *cobra.Command) []cobra.Completion {
+	var names []cobra.Completion
+	for _, c := range root.Commands() {
+		if c.IsAvailableCommand() {
+			names = append(names, c.Name())
 		}
 	}
-	return worst
+	return names
 }
 
-// convert prints a file in another format. What that cannot say is told.
-func (c command) convert() int {
-	path := c.args[0]
-	set, left, err := c.read(path)
-	if err != nil {
-		return c.tell(path, err)
+func unknownCommand(root *cobra.Command, name string) error {
+	names := commandNames(root)
+	if meant := nearest.To(name, slices.Values(names)); meant != "" {
+		return fmt.Errorf("unknown command %q: did you mean %s?", name, meant)
 	}
-	c.list(path, "not taken over: ", left)
-	var data []byte
-	if c.to == serviceConfig {
-		data, left, err = set.ServiceConfig()
-		c.list(path, "cannot be said: ", left)
-	} else {
-		var format file.Format
-		if format, err = formatOf(c.to, ""); err == nil {
-			data, err = file.Marshal(set, format)
+	return fmt.Errorf("unknown command %q: must be one of %s", name, strings.Join(names, ", "))
+}
+
+// flagError adds what may have been meant, also by a name with one dash.
+func flagError(cmd *cobra.Command, err error) error {
+	unknown, ok := errors.AsType[*pflag.NotExistError](err)
+	if !ok {
+		return err
+	}
+	word := cmp.Or(unknown.GetSpecifiedShortnames(), unknown.GetSpecifiedName())
+	meant := nearest.To(word, func(yield func(string) bool) {
+		more := true
+		cmd.Flags().VisitAll(func(f *pflag.Flag) { more = more && yield(f.Name) })
+	})
+	if cmd.Flags().Lookup(word) != nil {
+		meant = word
+	}
+	if meant != "" {
+		return fmt.Errorf("%w: did you mean --%s?", err, meant)
+	}
+	return fmt.Errorf("%w: %s --help lists the flags", err, cmd.CommandPath())
+}
+
+// arguments is one of cobra's checks, with the usage beside what it finds.
+func arguments(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return fmt.Errorf("%w\nusage: %s", err, cmd.UseLine())
 		}
+		return nil
 	}
-	if err != nil {
-		return c.tell(path, err)
-	}
-	if _, err := c.stdout.Write(data); err != nil {
-		return c.tell(path, err)
-	}
-	return exitOK
 }

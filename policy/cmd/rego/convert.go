@@ -1,0 +1,67 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/rego-go/rego/policy"
+	"github.com/rego-go/rego/policy/file"
+)
+
+// convert is the command of that name.
+type convert struct {
+	*streams
+	input
+	to string
+}
+
+func newConvertCommand(s *streams) *cobra.Command {
+	c := &convert{streams: s, input: input{streams: s}}
+	cmd := &cobra.Command{
+		Use:   "convert [flags] FILE",
+		Short: "Write a file in another format",
+		Long: `Convert writes a file in another format to the standard output.
+
+` + exitCodes,
+		Args: arguments(cobra.ExactArgs(1)),
+		RunE: func(_ *cobra.Command, args []string) error { return c.run(args[0]) },
+	}
+	c.flags(cmd)
+	cmd.Flags().StringVar(&c.to, "to", file.YAML.String(), "`FORMAT` to write: yaml, json, binary, serviceconfig")
+	completes(cmd, "to", formatWords()...)
+	return cmd
+}
+
+func (c *convert) run(path string) error {
+	to := file.Format(0)
+	if c.to != serviceConfig {
+		var err error
+		if to, err = formatOf(c.to, ""); err != nil {
+			return err
+		}
+	}
+	d, err := c.read(path)
+	if err != nil {
+		return c.tell(path, err)
+	}
+	c.list(path, "not taken over", d.left)
+	data, left, err := write(d.set, to)
+	if err != nil {
+		return c.tell(path, err)
+	}
+	c.list(path, "cannot be said", left)
+	_, err = c.out.w.Write(data)
+	return err
+}
+
+// write returns a set in a format, and what that cannot say of it.
+func write(s policy.Set, to file.Format) (data []byte, left []policy.Fault, err error) {
+	if to == 0 {
+		data, left, err = s.ServiceConfig()
+	} else {
+		data, err = file.Marshal(s, to)
+	}
+	if to != file.Binary {
+		data = harmlessData(data, to != file.YAML)
+	}
+	return data, left, err
+}

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+)
+
+// lint is the command of that name.
+type lint struct {
+	*streams
+	input
+	output format
+	strict bool
+}
+
+func newLintCommand(s *streams) *cobra.Command {
+	l := &lint{streams: s, input: input{streams: s}}
+	cmd := &cobra.Command{
+		Use:   "lint [flags] FILE...",
+		Short: "Tell what is wrong with files",
+		Long: `Lint tells every fault of every file: what makes clients refuse it. It warns of what is allowed
+and hardly meant.
+
+` + exitCodes,
+		Args: arguments(cobra.MinimumNArgs(1)),
+		RunE: func(_ *cobra.Command, args []string) error { return l.run(args) },
+	}
+	l.flags(cmd)
+	l.output.flags(cmd)
+	cmd.Flags().BoolVar(&l.strict, "strict", false, "exit with 1 if there are warnings")
+	return cmd
+}
+
+func (l *lint) run(paths []string) error {
+	if err := once(paths...); err != nil {
+		return err
+	}
+	var all []finding
+	for _, path := range paths {
+		found, err := l.check(path)
+		if err != nil {
+			return err
+		}
+		all = append(all, found...)
+	}
+	return l.print(all)
+}
+
+// check returns what there is to say of a file. The error is that it cannot be read.
+func (l *lint) check(path string) (found []finding, err error) {
+	d, err := l.read(path)
+	faults, err := faultsOf(err)
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range d.left {
+		found = append(found, findingOf(path, checkImport, severityWarning, f))
+	}
+	for _, f := range faults {
+		found = append(found, findingOf(path, checkFault, severityError, f))
+	}
+	return found, nil
+}
+
+// checkImport finds what an import leaves out.
+const checkImport = "not-imported"
+
+func (l *lint) print(found []finding) error {
+	r := newReport(found)
+	if l.output == formatJSON {
+		if err := l.out.json(r); err != nil {
+			return err
+		}
+	} else {
+		for _, f := range found {
+			l.out.line(f.String())
+		}
+	}
+	if r.Errors > 0 || l.strict && r.Warnings > 0 {
+		return errFaults
+	}
+	return nil
+}
