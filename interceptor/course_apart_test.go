@@ -23,7 +23,7 @@ var coreImports = map[string][]string{
 	"google.golang.org/grpc/codes":     nil,
 	"github.com/rego-go/rego/budget":   {"Kind", "Original", "Retry", "Hedge", "Replacement", "Result", "Unsent", "Success", "Failure", "Neutral"},
 	"github.com/rego-go/rego/classify": nil,
-	"github.com/rego-go/rego/policy":   {"Backoff"},
+	"github.com/rego-go/rego/policy":   {"Backoff", "OverloadBackoff"},
 }
 
 // coreValues are the types that the core shares with the rest of the package.

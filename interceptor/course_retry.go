@@ -8,6 +8,7 @@ import (
 
 	"github.com/rego-go/rego/budget"
 	"github.com/rego-go/rego/classify"
+	"github.com/rego-go/rego/policy"
 )
 
 // afterFailure decides on the attempt after a failed one, when none is running any more.
@@ -144,10 +145,6 @@ func (k *course) dropReplacement() {
 	k.asking--
 }
 
-// overloadBackoff is where the backoff starts after an answer that says the
-// server has too much to do already.
-const overloadBackoff = time.Second
-
 // backoff returns the wait before the attempt after a failed one.
 func (k *course) backoff(a *attemptState) (time.Duration, WaitReason) {
 	least, why := hinted(a.Hint)
@@ -157,7 +154,7 @@ func (k *course) backoff(a *attemptState) (time.Duration, WaitReason) {
 	}
 	b := k.rules.backoff
 	if a.Code == codes.ResourceExhausted {
-		b = b.From(overloadBackoff)
+		b = b.From(policy.OverloadBackoff)
 	}
 	wait := b.Delay(k.backoffs, nil)
 	k.backoffs++

@@ -5,20 +5,34 @@ import (
 	"math"
 	"strings"
 	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/rego-go/rego/classify"
 )
 
 // Explanation is what a policy leads to, in words for people, which may change.
+//
+// It holds whatever the servers answer, but for two things that they can ask for: pushback
+// and google.rpc.RetryInfo take the place of the waits, or prolong them.
 type Explanation struct {
-	// Attempts is the most that a call makes.
+	// Attempts is the most that a call makes. Those that cannot begin within the timeout are
+	// not counted.
 	Attempts int
-	// Hedging says when a hedge begins; empty if there are none.
+	// Hedging says when a hedge begins, or why none does; empty if none is asked for.
 	Hedging string
-	// Steps are when the attempts begin that follow one another.
+	// Steps are when the attempts begin that follow one another, of a call that is not hedged.
 	Steps []Step
+	// Overloaded are the steps if the server answers RESOURCE_EXHAUSTED, where these are others:
+	// waits for an overloaded server begin with a second. Empty if they are those in Steps, or
+	// if that code is not retried.
+	Overloaded []Step
 	// Waits says what else the waits depend on; empty if there are none.
 	Waits string
-	// Time is how long a call can take, and Load how much more a server sees if everything
-	// fails.
+	// Longest is how long a unary call can take whose caller gives no deadline, without the time
+	// in which there is no connection. Zero means that nothing in the policy bounds it.
+	Longest time.Duration
+	// Time says the same in words, and Load how much more a server sees if everything fails.
 	Time, Load string
 }
 
@@ -33,35 +47,70 @@ type Step struct {
 // one that p names, nil if that is the default or in code.
 func (p Policy) Explain(b *Budget) Explanation {
 	p = p.withDefaults()
-	e := Explanation{Attempts: p.attempts(), Steps: []Step{{1, "at once"}}}
-	if p.hedges() {
-		e.Hedging = "hedged, if the method is known to be idempotent: " + p.hedgesBegin()
+	c := p.courses()
+	e := Explanation{Attempts: p.attempts(c), Hedging: p.hedging(), Steps: c.steps()}
+	if c.differ() {
+		e.Overloaded = c.overloaded.steps()
 	}
-	for n := 1; n < e.Attempts && !p.Retry.Off; n++ {
-		least, most := p.Retry.Backoff.Bounds(n - 1)
-		wait := fmt.Sprintf("%v to %v", least, most)
-		switch {
-		case most == 0:
-			wait = "at once"
-		case least == most:
-			wait = most.String()
-		}
-		e.Steps = append(e.Steps, Step{n + 1, fmt.Sprintf("%s after number %d has failed", wait, n)})
+	if p.hedges() && p.Idempotency.AllowsRetry() { // so there are no waits but those for hedges
+		e.Steps, e.Overloaded = e.Steps[:1], nil
+	} else if p.retries() {
+		e.Waits = p.waits(e.Attempts)
 	}
-	if len(e.Steps) > 1 {
-		e.Waits = "the server's pushback takes the place of these waits; of an overloaded server they begin with 1s"
-	}
-	e.Time, e.Load = p.longest(), p.load(b)
+	e.Longest, e.Time = p.longest(c)
+	e.Load = p.load(b, e.Attempts)
 	return e
 }
 
-func (p Policy) hedges() bool { return p.Hedge.Asked() && !p.Hedge.Off }
+// hedges reports whether attempts of p are hedged, if its method may be.
+func (p Policy) hedges() bool {
+	return p.Hedge.Asked() && !p.Hedge.Off && p.Retry.MaxAttempts > 1 && p.Idempotency != classify.NotIdempotent
+}
 
-func (p Policy) attempts() int {
-	if p.Retry.Off && !p.hedges() {
-		return 1
+// attempts is the most of a call. In a hedged one a failure is followed at once.
+func (p Policy) attempts(c courses) int {
+	if p.hedges() && (p.Classifier != ClassifierNone || !p.hedgesTooLate()) {
+		return p.Retry.MaxAttempts
 	}
-	return p.Retry.MaxAttempts
+	return max(len(c.usual), len(c.overloaded))
+}
+
+// hedgesTooLate reports whether no attempt can be slow enough for a hedge.
+func (p Policy) hedgesTooLate() bool { return p.Timeout > 0 && p.firstHedge() >= p.Timeout }
+
+// firstHedge is the earliest that a hedge begins.
+func (p Policy) firstHedge() time.Duration {
+	switch h := p.Hedge; {
+	case h.Trigger != "":
+		return 0
+	case h.Delay != 0:
+		return max(h.Delay, 0) // NoWait is below
+	default:
+		return h.MinDelay
+	}
+}
+
+// hedging says when hedges begin, or why none does.
+func (p Policy) hedging() string {
+	switch {
+	case !p.Hedge.Asked() || p.Hedge.Off:
+		return ""
+	case p.Retry.MaxAttempts == 1:
+		return "not hedged: there is one attempt"
+	case p.Idempotency == classify.NotIdempotent:
+		return "not hedged: the method is not idempotent"
+	}
+	text := p.hedgesBegin()
+	if p.hedgesTooLate() {
+		text = fmt.Sprintf("none begins because an attempt is slow, since the timeout of %v comes first", p.Timeout)
+	}
+	if p.Classifier != ClassifierNone && p.Hedge.Delay != NoWait {
+		text += ", and at once when one fails that may be repeated"
+	}
+	if p.Idempotency == classify.IdempotencyUnknown {
+		return "hedged, if the method is known to be idempotent: " + text
+	}
+	return "hedged: " + text
 }
 
 func (p Policy) hedgesBegin() string {
@@ -74,30 +123,50 @@ func (p Policy) hedgesBegin() string {
 	case h.Percentile > 0:
 		return fmt.Sprintf("the next attempt begins when one takes longer than %.4g %% lately, after %v at least", 100*h.Percentile, h.MinDelay)
 	case h.Delay == NoWait:
-		return fmt.Sprintf("%d attempts begin at once", p.attempts())
+		return fmt.Sprintf("%d attempts begin at once", p.Retry.MaxAttempts)
 	}
 	return fmt.Sprintf("the next attempt begins each %v", h.Delay)
 }
 
-// longest says how long a call can take.
-func (p Policy) longest() string {
-	switch {
-	case p.Timeout > 0:
-		return fmt.Sprintf("%v (timeout), or the caller's deadline if that is earlier", p.Timeout)
-	case p.AttemptTimeout > 0 && !p.hedges():
-		sum := p.AttemptTimeout
-		for n := 1; n < p.attempts(); n++ {
-			_, most := p.Retry.Backoff.Bounds(n - 1)
-			sum += most + p.AttemptTimeout
-		}
-		return fmt.Sprintf("%v (all attempts and waits, without pushback) of a call that has no deadline, and else until its deadline", sum)
+// waits says what waits depend on, of a call that makes so many attempts.
+func (p Policy) waits(attempts int) string {
+	text := "the server's pushback takes the place of these waits"
+	if attempts < p.Retry.MaxAttempts {
+		text = fmt.Sprintf("no more than %d can begin within the timeout, but %d if the server's pushback takes the place of the waits", attempts, p.Retry.MaxAttempts)
 	}
-	return "as long as the caller's deadline"
+	if p.Classifier == "" && len(p.Retry.Codes) == 0 {
+		text += "; an overloaded server (RESOURCE_EXHAUSTED) is tried again only if it asks for it"
+	}
+	return text
 }
 
+// longest says how long a call can take, zero if there is no bound.
+func (p Policy) longest(c courses) (time.Duration, string) {
+	switch {
+	case p.Timeout > 0:
+		return p.Timeout, fmt.Sprintf("%v (timeout), or the caller's deadline if that is earlier", p.Timeout)
+	case p.AttemptTimeout == 0 || p.hedges():
+		return 0, "as long as the caller's deadline"
+	}
+	usual, overloaded := c.usual.longest(p.AttemptTimeout), c.overloaded.longest(p.AttemptTimeout)
+	longest := max(usual, overloaded)
+	text := roundedUp(longest).String()
+	if c.differ() {
+		text = fmt.Sprintf("%v, and %v if the server is overloaded", roundedUp(usual), roundedUp(overloaded))
+	}
+	text += " (all attempts and waits, without pushback) of a call that has no deadline, and else until its deadline"
+	if p.reconnects() {
+		text += fmt.Sprintf("; up to %v more while there is no connection (retry.reconnect)", p.Retry.Reconnect)
+	}
+	return longest, text
+}
+
+// reconnects reports whether attempts wait for a connection beyond their timeout.
+func (p Policy) reconnects() bool { return p.Retry.Reconnect > 0 && p.retriesCode(codes.Unavailable) }
+
 // load says how much more a server sees if everything fails.
-func (p Policy) load(b *Budget) string {
-	if p.attempts() == 1 {
+func (p Policy) load(b *Budget, attempts int) string {
+	if attempts == 1 {
 		return "that of the calls: there are no extra attempts"
 	}
 	var bounds []string
@@ -111,7 +180,7 @@ func (p Policy) load(b *Budget) string {
 	case b.TokenBucket != nil:
 		bounds = append(bounds, fmt.Sprintf("%.4g attempts per second more of each client (budget %q)", b.TokenBucket.PerSecond, b.Name))
 	case b.Throttle != nil:
-		bounds = append(bounds, fmt.Sprintf("%d times until %.4g attempts have failed, then no more (budget %q)", p.attempts(), math.Ceil(b.Throttle.MaxTokens/2), b.Name))
+		bounds = append(bounds, fmt.Sprintf("%d times until %.4g attempts have failed, then no more (budget %q)", attempts, math.Ceil(b.Throttle.MaxTokens/2), b.Name))
 	case b.Concurrency != nil:
 		bounds = append(bounds, fmt.Sprintf("%.4g %% of the attempts in flight, or %d of each client (budget %q)", 100*b.Concurrency.Share, b.Concurrency.Min, b.Name))
 	}
@@ -119,24 +188,6 @@ func (p Policy) load(b *Budget) string {
 		bounds = append(bounds, fmt.Sprintf("hedges %.4g %% of it", 100*h.MaxExtraLoad))
 	}
 	return strings.Join(bounds, "; ")
-}
-
-// Bounds returns the shortest and the longest wait before retry n, where n is 0 for the
-// first, in whole microseconds.
-func (b Backoff) Bounds(n int) (least, most time.Duration) {
-	low, high := 1.0, 1.0
-	switch b.Jitter {
-	case JitterNone:
-	case JitterFull:
-		low = 0
-	case JitterEqual:
-		low = 0.5
-	case JitterProportional:
-		low, high = 0.8, 1.2
-	}
-	b.Jitter = JitterNone
-	d := float64(b.Delay(n, nil))
-	return time.Duration(d * low).Round(time.Microsecond), time.Duration(d * high).Round(time.Microsecond)
 }
 
 // Budget returns the budget of the set that has this name, nil if it defines none.

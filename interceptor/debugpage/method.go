@@ -67,9 +67,11 @@ type policyView struct {
 	Attempts int          `json:"max_attempts"`
 	Hedges   string       `json:"hedges_begin"`
 	Schedule []stepView   `json:"schedule"`
-	Waits    string       `json:"waits"`
-	Time     string       `json:"worst_time"`
-	Load     string       `json:"worst_load"`
+	// Overloaded is the schedule if the server answers RESOURCE_EXHAUSTED, where that is another one.
+	Overloaded []stepView `json:"overloaded,omitempty"`
+	Waits      string     `json:"waits"`
+	Time       string     `json:"worst_time"`
+	Load       string     `json:"worst_load"`
 }
 
 type sourceView struct {
@@ -170,6 +172,9 @@ func policyOf(s *interceptor.PolicyState) policyView {
 	}
 	for _, step := range e.Steps {
 		v.Schedule = append(v.Schedule, stepOf(step))
+	}
+	for _, step := range e.Overloaded {
+		v.Overloaded = append(v.Overloaded, stepOf(step))
 	}
 	return v
 }

@@ -126,6 +126,12 @@ func (e *explanation) leadsTo() [][]string {
 	for _, step := range of.Steps {
 		rows = append(rows, []string{fmt.Sprintf("  %d", step.Number), step.Begins})
 	}
+	if of.Overloaded != nil {
+		rows = append(rows, []string{"  if the server is overloaded (RESOURCE_EXHAUSTED)"})
+	}
+	for _, step := range of.Overloaded {
+		rows = append(rows, []string{fmt.Sprintf("  %d", step.Number), step.Begins})
+	}
 	if of.Waits != "" {
 		rows = append(rows, []string{"  " + of.Waits})
 	}

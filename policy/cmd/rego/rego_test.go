@@ -82,6 +82,26 @@ func TestExplain(t *testing.T) {
 	assert.Equal(t, 1, code)
 }
 
+// TestExplainWorstCase: what an overloaded server leads to, and what a timeout leaves no time for.
+func TestExplainWorstCase(t *testing.T) {
+	t.Parallel()
+	for _, r := range []struct {
+		policy string
+		want   []string
+	}{
+		{"{attempt_timeout: 100ms, retry: {codes: [RESOURCE_EXHAUSTED]}}", []string{"3  0s to 2s after number 2 has failed", "3.3s (all attempts and waits"}},
+		{"{attempt_timeout: 100ms, retry: {codes: [ABORTED, RESOURCE_EXHAUSTED]}}", []string{"3  0s to 100ms after", "if the server is overloaded", "3  0s to 2s after", "450ms, and 3.3s if the server is overloaded"}},
+		{"{timeout: 1s, retry: {max_attempts: 5, backoff: {initial: 2s, jitter: JITTER_NONE}}}", []string{"attempts  1 per call", "no more than 1 can begin within the timeout"}},
+		{"{timeout: 1s, retry: {max_attempts: 5, codes: [RESOURCE_EXHAUSTED], backoff: {jitter: JITTER_NONE}}}", []string{"attempts  1 per call"}},
+	} {
+		code, out, errs := call("rules: [{methods: ['*'], policy: "+r.policy+"}]", "explain", "-", "/a.B/C")
+		assert.Equal(t, 0, code, "%s: %s", r.policy, errs)
+		for _, want := range r.want {
+			assert.Contains(t, out, want, r.policy)
+		}
+	}
+}
+
 // TestConvert: a file means the same in every format.
 func TestConvert(t *testing.T) {
 	t.Parallel()
