@@ -2,6 +2,7 @@ package file
 
 import (
 	"math"
+	"math/bits"
 	"regexp"
 	"strconv"
 	"strings"
@@ -62,7 +63,11 @@ func policyAt(s policy.Set, path string) string {
 
 func (d *decoder) message(n *yaml.Node, m protoreflect.Message) {
 	if n.Kind != yaml.MappingNode {
-		d.fault("must have fields, got %s", shown(n))
+		hint := ""
+		if n.Kind == yaml.ScalarNode && strings.Contains(n.Value, ":") {
+			hint = `: is a space missing after a colon?`
+		}
+		d.fault("must have fields, got %s%s", shown(n), hint)
 		return
 	}
 	fields := m.Descriptor().Fields()
@@ -72,7 +77,7 @@ func (d *decoder) message(n *yaml.Node, m protoreflect.Message) {
 		fd := fieldOf(fields, key)
 		if fd == nil {
 			d.enter(step{field: shownKey(key), node: key})
-			d.fault("unknown field, must be one of %s", names(fields))
+			d.fault("unknown field, must be one of %s%s", names(fields), meant(key.Value, fields))
 			d.leave()
 			continue
 		}
@@ -166,8 +171,27 @@ func (d *decoder) scalar(fd protoreflect.FieldDescriptor, n *yaml.Node) (protore
 			return v, true
 		}
 	}
-	d.fault("must be %s, got %s", wanted(fd), shown(n))
+	d.fault("must be %s, got %s%s", wanted(fd), shown(n), d.hint(fd, n))
 	return protoreflect.Value{}, false
+}
+
+// hint says what is wrong with a value that people would have taken for right.
+func (d *decoder) hint(fd protoreflect.FieldDescriptor, n *yaml.Node) string {
+	switch {
+	case n.Kind != yaml.ScalarNode:
+		return ""
+	case fd.Kind() == protoreflect.EnumKind:
+		return meant(n.Value, fd.Enum().Values())
+	case fd.Kind() != protoreflect.MessageKind:
+		return ""
+	case isFiner(n.Value):
+		return ": it is finer than a nanosecond"
+	case d.json && otherUnits.MatchString(n.Value):
+		return ": JSON has no unit but s"
+	case n.Tag == "!!int", n.Tag == "!!float":
+		return ": a unit is missing"
+	}
+	return ""
 }
 
 func (d *decoder) value(fd protoreflect.FieldDescriptor, n *yaml.Node) (v protoreflect.Value, ok bool) {
@@ -242,7 +266,34 @@ func (d *decoder) duration(text string) (time.Duration, bool) {
 		return 0, false
 	}
 	t, err := time.ParseDuration(text)
-	return t, err == nil
+	return t, err == nil && !isFiner(text)
+}
+
+var otherUnits = regexp.MustCompile(`^[-+]?([0-9]*\.?[0-9]*(ns|us|µs|μs|ms|s|m|h))+$`)
+
+// isFiner reports whether a duration has decimals that are no whole number of nanoseconds,
+// which time.ParseDuration drops.
+func isFiner(text string) bool {
+	for {
+		_, rest, ok := strings.Cut(text, ".")
+		if !ok {
+			return false
+		}
+		text = strings.TrimLeft(rest, "0123456789")
+		unit, err := time.ParseDuration("1" + text[:len(text)-len(strings.TrimLeft(text, "nuµμmsh"))])
+		if err != nil {
+			return false // it is no duration
+		}
+		decimals := strings.TrimRight(rest[:len(rest)-len(text)], "0")
+		n, err := strconv.ParseUint("0"+decimals, 10, 64)
+		if err != nil || len(decimals) > 18 { // no unit has so many
+			return true
+		}
+		hi, lo := bits.Mul64(n, uint64(unit))
+		if one := uint64(math.Pow10(len(decimals))); bits.Rem64(hi, lo, one) != 0 {
+			return true
+		}
+	}
 }
 
 // hasFields reports whether fd is a message that is written with its fields, or a

@@ -47,7 +47,7 @@ func TestFaults(t *testing.T) {
 		{file.JSON, " \n", []string{"is empty, a set without rules is {}"}},
 		{file.Binary, "", []string{"is empty, a set without rules is {}"}},
 		{file.YAML, "version: [", []string{"2:1: did not find expected node content"}},
-		{file.YAML, "version: a\n\tb: c\n", []string{"2:1: found a tab character that violates indentation"}},
+		{file.YAML, "version: a\n\tb: c\n", []string{"2:1: a tab is no indentation in YAML: use spaces"}},
 		{file.YAML, "version: a\n---\nversion: b\n", []string{"2:1: must be the only document"}},
 		{file.YAML, "[]", []string{"1:1: must have fields, got a list"}},
 		{file.YAML, "null", []string{"1:1: " + noValue}},
@@ -80,7 +80,7 @@ func TestFaults(t *testing.T) {
 		{file.JSON, "version: a", []string{"1:1: invalid character 'v' looking for beginning of value"}}, // YAML is none
 		{file.JSON, `{"release": "a", "revision": []}`, []string{"1:2: release: " + unknownInSet, "1:30: revision: must be a whole number, got a list"}},
 		{file.JSON, `{"version": 7}`, []string{"1:13: version: must be a string, got 7"}},
-		{file.JSON, `{"rules": [{"methods": ["*"], "policy": {"timeout": "500ms"}}]}`, []string{"1:53: rules[0].policy.timeout: must be a duration such as 1.5s, got \"500ms\""}},
+		{file.JSON, `{"rules": [{"methods": ["*"], "policy": {"timeout": "500ms"}}]}`, []string{"1:53: rules[0].policy.timeout: must be a duration such as 1.5s, got \"500ms\": JSON has no unit but s"}},
 		{file.JSON, `{"rules": [{"methods": ["*"], "policy": {"timeout": "-1s"}}]}`, []string{"1:53: rules[0].policy.timeout: must be between 0 and 24h0m0s, got -1s"}},
 
 		{file.Binary, "\x98\x06\x01", []string{"field 99 of Set is not known to this version"}},

@@ -80,8 +80,8 @@ func FormatOf(path string) (Format, error) {
 // in the order of the file, but for those after the first hundred; and one fault if
 // data is no such document at all. Only a format that is unknown is another error.
 //
-// Data without content is refused, since it would switch every rule off: {} is the
-// set without rules. More than [policy.MaxSize] bytes are refused unread.
+// Text is UTF-8, and a byte order mark at its begin is skipped. Data without content is refused,
+// since it would switch every rule off: {} is the set without rules. More than [policy.MaxSize] bytes are refused unread.
 func Parse(data []byte, f Format) (policy.Set, error) {
 	if err := f.check(); err != nil {
 		return policy.Set{}, err
@@ -98,12 +98,10 @@ func parse(data []byte, f Format) (policy.Set, policy.Faults) {
 	switch {
 	case len(data) > policy.MaxSize:
 		return policy.Set{}, fault("must be at most %d bytes, got %d", policy.MaxSize, len(data))
-	case len(bytes.TrimSpace(data)) == 0:
+	case f != Binary:
+		return parseText(bytes.TrimPrefix(data, byteOrderMark), f)
+	case len(data) == 0:
 		return policy.Set{}, fault(isEmpty)
-	case f == JSON:
-		return parseJSON(data)
-	case f == YAML:
-		return parseYAML(data)
 	}
 	m := new(regov1.Set)
 	if err := proto.Unmarshal(data, m); err != nil {
@@ -111,6 +109,19 @@ func parse(data []byte, f Format) (policy.Set, policy.Faults) {
 	}
 	s, faults := check(m)
 	return s, inOrder(faults)
+}
+
+func parseText(data []byte, f Format) (policy.Set, policy.Faults) {
+	if bad := textFault(data, f); bad != nil {
+		return policy.Set{}, bad
+	}
+	switch {
+	case len(bytes.TrimSpace(data)) == 0:
+		return policy.Set{}, fault(isEmpty)
+	case f == JSON:
+		return parseJSON(data)
+	}
+	return parseYAML(data)
 }
 
 const isEmpty = "is empty, a set without rules is {}"
@@ -127,7 +138,7 @@ func parseJSON(data []byte) (policy.Set, policy.Faults) {
 	if err == nil {
 		s, faults := check(m)
 		if len(faults) > 0 {
-			if d, bad := parseTree(data); bad == nil {
+			if d, bad := parseTree(asYAML(data)); bad == nil {
 				faults = d.place(faults)
 			}
 		}
@@ -136,7 +147,7 @@ func parseJSON(data []byte) (policy.Set, policy.Faults) {
 	if at := syntaxFault(data); at != nil {
 		return policy.Set{}, at
 	}
-	d, bad := parseTree(data)
+	d, bad := parseTree(asYAML(data))
 	if bad == nil {
 		d.json = true
 		if s, faults := d.parse(); len(faults) > 0 {

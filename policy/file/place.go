@@ -1,130 +1,24 @@
 package file
 
 import (
-	"bytes"
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
-	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"github.com/rego-go/rego/internal/nearest"
 	"github.com/rego-go/rego/policy"
 	regov1 "github.com/rego-go/rego/proto/rego/v1"
 )
 
-const (
-	// maxFaults is how many are told at once.
-	maxFaults = 100
-	// maxMarks bounds the memory that a tree takes, which is some 200 bytes for each
-	// of its nodes, and each takes a mark in the file.
-	maxMarks = 1 << 20
-)
-
-// parseTree returns a decoder of the only document in data, or its fault.
-func parseTree(data []byte) (*decoder, policy.Faults) {
-	marks := 0
-	for _, mark := range []string{",", ":", "-", "?", "[", "{"} {
-		marks += bytes.Count(data, []byte(mark))
-	}
-	if marks > maxMarks {
-		return nil, fault("is too large: must have at most %d of the marks , : - ? [ {, got %d", maxMarks, marks)
-	}
-	in := yaml.NewDecoder(bytes.NewReader(data))
-	var document, next yaml.Node
-	err := in.Decode(&document)
-	if errors.Is(err, io.EOF) || err == nil && isNothing(document.Content[0]) {
-		return nil, fault(isEmpty)
-	}
-	if err != nil {
-		return nil, yamlFault(err, data)
-	}
-	switch err := in.Decode(&next); {
-	case err == nil:
-		return nil, policy.Faults{{Line: next.Line, Column: next.Column, Text: "must be the only document"}}
-	case !errors.Is(err, io.EOF):
-		return nil, yamlFault(err, data)
-	}
-	return &decoder{root: document.Content[0]}, nil
-}
-
-func isNothing(n *yaml.Node) bool { return n.Tag == "!!null" && n.Value == "" }
-
-// yamlFault returns the fault in the syntax of data that err says. Of its place, yaml
-// tells the line at most.
-func yamlFault(err error, data []byte) policy.Faults {
-	f := lined(err)
-	if f.Line == 0 { // of the first line it does not, so here is another one
-		if g := lined(yaml.Unmarshal(append([]byte{'\n'}, data...), new(yaml.Node))); g.Text == f.Text {
-			f.Line = max(g.Line-1, 0)
-		}
-	}
-	if f.Line > 0 {
-		f.Column = 1
-	}
-	return policy.Faults{f}
-}
-
-var (
-	yamlLine = regexp.MustCompile(`^yaml: (?:line ([0-9]+): )?`)
-	// fromZero matches what yaml's parser finds, and not its scanner. It counts lines
-	// from zero.
-	fromZero = regexp.MustCompile(`^did not find expected (<document start>|node content|'-' indicator|key|',' or .*)$`)
-)
-
-func lined(err error) (f policy.Fault) {
-	if err == nil {
-		return f
-	}
-	at := yamlLine.FindStringSubmatch(err.Error())
-	if at == nil {
-		return policy.Fault{Text: err.Error()}
-	}
-	f.Text = err.Error()[len(at[0]):]
-	f.Line, _ = strconv.Atoi(at[1]) // zero if there is none
-	if f.Line > 0 && fromZero.MatchString(f.Text) {
-		f.Line++
-	}
-	return f
-}
-
-// syntaxFault returns what makes data no JSON.
-func syntaxFault(data []byte) policy.Faults {
-	var bad *json.SyntaxError
-	if err := json.Unmarshal(data, new(json.RawMessage)); !errors.As(err, &bad) {
-		return nil
-	}
-	before := data[:max(bad.Offset-1, 0)] // it is the place after the byte
-	if strings.HasPrefix(bad.Error(), "unexpected end") {
-		before = data
-	}
-	start := bytes.LastIndexByte(before, '\n') + 1
-	return policy.Faults{{
-		Line:   bytes.Count(before, []byte{'\n'}) + 1,
-		Column: utf8.RuneCount(before[start:]) + 1,
-		Text:   bad.Error(),
-	}}
-}
-
-var protojsonPlace = regexp.MustCompile(`^proto:[\s\x{a0}]*(.*?) ?\(line ([0-9]+):([0-9]+)\):? *`)
-
-// protojsonFault returns what protojson alone finds wrong.
-func protojsonFault(err error) policy.Faults {
-	f := policy.Fault{Text: err.Error()}
-	if at := protojsonPlace.FindStringSubmatch(f.Text); at != nil {
-		f.Text = strings.TrimPrefix(at[1]+": "+f.Text[len(at[0]):], ": ")
-		f.Line, _ = strconv.Atoi(at[2])
-		f.Column, _ = strconv.Atoi(at[3])
-	}
-	return policy.Faults{f}
-}
+// maxFaults is how many are told at once.
+const maxFaults = 100
 
 func (d *decoder) enter(s step) { d.path = append(d.path, s) }
 
@@ -289,6 +183,25 @@ func short(text string) string {
 		text = text[:61] + "..."
 	}
 	return strconv.Quote(text)
+}
+
+// meant says which of names is like a word that is none of them; empty if none is.
+func meant[D protoreflect.Descriptor](word string, list interface {
+	Len() int
+	Get(i int) D
+},
+) string {
+	name := nearest.To(word, func(yield func(string) bool) {
+		for i := range list.Len() {
+			if !yield(string(list.Get(i).Name())) {
+				return
+			}
+		}
+	})
+	if name == "" {
+		return ""
+	}
+	return fmt.Sprintf(": did you mean %s?", name)
 }
 
 // names lists the names of fields or of the values of an enum.
