@@ -8,9 +8,11 @@ import (
 	"math"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/rego-go/rego/budget"
 	"github.com/rego-go/rego/classify"
+	"github.com/rego-go/rego/internal/surrogate"
 )
 
 // Names that [FromServiceConfig] gives, besides methodConfig[2] and the like: each
@@ -48,7 +50,8 @@ const grpcMaxAttempts = 5
 // with a second, where A6 has initialBackoff.
 //
 // Keys match whatever their case and null counts as absent, as in grpc-go. What else it
-// refuses is an error. So are a key given twice, retryPolicy and hedgingPolicy in one
+// refuses is an error. So are a known key in another spelling, such as retry_policy; what is no
+// UTF-8; a key given twice, retryPolicy and hedgingPolicy in one
 // methodConfig, and what no policy can say: a wait before a retry or a hedge of more
 // than MaxDuration, a backoffMultiplier above MaxMultiplier if it makes a difference, a
 // maxTokens or tokenRatio below 0.001, where A6 has no decimals. The error is a [Faults]
@@ -67,8 +70,15 @@ func FromServiceConfig(data []byte) (s Set, warnings []Fault, err error) {
 		return Set{}, nil, Faults{{Text: fmt.Sprintf("must have at most %d bytes, got %d", MaxSize, len(data))}}
 	}
 	im := &importer{document: data, named: make(map[string]string)}
+	if !im.isText() {
+		return Set{}, nil, im.errs
+	}
 	if err := json.Unmarshal(data, new(json.RawMessage)); err != nil {
 		im.syntax(err)
+		return Set{}, nil, im.errs
+	}
+	if at := surrogate.Lone(data); at >= 0 {
+		im.bad(value{at: at}, "%q is half of a surrogate pair, and no character", data[at:at+6])
 		return Set{}, nil, im.errs
 	}
 	begin := len(data) - len(bytes.TrimLeft(data, space))
@@ -305,6 +315,32 @@ func (im *importer) throttling(v value) {
 	for i := range im.set.Rules {
 		im.set.Rules[i].Policy.Budget = RetryThrottling
 	}
+}
+
+// isText adds a fault and reports false if the document is no text that JSON can be.
+func (im *importer) isText() bool {
+	bad := func(at int, format string, args ...any) bool {
+		im.bad(value{at: at}, format, args...)
+		return false
+	}
+	text := string(im.document)
+	switch {
+	case strings.HasPrefix(text, "\xff\xfe"), strings.HasPrefix(text, "\xfe\xff"):
+		return bad(0, "is UTF-16: save the file as UTF-8")
+	case strings.HasPrefix(text, "\ufeff"):
+		return bad(0, "begins with a byte order mark, which gRPC refuses: save the file without it")
+	case strings.Trim(text, space) == "":
+		return bad(0, "is empty: a service config without methods is {}")
+	}
+	for at, r := range text {
+		if r != utf8.RuneError {
+			continue
+		}
+		if _, size := utf8.DecodeRuneInString(text[at:]); size == 1 {
+			return bad(at, "is not UTF-8, because of the byte 0x%02x (is it Latin-1?): save the file as UTF-8", text[at])
+		}
+	}
+	return true
 }
 
 func (im *importer) syntax(err error) {

@@ -6,11 +6,14 @@ import (
 	"fmt"
 	"iter"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
+
+	"github.com/rego-go/rego/internal/nearest"
 )
 
 // fields returns the known fields of an object, absent ones too, and warns of others.
@@ -40,30 +43,49 @@ next:
 			f[name] = item
 			continue next
 		}
-		im.unknown(item, key)
+		im.unknown(item, key, known)
 	}
 	return f, true
 }
 
 // homes says where fields belong, which are often put elsewhere.
 var homes = map[string]string{
-	"methodconfig": "at the top level", "retrythrottling": "at the top level",
-	"loadbalancingconfig": "at the top level", "loadbalancingpolicy": "at the top level", "healthcheckconfig": "at the top level",
-	"name": "in methodConfig[]", "timeout": "in methodConfig[]", "waitforready": "in methodConfig[]",
-	"retrypolicy": "in methodConfig[]", "hedgingpolicy": "in methodConfig[]",
+	"methodConfig": "at the top level", "retryThrottling": "at the top level",
+	"loadBalancingConfig": "at the top level", "loadBalancingPolicy": "at the top level", "healthCheckConfig": "at the top level",
+	"name": "in methodConfig[]", "timeout": "in methodConfig[]", "waitForReady": "in methodConfig[]",
+	"retryPolicy": "in methodConfig[]", "hedgingPolicy": "in methodConfig[]",
+	"maxRequestMessageBytes": "in methodConfig[]", "maxResponseMessageBytes": "in methodConfig[]",
 	"service": "in methodConfig[].name[]", "method": "in methodConfig[].name[]",
-	"initialbackoff": "in retryPolicy", "maxbackoff": "in retryPolicy", "backoffmultiplier": "in retryPolicy", "retryablestatuscodes": "in retryPolicy",
-	"hedgingdelay": "in hedgingPolicy", "nonfatalstatuscodes": "in hedgingPolicy",
-	"maxattempts": "in retryPolicy or hedgingPolicy",
-	"maxtokens":   "in retryThrottling", "tokenratio": "in retryThrottling",
+	"initialBackoff": "in retryPolicy", "maxBackoff": "in retryPolicy", "backoffMultiplier": "in retryPolicy", "retryableStatusCodes": "in retryPolicy",
+	"hedgingDelay": "in hedgingPolicy", "nonFatalStatusCodes": "in hedgingPolicy",
+	"maxAttempts": "in retryPolicy or hedgingPolicy",
+	"maxTokens":   "in retryThrottling", "tokenRatio": "in retryThrottling",
 }
 
-func (im *importer) unknown(v value, key string) {
-	if home, ok := homes[strings.ToLower(key)]; ok {
-		im.warn(v, "belongs %s, and is ignored here", home)
-		return
+// separators are what other spellings of the names have: snake_case, as in grpc's
+// service_config.proto, and kebab-case. grpc-go ignores them without a word.
+var separators = strings.NewReplacer("_", "", "-", "")
+
+func (im *importer) unknown(v value, key string, known []string) {
+	for name, home := range homes {
+		switch {
+		case strings.EqualFold(key, name):
+			im.warn(v, "belongs %s, and is ignored here", home)
+			return
+		case !strings.EqualFold(separators.Replace(key), name):
+		case slices.Contains(known, name):
+			im.bad(v, "must be spelt %s: gRPC would ignore it", name)
+			return
+		default:
+			im.bad(v, "must be spelt %s, and belongs %s: gRPC would ignore it", name, home)
+			return
+		}
 	}
-	im.warn(v, "is not known, and ignored")
+	meant := ""
+	if name := nearest.To(key, slices.Values(known)); name != "" {
+		meant = fmt.Sprintf(": did you mean %s?", name)
+	}
+	im.warn(v, "is not known, and ignored%s", meant)
 }
 
 // leave warns of the fields that are not taken over, if they are given.

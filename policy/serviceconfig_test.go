@@ -248,7 +248,7 @@ func TestServiceConfigWarnings(t *testing.T) {
 		{`{"loadBalancingPolicy": "x", "loadBalancingConfig": [{"y": {}}], "healthCheckConfig": {}}`, []string{`loadBalancingPolicy: ` + own, `loadBalancingConfig: ` + own, `healthCheckConfig: ` + own}},
 		{`{"loadBalancingConfig": null}`, []string{}},
 		{entry(`"maxRequestMessageBytes": 1, "maxResponseMessageBytes": 1`), []string{`methodConfig[0].maxRequestMessageBytes: ` + own, `methodConfig[0].maxResponseMessageBytes: ` + own}},
-		{`{"": 1, "methodConfigs": []}`, []string{unknown, `methodConfigs: ` + unknown}},
+		{`{"": 1, "methodConfigs": []}`, []string{unknown, `methodConfigs: ` + unknown + `: did you mean methodConfig?`}},
 		{entry(`"comment": null`), []string{`methodConfig[0].comment: ` + unknown}},
 		{named(`[{"service": "a.B", "package": "a"}]`), []string{`methodConfig[0].name[0].package: ` + unknown}},
 		{retry(`"maxAttempts": 2, "perAttemptRecvTimeout": "1s"`), []string{`methodConfig[0].retryPolicy.perAttemptRecvTimeout: ` + unknown}},
@@ -303,7 +303,15 @@ func TestServiceConfigOKAlone(t *testing.T) {
 func TestServiceConfigPlaces(t *testing.T) {
 	t.Parallel()
 	for _, r := range []struct{ config, want string }{
-		{``, `1:1: unexpected end of JSON input`},
+		{``, `1:1: is empty: a service config without methods is {}`},
+		{" \n", `1:1: is empty: a service config without methods is {}`},
+		{"\ufeff{}", `1:1: begins with a byte order mark, which gRPC refuses: save the file without it`},
+		{"\xff\xfe{\x00", `1:1: is UTF-16: save the file as UTF-8`},
+		{"{\n\"☃\": \"f\xfcr\"}", `2:8: is not UTF-8, because of the byte 0xfc (is it Latin-1?): save the file as UTF-8`},
+		{"{\n\"x\": \"\\ud800\"}", `2:7: "\\ud800" is half of a surrogate pair, and no character`},
+		{"{\n\"method_config\": []}", `2:1: method_config: must be spelt methodConfig: gRPC would ignore it`},
+		{named(`[{}], "retry_policy": {}`), `1:34: methodConfig[0].retry_policy: must be spelt retryPolicy: gRPC would ignore it`},
+		{`{"Retry-Policy": {}}`, `1:2: Retry-Policy: must be spelt retryPolicy, and belongs in methodConfig[]: gRPC would ignore it`},
 		{`{"methodConfig": [}`, `1:19: invalid character '}' looking for beginning of value`},
 		{"{\n  \"ü\": tru\n}", `2:11: invalid character '\n' in literal true (expecting 'e')`},
 		{`{} {}`, `1:4: invalid character '{' after top-level value`},

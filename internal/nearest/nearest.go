@@ -28,7 +28,9 @@ func To(word string, names iter.Seq[string]) string {
 }
 
 // folded drops what is easily taken for something else.
-func folded(s string) string { return strings.NewReplacer("_", "", "-", "", " ", "").Replace(strings.ToLower(s)) }
+func folded(s string) string {
+	return strings.NewReplacer("_", "", "-", "", " ", "").Replace(strings.ToLower(s))
+}
 
 // distance returns how many letters must be added, dropped, changed or exchanged with
 // their neighbour to make b of a, or more than most if it is more.

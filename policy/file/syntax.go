@@ -11,6 +11,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/rego-go/rego/internal/surrogate"
 	"github.com/rego-go/rego/policy"
 )
 
@@ -91,7 +92,7 @@ func lined(err error) (f policy.Fault) {
 func syntaxFault(data []byte) policy.Faults {
 	var bad *json.SyntaxError
 	if err := json.Unmarshal(data, new(json.RawMessage)); !errors.As(err, &bad) {
-		if at := surrogate(data); err == nil && at >= 0 {
+		if at := surrogate.Lone(data); err == nil && at >= 0 {
 			return faultAt(data, at, "%q is half of a surrogate pair, and no character: write the character itself", data[at:at+6])
 		}
 		return nil
