@@ -11,7 +11,8 @@ import (
 type convert struct {
 	*streams
 	input
-	to string
+	to    string
+	lossy bool
 }
 
 func newConvertCommand(s *streams) *cobra.Command {
@@ -21,6 +22,10 @@ func newConvertCommand(s *streams) *cobra.Command {
 		Short: "Write a file in another format",
 		Long: `Convert writes a file in another format to the standard output.
 
+What a service config cannot say is told, and so is what the import of one leaves out. Then nothing
+is written and the exit code is 1: with fewer retries or hedges than before, the new file would not
+mean what the old one does. --lossy writes it all the same.
+
 ` + exitCodes,
 		Args: arguments(cobra.ExactArgs(1)),
 		RunE: func(_ *cobra.Command, args []string) error { return c.run(args[0]) },
@@ -28,6 +33,7 @@ func newConvertCommand(s *streams) *cobra.Command {
 	c.flags(cmd)
 	cmd.Flags().StringVar(&c.to, "to", file.YAML.String(), "`FORMAT` to write: yaml, json, binary, serviceconfig")
 	completes(cmd, "to", formatWords()...)
+	cmd.Flags().BoolVar(&c.lossy, "lossy", false, "write the file though something is lost, which is told")
 	return cmd
 }
 
@@ -43,12 +49,16 @@ func (c *convert) run(path string) error {
 	if err != nil {
 		return c.tell(path, err)
 	}
-	c.list(path, "not taken over", d.left)
 	data, left, err := write(d.set, to)
 	if err != nil {
 		return c.tell(path, err)
 	}
+	c.list(path, "not taken over", d.left)
 	c.list(path, "cannot be said", left)
+	if n := len(d.left) + len(left); n > 0 && !c.lossy {
+		c.err.line("rego: nothing is written, since the above would be lost: --lossy writes it all the same")
+		return errFaults
+	}
 	_, err = c.out.w.Write(data)
 	return err
 }
