@@ -54,12 +54,18 @@ func FromDescriptor(method string) (i Idempotency, found bool) {
 	if !ok {
 		return IdempotencyUnknown, false
 	}
+	return FromMethodDescriptor(md), true
+}
+
+// FromMethodDescriptor returns the idempotency_level of a method whose descriptor is at hand.
+func FromMethodDescriptor(md protoreflect.MethodDescriptor) Idempotency {
 	opts, _ := md.Options().(*descriptorpb.MethodOptions)
 	switch opts.GetIdempotencyLevel() {
 	case descriptorpb.MethodOptions_NO_SIDE_EFFECTS:
-		return NoSideEffects, true
+		return NoSideEffects
 	case descriptorpb.MethodOptions_IDEMPOTENT:
-		return Idempotent, true
+		return Idempotent
+	default:
+		return IdempotencyUnknown
 	}
-	return IdempotencyUnknown, true
 }

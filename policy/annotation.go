@@ -21,17 +21,30 @@ func FromDescriptor(method string) (p Policy, found bool, err error) {
 	if !ok {
 		return Policy{}, false, nil
 	}
-	m, ok := annotation(md, regov1.E_Method)
+	p, option, err := FromMethodDescriptor(md)
+	if option == "" {
+		return Policy{}, false, nil
+	}
+	return p.withDefaults(), true, err
+}
+
+// FromMethodDescriptor returns the policy that the proto file of a method gives it, as it is
+// written there, and the name of the option that has it: rego.v1.method or rego.v1.service.
+// The name is empty if there is neither. The error is a [Faults].
+func FromMethodDescriptor(md protoreflect.MethodDescriptor) (p Policy, option protoreflect.FullName, err error) {
+	extension := regov1.E_Method
+	m, ok := annotation(md, extension)
 	if !ok {
-		m, ok = annotation(md.Parent(), regov1.E_Service)
+		extension = regov1.E_Service
+		m, ok = annotation(md.Parent(), extension)
 	}
 	if !ok {
-		return Policy{}, false, nil
+		return Policy{}, "", nil
 	}
 	f := &faults{list: new(Faults), policy: m.GetName()}
 	p = policyFrom(m, f)
 	p.validate(f)
-	return p.withDefaults(), true, f.err()
+	return p, extension.TypeDescriptor().FullName(), f.err()
 }
 
 func annotation(d protoreflect.Descriptor, option protoreflect.ExtensionType) (*regov1.Policy, bool) {

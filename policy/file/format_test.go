@@ -258,3 +258,19 @@ func TestFieldsAreKnown(t *testing.T) {
 	}
 	check(new(regov1.Set).ProtoReflect().Descriptor())
 }
+
+// TestLocate: who looks at a set that was taken can say where it stands.
+func TestLocate(t *testing.T) {
+	t.Parallel()
+	faults := policy.Faults{
+		{Path: "rules[0].policy.budget", Text: "x"}, {Path: "rules[0].policy.timeout"}, {Path: "budgets[1]"}, {Path: "rules[9]"}, {Text: "of all"},
+	}
+	const text = "rules:\n- methods: ['*']\n  policy:\n    budget: a\nbudgets:\n- name: a\n"
+	want := policy.Faults{
+		{Path: "rules[0].policy.budget", Text: "x", Line: 4, Column: 13}, {Path: "rules[0].policy.timeout", Line: 3, Column: 3},
+		{Path: "budgets[1]", Line: 5, Column: 1}, {Path: "rules[9]", Line: 1, Column: 1}, {Text: "of all", Line: 1, Column: 1},
+	}
+	assert.Equal(t, want, file.Locate([]byte(text), file.YAML, faults))
+	assert.Equal(t, faults, file.Locate([]byte(text), file.Binary, faults))
+	assert.Equal(t, faults, file.Locate([]byte("{"), file.JSON, faults))
+}

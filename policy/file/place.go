@@ -1,6 +1,7 @@
 package file
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -56,6 +57,20 @@ func (d *decoder) place(faults policy.Faults) policy.Faults {
 		faults[i].Line, faults[i].Column = n.Line, n.Column
 	}
 	return faults
+}
+
+// Locate returns faults of the set that data spells with the place of each in data: for what
+// looks at a set after [Parse] has taken it. A field that is not written has the place of the
+// nearest one above that is. In a format without places the faults are returned as they are.
+func Locate(data []byte, f Format, faults policy.Faults) policy.Faults {
+	if f != JSON && f != YAML {
+		return faults
+	}
+	d, bad := parseTree(asYAML(bytes.TrimPrefix(data, byteOrderMark)))
+	if bad != nil {
+		return faults
+	}
+	return d.place(slices.Clone(faults))
 }
 
 // find returns what a fault in path points at.
