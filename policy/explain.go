@@ -98,7 +98,7 @@ func (p Policy) hedging() string {
 	case p.Retry.MaxAttempts == 1:
 		return "not hedged: there is one attempt"
 	case p.Idempotency == classify.NotIdempotent:
-		return "not hedged: the method is not idempotent"
+		return "not hedged: the method is not known to be idempotent"
 	}
 	text := p.hedgesBegin()
 	if p.hedgesTooLate() {

@@ -56,7 +56,7 @@ func TestExplain(t *testing.T) {
 			Steps: begins(), Time: caller, Load: `2 attempts per second more of each client (budget "few"); hedges 2 % of it`,
 		}},
 		"hedges of what is not idempotent": {policy.Policy{Idempotency: classify.NotIdempotent, Retry: policy.Retry{Off: true}, Hedge: policy.Hedge{Delay: 1}}, nil, policy.Explanation{
-			Attempts: 1, Hedging: "not hedged: the method is not idempotent", Steps: begins(), Time: caller, Load: alone,
+			Attempts: 1, Hedging: "not hedged: the method is not known to be idempotent", Steps: begins(), Time: caller, Load: alone,
 		}},
 		"hedges after the timeout": {policy.Policy{Idempotency: classify.Idempotent, Timeout: time.Second, Retry: policy.Retry{Off: true}, Hedge: policy.Hedge{Delay: time.Second}}, nil, policy.Explanation{
 			Attempts: 3, Hedging: "hedged: none begins because an attempt is slow, since the timeout of 1s comes first, and at once when one fails that may be repeated",

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -66,7 +65,7 @@ type report struct {
 }
 
 func newReport(findings []finding) report {
-	r := report{Findings: slices.Concat([]finding{}, findings)}
+	r := report{Findings: append([]finding{}, findings...)} // a list, also if it is empty
 	for _, f := range findings {
 		if f.Severity == severityError {
 			r.Errors++

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"slices"
 	"strings"
@@ -64,7 +63,7 @@ func (in *input) read(path string) (d document, err error) {
 			return d, err
 		}
 	}
-	if d.data, err = in.open(path); err != nil {
+	if d.data, err = in.open(path, policy.MaxSize+1); err != nil {
 		return d, err
 	}
 	if d.format == 0 {
@@ -75,20 +74,18 @@ func (in *input) read(path string) (d document, err error) {
 	return d, err
 }
 
-// open reads a file, or as much of it as is too much.
-func (in *input) open(path string) ([]byte, error) {
+// open reads a file, and no more of it than so many bytes.
+func (in *input) open(path string, most int64) ([]byte, error) {
 	if path == "-" {
-		return readAll(in.streams.in)
+		return readAll(in.streams.in, most)
 	}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close() //nolint:errcheck // it is only read
-	return readAll(f)
+	return readAll(f, most)
 }
-
-func readAll(r io.Reader) ([]byte, error) { return io.ReadAll(io.LimitReader(r, policy.MaxSize+1)) }
 
 func formatOf(name, path string) (file.Format, error) {
 	for _, f := range formats {

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"slices"
+
 	"github.com/spf13/cobra"
 )
 
@@ -8,6 +10,7 @@ import (
 type lint struct {
 	*streams
 	input
+	known  descriptors
 	output format
 	strict bool
 }
@@ -17,21 +20,31 @@ func newLintCommand(s *streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "lint [flags] FILE...",
 		Short: "Tell what is wrong with files",
-		Long: `Lint tells every fault of every file: what makes clients refuse it. It warns of what is allowed
-and hardly meant.
+		Long: `Lint tells every fault of every file: what makes clients refuse it. Of a file without faults it
+warns of what is allowed and hardly meant, such as a budget that the set does not define or hedges
+that never start. With --descriptors it knows which methods there are, and warns of patterns that
+fit none and of what a proto file says otherwise.
+
+Each line is FILE:LINE:COLUMN: and what is wrong there, which editors know. As JSON it is an object:
+findings is a list of path, line, column, severity (error or warning), check, field, policy and
+message; errors and warnings count them. docs/policies.md lists the checks.
 
 ` + exitCodes,
 		Args: arguments(cobra.MinimumNArgs(1)),
 		RunE: func(_ *cobra.Command, args []string) error { return l.run(args) },
 	}
 	l.flags(cmd)
+	l.known.flags(cmd)
 	l.output.flags(cmd)
 	cmd.Flags().BoolVar(&l.strict, "strict", false, "exit with 1 if there are warnings")
 	return cmd
 }
 
 func (l *lint) run(paths []string) error {
-	if err := once(paths...); err != nil {
+	if err := once(slices.Concat(paths, l.known.paths)...); err != nil {
+		return err
+	}
+	if err := l.known.read(&l.input); err != nil {
 		return err
 	}
 	var all []finding
@@ -58,11 +71,13 @@ func (l *lint) check(path string) (found []finding, err error) {
 	for _, f := range faults {
 		found = append(found, findingOf(path, checkFault, severityError, f))
 	}
-	return found, nil
+	if len(faults) > 0 {
+		return found, nil
+	}
+	// What exceeds limits (policy.Limits) belongs here, as errors of a check of its own.
+	more, err := warnings(d, &l.known)
+	return append(found, more...), err
 }
-
-// checkImport finds what an import leaves out.
-const checkImport = "not-imported"
 
 func (l *lint) print(found []finding) error {
 	r := newReport(found)

@@ -9,6 +9,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	testv1 "github.com/rego-go/rego/internal/testsrv/proto/rego/test/v1"
 )
 
 func TestCalledWrongly(t *testing.T) {
@@ -73,6 +75,8 @@ func TestCompletion(t *testing.T) {
 		{"__complete lint --from ", "serviceconfig"},
 		{"__complete convert --to j", "json"},
 		{"__complete lint --output ", "json"},
+		{"__complete explain testdata/policies.yaml /shop", "/shop.v1.Basket/Checkout\n/shop.v1.Search/Suggest\n"},
+		{"__complete explain --descriptors " + written(t, testv1.File_rego_test_v1_test_proto) + " x.yaml /", "/rego.test.v1.TestService/Chat\n"},
 	} {
 		args := strings.Split(r.args, " ") // the last one may be empty
 		code, out, _ := call("", args...)

@@ -39,10 +39,17 @@ func golden(t *testing.T, name, got string) {
 func TestLint(t *testing.T) {
 	t.Parallel()
 	code, out, errs := call("", "lint", "testdata/policies.yaml")
+	assert.Equal(t, 0, code, "a warning is no fault")
+	assert.Empty(t, errs)
+	golden(t, "lint.txt", out)
+	code, strict, _ := call("", "lint", "--strict", "testdata/policies.yaml")
+	assert.Equal(t, 1, code)
+	assert.Equal(t, out, strict)
+	code, out, errs = call("{}", "lint", "--strict", "-")
 	assert.Equal(t, 0, code)
 	assert.Empty(t, out+errs)
 
-	code, out, errs = call("", "lint", "testdata/policies.yaml", "testdata/mistakes.yaml", "testdata/mistakes.yaml")
+	code, out, errs = call("", "lint", "testdata/mistakes.yaml", "testdata/mistakes.yaml")
 	assert.Equal(t, 1, code)
 	assert.Empty(t, errs)
 	half := len(out) / 2
@@ -50,11 +57,31 @@ func TestLint(t *testing.T) {
 	golden(t, "mistakes.txt", out[:half])
 
 	code, out, _ = call("", "lint", "--from", "serviceconfig", "testdata/service_config.json")
-	assert.Equal(t, 0, code, "a warning is no fault")
+	assert.Equal(t, 0, code)
 	golden(t, "warnings.txt", out)
+	code, _, _ = call("", "lint", "--strict", "--from", "serviceconfig", "testdata/service_config.json")
+	assert.Equal(t, 1, code)
 	code, out, _ = call(`{"methodConfig": [{"name": [{}], "retryPolicy": {}}]}`, "lint", "--from", "serviceconfig", "-")
 	assert.Equal(t, 1, code)
 	assert.Contains(t, out, "methodConfig[0].retryPolicy.maxAttempts")
+}
+
+// TestLintJSON: the fields that are promised.
+func TestLintJSON(t *testing.T) {
+	t.Parallel()
+	code, out, errs := call("", "lint", "--output", "json", "testdata/policies.yaml", "testdata/mistakes.yaml")
+	assert.Equal(t, 1, code)
+	assert.Empty(t, errs)
+	golden(t, "lint.json", out)
+	code, out, _ = call("{}", "lint", "--output=json", "-")
+	assert.Equal(t, 0, code)
+	assert.JSONEq(t, `{"findings": [], "errors": 0, "warnings": 0}`, out)
+	code, out, _ = call("", "explain", "--output", "json", "testdata/mistakes.yaml", "/a.B/C")
+	assert.Equal(t, 1, code)
+	assert.Contains(t, out, `"field": "rules[0].policy.timeout"`)
+	code, out, _ = call("", "explain", "--output", "json", "testdata/policies.yaml", "/shop.v1.Basket/Checkout")
+	assert.Equal(t, 0, code)
+	golden(t, "checkout.json", out)
 }
 
 func TestExplain(t *testing.T) {
