@@ -246,7 +246,7 @@ func (s *stage) listed() []*regov1.Client {
 	defer conn.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	list, err := regov1.NewPolicyDiscoveryServiceClient(conn).ListClients(ctx, &regov1.ListClientsRequest{})
+	list, err := regov1.NewFleetServiceClient(conn).ListClients(ctx, &regov1.ListClientsRequest{})
 	if err != nil {
 		return nil
 	}

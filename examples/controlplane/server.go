@@ -30,6 +30,8 @@ func serve(w io.Writer, listen, path string) error {
 	}
 	fmt.Fprintln(w, "listening on", l.Addr())
 	g := grpc.NewServer(controlplane.ServerOptions()...)
-	regov1.RegisterPolicyDiscoveryServiceServer(g, controlplane.NewServer(store, nil))
+	srv := controlplane.NewServer(store, nil)
+	regov1.RegisterPolicyDiscoveryServiceServer(g, srv)
+	regov1.RegisterFleetServiceServer(g, srv.Fleet())
 	return g.Serve(l)
 }

@@ -129,7 +129,7 @@ func count(fd protoreflect.FieldDescriptor, wire protowire.Type, value []byte) i
 		return 1
 	}
 	packed, _ := protowire.ConsumeBytes(value)
-	switch fd.Kind() { //nolint:exhaustive // the others are varints
+	switch fd.Kind() {
 	case protoreflect.Fixed32Kind, protoreflect.Sfixed32Kind, protoreflect.FloatKind:
 		return len(packed) / 4
 	case protoreflect.Fixed64Kind, protoreflect.Sfixed64Kind, protoreflect.DoubleKind:

@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math/rand/v2"
 	"os"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -40,10 +42,19 @@ const (
 	// pause is the least time between two sets that are taken. Of those that come
 	// faster only the newest is.
 	pause = 100 * time.Millisecond
+	// settled is how long a stream must have lasted to be made again at once when it ends,
+	// within rejoin. What is behind that is mostly a server that is restarted, or a proxy or
+	// a server that bounds the age of connections.
+	settled = 10 * time.Second
+	rejoin  = 300 * time.Millisecond
+	// patience is how long the end of such a stream is no loss, until there is a new one.
+	patience = 5 * time.Second
+	// beats is how many heartbeats a server may leave out.
+	beats = 3
 )
 
 // reconnect is the wait between two connections: the first is 1 to 2 s, then twice as
-// long each time, up to 15 to 30 s. A set that has arrived starts it again.
+// long each time, up to 15 to 30 s. A stream that has settled starts it again.
 var reconnect = policy.Backoff{Initial: 2 * time.Second, Multiplier: 2, Max: 30 * time.Second, Jitter: policy.JitterEqual}
 
 // Option configures [Watch].
@@ -78,15 +89,18 @@ type Watcher struct {
 	stop        context.CancelFunc
 	done        chan struct{}
 
+	mu   sync.Mutex
 	said string // what was logged last, so that it is said once
 }
 
 // Watch keeps st at what the server at target has for node, until the Watcher is
 // closed. It does not wait for the server: until that has answered, st has what it has.
-// A connection that breaks, or on which nothing comes within 15 s, is made again after
-// a wait of 1 to 2 s, which doubles up to 30 s. Of sets that come faster than ten a
-// second only the newest is taken. The error tells what is wrong with node or with the
-// dial options.
+//
+// A connection that breaks, on which nothing comes within 15 s, or whose heartbeats stop
+// for a minute, is made again after a wait of 1 to 2 s, which doubles up to 30 s. One that
+// has served for 10 s or more is made again at once when it ends, and the store goes on
+// as StateCurrent, for as much as 5 s. Of sets that come faster than ten a second only the
+// newest is taken. The error tells what is wrong with node or with the dial options.
 func Watch(target string, node Node, st *policy.Store, opts ...Option) (*Watcher, error) {
 	w := &Watcher{
 		target: target,
@@ -142,106 +156,59 @@ func (w *Watcher) Close() error {
 // run has one stream after the other, the first over conn, until ctx is done.
 func (w *Watcher) run(ctx context.Context, conn *grpc.ClientConn) {
 	defer close(w.done)
-	for failures := 0; ; failures++ {
-		answered := false
-		var err error
+	var unsaid error // why the last stream ended, while that is no loss
+	for failures := 0; ; {
+		began := time.Now()
+		end, heard := error(nil), false
 		if conn == nil {
-			conn, err = w.dial()
+			conn, end = w.dial()
 		}
-		if err == nil {
-			answered, err = w.stream(ctx, conn)
+		if end == nil {
+			heard, end = w.session(ctx, conn, unsaid)
 			_ = conn.Close() // its streams have ended
 			conn = nil
 		}
 		if ctx.Err() != nil {
 			return
 		}
-		if answered {
-			failures = 0
+		var wait time.Duration
+		if heard && time.Since(began) >= settled {
+			failures, unsaid = 0, end
+			wait = rand.N(rejoin)
+		} else {
+			unsaid = nil
+			w.lost(end)
+			wait = reconnect.Delay(failures, nil)
+			failures++
 		}
-		w.source.Lost(err)
-		w.say(slog.LevelWarn, "rego: the control plane is out of reach, policies stay as they are", "error", err)
-		wait := time.NewTimer(reconnect.Delay(failures, nil))
+		again := time.NewTimer(wait)
 		select {
-		case <-wait.C:
+		case <-again.C:
 		case <-ctx.Done():
-			wait.Stop()
+			again.Stop()
 			return
 		}
 	}
 }
 
-// stream has the server send sets until it ends, and returns why it did and whether a
-// set arrived.
-func (w *Watcher) stream(ctx context.Context, conn *grpc.ClientConn) (answered bool, err error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	silence := time.AfterFunc(answerTimeout, func() { cancel(errNoAnswer) })
-	defer silence.Stop()
-	s, err := regov1.NewPolicyDiscoveryServiceClient(conn).StreamPolicies(ctx)
-	if err == nil {
-		have := w.store.Current().Set()
-		err = s.Send(&regov1.StreamPoliciesRequest{Node: w.node, Version: have.Version, Revision: have.Revision})
-	}
-	if err != nil {
-		return false, cmp.Or(context.Cause(ctx), err)
-	}
-
-	// The reader ends when the stream does, which is at the latest when this function
-	// has returned.
-	newest := make(chan *regov1.StreamPoliciesResponse, 1)
-	ended := make(chan error, 1)
-	go func() { ended <- read(s, newest) }()
-	for err == nil {
-		select {
-		case r := <-newest:
-			answered = true
-			answer := w.take(r)
-			silence.Reset(answerTimeout) // the server may not read
-			if s.Send(answer) != nil {
-				err = <-ended
-			}
-			silence.Stop()
-			rest := time.NewTimer(pause)
-			select {
-			case <-rest.C:
-			case err = <-ended:
-				rest.Stop()
-			}
-		case err = <-ended:
-		}
-	}
-	select {
-	case r := <-newest: // the last word counts
-		answered = true
-		w.take(r)
-	default:
-	}
-	return answered, cmp.Or(context.Cause(ctx), err)
+// lost reports that the server is out of reach.
+func (w *Watcher) lost(err error) {
+	w.source.Lost(err)
+	w.sayLost(err)
 }
 
-// errNoAnswer is why a stream was given up on which nothing came.
-var errNoAnswer = fmt.Errorf("no answer within %v", answerTimeout)
-
-// read keeps the newest response at hand, and returns how the stream ended.
-func read(s regov1.PolicyDiscoveryService_StreamPoliciesClient, newest chan *regov1.StreamPoliciesResponse) error {
-	for {
-		r, err := s.Recv()
-		if err != nil {
-			return err
-		}
-		select {
-		case <-newest: // it was not taken in time
-		default:
-		}
-		newest <- r // there is room: nobody else puts something in
-	}
+func (w *Watcher) sayLost(err error) {
+	w.say(slog.LevelWarn, "rego: the control plane is out of reach, policies stay as they are", "error", err)
 }
 
 // take offers the store what the server has sent, and returns the answer.
-func (w *Watcher) take(r *regov1.StreamPoliciesResponse) *regov1.StreamPoliciesRequest {
+func (w *Watcher) take(r *received) *regov1.StreamPoliciesRequest {
 	version, revision := r.GetSet().GetVersion(), r.GetSet().GetRevision()
-	set, err := policy.FromProto(r.GetSet())
+	err := r.refused
+	var set policy.Set
+	if err == nil {
+		set, err = policy.FromProto(r.GetSet())
+	}
 	switch {
 	case r.GetSet() == nil:
 		err = errors.New("the response has no set")
@@ -251,21 +218,30 @@ func (w *Watcher) take(r *regov1.StreamPoliciesResponse) *regov1.StreamPoliciesR
 	default:
 		err = w.source.Update(set)
 	}
-	answer := &regov1.StreamPoliciesRequest{Nonce: r.GetNonce(), Faults: faultsOf(err)}
-	have := w.store.Current().Set()
-	answer.Version, answer.Revision = have.Version, have.Revision
+	answer := w.answer(r.GetNonce())
+	answer.Faults = faultsOf(err)
 	if err != nil {
-		w.say(slog.LevelError, "rego: policies of the control plane are refused", "version", version, "revision", revision, "in_force", have.Version, "error", err)
+		w.say(slog.LevelError, "rego: policies of the control plane are refused", "version", version, "revision", revision, "in_force", answer.GetVersion(), "error", err)
 	} else {
 		w.say(slog.LevelInfo, "rego: policies of the control plane are in force", "version", version, "revision", revision)
 	}
 	return answer
 }
 
+// answer returns what answers a response, with what is in force now.
+func (w *Watcher) answer(nonce string) *regov1.StreamPoliciesRequest {
+	have := w.store.Current().Set()
+	return &regov1.StreamPoliciesRequest{Nonce: nonce, Version: have.Version, Revision: have.Revision}
+}
+
 // say logs what has not been said just before.
 func (w *Watcher) say(level slog.Level, text string, args ...any) {
-	if line := fmt.Sprint(append([]any{text}, args...)...); line != w.said {
-		w.said = line
+	line := fmt.Sprint(append([]any{text}, args...)...)
+	w.mu.Lock()
+	known := line == w.said
+	w.said = line
+	w.mu.Unlock()
+	if !known {
 		w.log.Log(context.Background(), level, text, args...)
 	}
 }

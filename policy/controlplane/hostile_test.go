@@ -97,7 +97,7 @@ func TestBadSets(t *testing.T) {
 		"NaN":                 {backoff(math.NaN()), "must be above 0 and at most 100, got NaN"},
 		"infinite multiplier": {backoff(math.Inf(1)), "must be above 0 and at most 100, got +Inf"},
 		"overlapping rules":   {overlapping, `rules[1].methods[0]: "*" is already named by rules[0]`},
-		"too many rules":      {many, "must be at most 100000 with as many methods, got 100001"},
+		"too many rules":      {many, "the set has more than 100000 rules"},
 		"too many faults":     {wrong, "must be /pkg.Service/Method"},
 		"backwards":           {old, "revision: must not be below 7, which is in force, got 6"},
 		"no set":              {nil, "the response has no set"},

@@ -37,6 +37,7 @@ func listen(t *testing.T, srv *controlplane.Server, opts ...grpc.ServerOption) s
 	require.NoError(t, err)
 	g := grpc.NewServer(append(controlplane.ServerOptions(), opts...)...)
 	regov1.RegisterPolicyDiscoveryServiceServer(g, srv)
+	regov1.RegisterFleetServiceServer(g, srv.Fleet())
 	var serving sync.WaitGroup
 	serving.Go(func() { assert.NoError(t, g.Serve(l)) })
 	t.Cleanup(serving.Wait)
@@ -173,7 +174,7 @@ func TestFleet(t *testing.T) {
 	require.NoError(t, err)
 	defer conn.Close()
 	list := func() (current int) {
-		r, err := regov1.NewPolicyDiscoveryServiceClient(conn).ListClients(context.Background(), &regov1.ListClientsRequest{})
+		r, err := regov1.NewFleetServiceClient(conn).ListClients(context.Background(), &regov1.ListClientsRequest{})
 		require.NoError(t, err)
 		for _, c := range r.GetClients() {
 			if c.GetState() == regov1.ClientState_CLIENT_STATE_CURRENT && c.GetVersion() == "10" {

@@ -10,7 +10,6 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
-	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -23,70 +22,13 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// ClientState is how a client stands to the newest set of the server.
-type ClientState int32
-
-const (
-	// Not told.
-	ClientState_CLIENT_STATE_UNSPECIFIED ClientState = 0
-	// The client has not answered it yet.
-	ClientState_CLIENT_STATE_PENDING ClientState = 1
-	// The client has it in force.
-	ClientState_CLIENT_STATE_CURRENT ClientState = 2
-	// The client has refused it, and has an earlier one in force.
-	ClientState_CLIENT_STATE_REFUSED ClientState = 3
-)
-
-// Enum value maps for ClientState.
-var (
-	ClientState_name = map[int32]string{
-		0: "CLIENT_STATE_UNSPECIFIED",
-		1: "CLIENT_STATE_PENDING",
-		2: "CLIENT_STATE_CURRENT",
-		3: "CLIENT_STATE_REFUSED",
-	}
-	ClientState_value = map[string]int32{
-		"CLIENT_STATE_UNSPECIFIED": 0,
-		"CLIENT_STATE_PENDING":     1,
-		"CLIENT_STATE_CURRENT":     2,
-		"CLIENT_STATE_REFUSED":     3,
-	}
-)
-
-func (x ClientState) Enum() *ClientState {
-	p := new(ClientState)
-	*p = x
-	return p
-}
-
-func (x ClientState) String() string {
-	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
-}
-
-func (ClientState) Descriptor() protoreflect.EnumDescriptor {
-	return file_rego_v1_discovery_proto_enumTypes[0].Descriptor()
-}
-
-func (ClientState) Type() protoreflect.EnumType {
-	return &file_rego_v1_discovery_proto_enumTypes[0]
-}
-
-func (x ClientState) Number() protoreflect.EnumNumber {
-	return protoreflect.EnumNumber(x)
-}
-
-// Deprecated: Use ClientState.Descriptor instead.
-func (ClientState) EnumDescriptor() ([]byte, []int) {
-	return file_rego_v1_discovery_proto_rawDescGZIP(), []int{0}
-}
-
 // StreamPoliciesRequest is what a client says: who it is, and after each response what
 // became of the set.
 type StreamPoliciesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Node is who the client is. In the first request of a stream, and ignored later.
 	Node *Node `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
-	// Version of the set the client has in force, wherever it is from.
+	// Version of the set the client has in force, wherever it is from. At most 256 bytes.
 	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
 	// Revision of that set.
 	Revision uint64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
@@ -163,13 +105,17 @@ func (x *StreamPoliciesRequest) GetFaults() []*Fault {
 	return nil
 }
 
-// StreamPoliciesResponse is a set that is to be in force from now on.
+// StreamPoliciesResponse is a set that is to be in force from now on, or a heartbeat.
 type StreamPoliciesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Set replaces all that the client had from this server.
 	Set *Set `protobuf:"bytes,1,opt,name=set,proto3" json:"set,omitempty"`
-	// Nonce identifies the response in the client's answer.
-	Nonce         string `protobuf:"bytes,2,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	// Nonce identifies the response in the client's answer. Clients that get the same set
+	// may get the same nonce.
+	Nonce string `protobuf:"bytes,2,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	// Heartbeat is there instead of a set if the server has nothing new. The client answers
+	// it like a set, so that both directions of the connection are used.
+	Heartbeat     *Heartbeat `protobuf:"bytes,3,opt,name=heartbeat,proto3" json:"heartbeat,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -218,14 +164,70 @@ func (x *StreamPoliciesResponse) GetNonce() string {
 	return ""
 }
 
-// Node is the identity of a client.
+func (x *StreamPoliciesResponse) GetHeartbeat() *Heartbeat {
+	if x != nil {
+		return x.Heartbeat
+	}
+	return nil
+}
+
+// Heartbeat says that the server has nothing newer than the last set that it sent on this
+// stream; if it sent none, that it has no policies yet.
+type Heartbeat struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Interval until the next response, at most. A client that hears nothing for three of
+	// them gives the stream up.
+	Interval      *durationpb.Duration `protobuf:"bytes,1,opt,name=interval,proto3" json:"interval,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Heartbeat) Reset() {
+	*x = Heartbeat{}
+	mi := &file_rego_v1_discovery_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Heartbeat) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Heartbeat) ProtoMessage() {}
+
+func (x *Heartbeat) ProtoReflect() protoreflect.Message {
+	mi := &file_rego_v1_discovery_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
+func (*Heartbeat) Descriptor() ([]byte, []int) {
+	return file_rego_v1_discovery_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Heartbeat) GetInterval() *durationpb.Duration {
+	if x != nil {
+		return x.Interval
+	}
+	return nil
+}
+
+// Node is the identity of a client. All its words together have at most 4096 bytes, and each
+// has at most 256.
 type Node struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Service that the client is a part of.
 	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
 	// Instance of the service, such as a host's name.
 	Instance string `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
-	// Labels that operators tell clients apart by: zone, build.
+	// Labels that operators tell clients apart by: zone, build. At most 64.
 	Labels        map[string]string `protobuf:"bytes,3,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -233,7 +235,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_rego_v1_discovery_proto_msgTypes[2]
+	mi := &file_rego_v1_discovery_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -245,7 +247,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_rego_v1_discovery_proto_msgTypes[2]
+	mi := &file_rego_v1_discovery_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -258,7 +260,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_rego_v1_discovery_proto_rawDescGZIP(), []int{2}
+	return file_rego_v1_discovery_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Node) GetService() string {
@@ -288,14 +290,18 @@ type Fault struct {
 	// Path of the field, such as "rules[2].policy.retry.max_attempts".
 	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
 	// Text says what is wrong with it.
-	Text          string `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	Text string `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	// Line and column of the file that the set was read from, from 1. Zero without a file.
+	Line int32 `protobuf:"varint,3,opt,name=line,proto3" json:"line,omitempty"`
+	// Column in that line.
+	Column        int32 `protobuf:"varint,4,opt,name=column,proto3" json:"column,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Fault) Reset() {
 	*x = Fault{}
-	mi := &file_rego_v1_discovery_proto_msgTypes[3]
+	mi := &file_rego_v1_discovery_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -307,7 +313,7 @@ func (x *Fault) String() string {
 func (*Fault) ProtoMessage() {}
 
 func (x *Fault) ProtoReflect() protoreflect.Message {
-	mi := &file_rego_v1_discovery_proto_msgTypes[3]
+	mi := &file_rego_v1_discovery_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -320,7 +326,7 @@ func (x *Fault) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fault.ProtoReflect.Descriptor instead.
 func (*Fault) Descriptor() ([]byte, []int) {
-	return file_rego_v1_discovery_proto_rawDescGZIP(), []int{3}
+	return file_rego_v1_discovery_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Fault) GetPath() string {
@@ -337,330 +343,51 @@ func (x *Fault) GetText() string {
 	return ""
 }
 
-// ListClientsRequest asks for the clients that are connected.
-type ListClientsRequest struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Service asks only for the clients of that service. Empty means all.
-	Service       string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ListClientsRequest) Reset() {
-	*x = ListClientsRequest{}
-	mi := &file_rego_v1_discovery_proto_msgTypes[4]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ListClientsRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ListClientsRequest) ProtoMessage() {}
-
-func (x *ListClientsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rego_v1_discovery_proto_msgTypes[4]
+func (x *Fault) GetLine() int32 {
 	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ListClientsRequest.ProtoReflect.Descriptor instead.
-func (*ListClientsRequest) Descriptor() ([]byte, []int) {
-	return file_rego_v1_discovery_proto_rawDescGZIP(), []int{4}
-}
-
-func (x *ListClientsRequest) GetService() string {
-	if x != nil {
-		return x.Service
-	}
-	return ""
-}
-
-// ListClientsResponse lists clients, by service and instance.
-type ListClientsResponse struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Clients that are connected.
-	Clients       []*Client `protobuf:"bytes,1,rep,name=clients,proto3" json:"clients,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ListClientsResponse) Reset() {
-	*x = ListClientsResponse{}
-	mi := &file_rego_v1_discovery_proto_msgTypes[5]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ListClientsResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ListClientsResponse) ProtoMessage() {}
-
-func (x *ListClientsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rego_v1_discovery_proto_msgTypes[5]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ListClientsResponse.ProtoReflect.Descriptor instead.
-func (*ListClientsResponse) Descriptor() ([]byte, []int) {
-	return file_rego_v1_discovery_proto_rawDescGZIP(), []int{5}
-}
-
-func (x *ListClientsResponse) GetClients() []*Client {
-	if x != nil {
-		return x.Clients
-	}
-	return nil
-}
-
-// Client is what a server knows of a client that is connected.
-type Client struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Node is who the client says it is.
-	Node *Node `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
-	// Peer is the address that it is connected from.
-	Peer string `protobuf:"bytes,2,opt,name=peer,proto3" json:"peer,omitempty"`
-	// Connected is since when.
-	Connected *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=connected,proto3" json:"connected,omitempty"`
-	// Version that the client has in force.
-	Version string `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
-	// Revision of that set.
-	Revision uint64 `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"`
-	// State of the client.
-	State ClientState `protobuf:"varint,6,opt,name=state,proto3,enum=rego.v1.ClientState" json:"state,omitempty"`
-	// Refusal is the last one; absent if there was none.
-	Refusal *Refusal `protobuf:"bytes,7,opt,name=refusal,proto3" json:"refusal,omitempty"`
-	// Pending is for how long the client has owed an answer; absent if it owes none.
-	Pending       *durationpb.Duration `protobuf:"bytes,8,opt,name=pending,proto3" json:"pending,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Client) Reset() {
-	*x = Client{}
-	mi := &file_rego_v1_discovery_proto_msgTypes[6]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Client) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Client) ProtoMessage() {}
-
-func (x *Client) ProtoReflect() protoreflect.Message {
-	mi := &file_rego_v1_discovery_proto_msgTypes[6]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Client.ProtoReflect.Descriptor instead.
-func (*Client) Descriptor() ([]byte, []int) {
-	return file_rego_v1_discovery_proto_rawDescGZIP(), []int{6}
-}
-
-func (x *Client) GetNode() *Node {
-	if x != nil {
-		return x.Node
-	}
-	return nil
-}
-
-func (x *Client) GetPeer() string {
-	if x != nil {
-		return x.Peer
-	}
-	return ""
-}
-
-func (x *Client) GetConnected() *timestamppb.Timestamp {
-	if x != nil {
-		return x.Connected
-	}
-	return nil
-}
-
-func (x *Client) GetVersion() string {
-	if x != nil {
-		return x.Version
-	}
-	return ""
-}
-
-func (x *Client) GetRevision() uint64 {
-	if x != nil {
-		return x.Revision
+		return x.Line
 	}
 	return 0
 }
 
-func (x *Client) GetState() ClientState {
+func (x *Fault) GetColumn() int32 {
 	if x != nil {
-		return x.State
-	}
-	return ClientState_CLIENT_STATE_UNSPECIFIED
-}
-
-func (x *Client) GetRefusal() *Refusal {
-	if x != nil {
-		return x.Refusal
-	}
-	return nil
-}
-
-func (x *Client) GetPending() *durationpb.Duration {
-	if x != nil {
-		return x.Pending
-	}
-	return nil
-}
-
-// Refusal is a set that a client did not take, and why.
-type Refusal struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Version of the set.
-	Version string `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
-	// Revision of the set.
-	Revision uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
-	// Time of it.
-	Time *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
-	// Faults are the reasons.
-	Faults        []*Fault `protobuf:"bytes,4,rep,name=faults,proto3" json:"faults,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Refusal) Reset() {
-	*x = Refusal{}
-	mi := &file_rego_v1_discovery_proto_msgTypes[7]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Refusal) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Refusal) ProtoMessage() {}
-
-func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_rego_v1_discovery_proto_msgTypes[7]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
-func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_rego_v1_discovery_proto_rawDescGZIP(), []int{7}
-}
-
-func (x *Refusal) GetVersion() string {
-	if x != nil {
-		return x.Version
-	}
-	return ""
-}
-
-func (x *Refusal) GetRevision() uint64 {
-	if x != nil {
-		return x.Revision
+		return x.Column
 	}
 	return 0
-}
-
-func (x *Refusal) GetTime() *timestamppb.Timestamp {
-	if x != nil {
-		return x.Time
-	}
-	return nil
-}
-
-func (x *Refusal) GetFaults() []*Fault {
-	if x != nil {
-		return x.Faults
-	}
-	return nil
 }
 
 var File_rego_v1_discovery_proto protoreflect.FileDescriptor
 
 const file_rego_v1_discovery_proto_rawDesc = "" +
 	"\n" +
-	"\x17rego/v1/discovery.proto\x12\arego.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14rego/v1/policy.proto\"\xae\x01\n" +
+	"\x17rego/v1/discovery.proto\x12\arego.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x14rego/v1/policy.proto\"\xae\x01\n" +
 	"\x15StreamPoliciesRequest\x12!\n" +
 	"\x04node\x18\x01 \x01(\v2\r.rego.v1.NodeR\x04node\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x04R\brevision\x12\x14\n" +
 	"\x05nonce\x18\x04 \x01(\tR\x05nonce\x12&\n" +
-	"\x06faults\x18\x05 \x03(\v2\x0e.rego.v1.FaultR\x06faults\"N\n" +
+	"\x06faults\x18\x05 \x03(\v2\x0e.rego.v1.FaultR\x06faults\"\x80\x01\n" +
 	"\x16StreamPoliciesResponse\x12\x1e\n" +
 	"\x03set\x18\x01 \x01(\v2\f.rego.v1.SetR\x03set\x12\x14\n" +
-	"\x05nonce\x18\x02 \x01(\tR\x05nonce\"\xaa\x01\n" +
+	"\x05nonce\x18\x02 \x01(\tR\x05nonce\x120\n" +
+	"\theartbeat\x18\x03 \x01(\v2\x12.rego.v1.HeartbeatR\theartbeat\"B\n" +
+	"\tHeartbeat\x125\n" +
+	"\binterval\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\binterval\"\xaa\x01\n" +
 	"\x04Node\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x1a\n" +
 	"\binstance\x18\x02 \x01(\tR\binstance\x121\n" +
 	"\x06labels\x18\x03 \x03(\v2\x19.rego.v1.Node.LabelsEntryR\x06labels\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"/\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"[\n" +
 	"\x05Fault\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
-	"\x04text\x18\x02 \x01(\tR\x04text\".\n" +
-	"\x12ListClientsRequest\x12\x18\n" +
-	"\aservice\x18\x01 \x01(\tR\aservice\"@\n" +
-	"\x13ListClientsResponse\x12)\n" +
-	"\aclients\x18\x01 \x03(\v2\x0f.rego.v1.ClientR\aclients\"\xbc\x02\n" +
-	"\x06Client\x12!\n" +
-	"\x04node\x18\x01 \x01(\v2\r.rego.v1.NodeR\x04node\x12\x12\n" +
-	"\x04peer\x18\x02 \x01(\tR\x04peer\x128\n" +
-	"\tconnected\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tconnected\x12\x18\n" +
-	"\aversion\x18\x04 \x01(\tR\aversion\x12\x1a\n" +
-	"\brevision\x18\x05 \x01(\x04R\brevision\x12*\n" +
-	"\x05state\x18\x06 \x01(\x0e2\x14.rego.v1.ClientStateR\x05state\x12*\n" +
-	"\arefusal\x18\a \x01(\v2\x10.rego.v1.RefusalR\arefusal\x123\n" +
-	"\apending\x18\b \x01(\v2\x19.google.protobuf.DurationR\apending\"\x97\x01\n" +
-	"\aRefusal\x12\x18\n" +
-	"\aversion\x18\x01 \x01(\tR\aversion\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x04R\brevision\x12.\n" +
-	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12&\n" +
-	"\x06faults\x18\x04 \x03(\v2\x0e.rego.v1.FaultR\x06faults*y\n" +
-	"\vClientState\x12\x1c\n" +
-	"\x18CLIENT_STATE_UNSPECIFIED\x10\x00\x12\x18\n" +
-	"\x14CLIENT_STATE_PENDING\x10\x01\x12\x18\n" +
-	"\x14CLIENT_STATE_CURRENT\x10\x02\x12\x18\n" +
-	"\x14CLIENT_STATE_REFUSED\x10\x032\xb9\x01\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\x12\x12\n" +
+	"\x04line\x18\x03 \x01(\x05R\x04line\x12\x16\n" +
+	"\x06column\x18\x04 \x01(\x05R\x06column2o\n" +
 	"\x16PolicyDiscoveryService\x12U\n" +
-	"\x0eStreamPolicies\x12\x1e.rego.v1.StreamPoliciesRequest\x1a\x1f.rego.v1.StreamPoliciesResponse(\x010\x01\x12H\n" +
-	"\vListClients\x12\x1b.rego.v1.ListClientsRequest\x1a\x1c.rego.v1.ListClientsResponseB.Z,github.com/rego-go/rego/proto/rego/v1;regov1b\x06proto3"
+	"\x0eStreamPolicies\x12\x1e.rego.v1.StreamPoliciesRequest\x1a\x1f.rego.v1.StreamPoliciesResponse(\x010\x01B.Z,github.com/rego-go/rego/proto/rego/v1;regov1b\x06proto3"
 
 var (
 	file_rego_v1_discovery_proto_rawDescOnce sync.Once
@@ -674,45 +401,31 @@ func file_rego_v1_discovery_proto_rawDescGZIP() []byte {
 	return file_rego_v1_discovery_proto_rawDescData
 }
 
-var file_rego_v1_discovery_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_rego_v1_discovery_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_rego_v1_discovery_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_rego_v1_discovery_proto_goTypes = []any{
-	(ClientState)(0),               // 0: rego.v1.ClientState
-	(*StreamPoliciesRequest)(nil),  // 1: rego.v1.StreamPoliciesRequest
-	(*StreamPoliciesResponse)(nil), // 2: rego.v1.StreamPoliciesResponse
+	(*StreamPoliciesRequest)(nil),  // 0: rego.v1.StreamPoliciesRequest
+	(*StreamPoliciesResponse)(nil), // 1: rego.v1.StreamPoliciesResponse
+	(*Heartbeat)(nil),              // 2: rego.v1.Heartbeat
 	(*Node)(nil),                   // 3: rego.v1.Node
 	(*Fault)(nil),                  // 4: rego.v1.Fault
-	(*ListClientsRequest)(nil),     // 5: rego.v1.ListClientsRequest
-	(*ListClientsResponse)(nil),    // 6: rego.v1.ListClientsResponse
-	(*Client)(nil),                 // 7: rego.v1.Client
-	(*Refusal)(nil),                // 8: rego.v1.Refusal
-	nil,                            // 9: rego.v1.Node.LabelsEntry
-	(*Set)(nil),                    // 10: rego.v1.Set
-	(*timestamppb.Timestamp)(nil),  // 11: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),    // 12: google.protobuf.Duration
+	nil,                            // 5: rego.v1.Node.LabelsEntry
+	(*Set)(nil),                    // 6: rego.v1.Set
+	(*durationpb.Duration)(nil),    // 7: google.protobuf.Duration
 }
 var file_rego_v1_discovery_proto_depIdxs = []int32{
-	3,  // 0: rego.v1.StreamPoliciesRequest.node:type_name -> rego.v1.Node
-	4,  // 1: rego.v1.StreamPoliciesRequest.faults:type_name -> rego.v1.Fault
-	10, // 2: rego.v1.StreamPoliciesResponse.set:type_name -> rego.v1.Set
-	9,  // 3: rego.v1.Node.labels:type_name -> rego.v1.Node.LabelsEntry
-	7,  // 4: rego.v1.ListClientsResponse.clients:type_name -> rego.v1.Client
-	3,  // 5: rego.v1.Client.node:type_name -> rego.v1.Node
-	11, // 6: rego.v1.Client.connected:type_name -> google.protobuf.Timestamp
-	0,  // 7: rego.v1.Client.state:type_name -> rego.v1.ClientState
-	8,  // 8: rego.v1.Client.refusal:type_name -> rego.v1.Refusal
-	12, // 9: rego.v1.Client.pending:type_name -> google.protobuf.Duration
-	11, // 10: rego.v1.Refusal.time:type_name -> google.protobuf.Timestamp
-	4,  // 11: rego.v1.Refusal.faults:type_name -> rego.v1.Fault
-	1,  // 12: rego.v1.PolicyDiscoveryService.StreamPolicies:input_type -> rego.v1.StreamPoliciesRequest
-	5,  // 13: rego.v1.PolicyDiscoveryService.ListClients:input_type -> rego.v1.ListClientsRequest
-	2,  // 14: rego.v1.PolicyDiscoveryService.StreamPolicies:output_type -> rego.v1.StreamPoliciesResponse
-	6,  // 15: rego.v1.PolicyDiscoveryService.ListClients:output_type -> rego.v1.ListClientsResponse
-	14, // [14:16] is the sub-list for method output_type
-	12, // [12:14] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	3, // 0: rego.v1.StreamPoliciesRequest.node:type_name -> rego.v1.Node
+	4, // 1: rego.v1.StreamPoliciesRequest.faults:type_name -> rego.v1.Fault
+	6, // 2: rego.v1.StreamPoliciesResponse.set:type_name -> rego.v1.Set
+	2, // 3: rego.v1.StreamPoliciesResponse.heartbeat:type_name -> rego.v1.Heartbeat
+	7, // 4: rego.v1.Heartbeat.interval:type_name -> google.protobuf.Duration
+	5, // 5: rego.v1.Node.labels:type_name -> rego.v1.Node.LabelsEntry
+	0, // 6: rego.v1.PolicyDiscoveryService.StreamPolicies:input_type -> rego.v1.StreamPoliciesRequest
+	1, // 7: rego.v1.PolicyDiscoveryService.StreamPolicies:output_type -> rego.v1.StreamPoliciesResponse
+	7, // [7:8] is the sub-list for method output_type
+	6, // [6:7] is the sub-list for method input_type
+	6, // [6:6] is the sub-list for extension type_name
+	6, // [6:6] is the sub-list for extension extendee
+	0, // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_rego_v1_discovery_proto_init() }
@@ -726,14 +439,13 @@ func file_rego_v1_discovery_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rego_v1_discovery_proto_rawDesc), len(file_rego_v1_discovery_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   9,
+			NumEnums:      0,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_rego_v1_discovery_proto_goTypes,
 		DependencyIndexes: file_rego_v1_discovery_proto_depIdxs,
-		EnumInfos:         file_rego_v1_discovery_proto_enumTypes,
 		MessageInfos:      file_rego_v1_discovery_proto_msgTypes,
 	}.Build()
 	File_rego_v1_discovery_proto = out.File

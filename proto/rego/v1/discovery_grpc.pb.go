@@ -20,7 +20,6 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	PolicyDiscoveryService_StreamPolicies_FullMethodName = "/rego.v1.PolicyDiscoveryService/StreamPolicies"
-	PolicyDiscoveryService_ListClients_FullMethodName    = "/rego.v1.PolicyDiscoveryService/ListClients"
 )
 
 // PolicyDiscoveryServiceClient is the client API for PolicyDiscoveryService service.
@@ -32,11 +31,9 @@ type PolicyDiscoveryServiceClient interface {
 	// StreamPolicies sends a client its set, and each one that takes its place. A client
 	// says who it is in its first request, and answers every response with another:
 	// with the version it has in force now or, if it refused the set, with the faults.
-	// The server keeps to the newest set: a client that is slow misses those between.
+	// The server sends the next set once the last one is answered, and then the newest: a
+	// client that is slow misses those between.
 	StreamPolicies(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[StreamPoliciesRequest, StreamPoliciesResponse], error)
-	// ListClients tells which clients are connected, what they have in force and what
-	// they refused last.
-	ListClients(ctx context.Context, in *ListClientsRequest, opts ...grpc.CallOption) (*ListClientsResponse, error)
 }
 
 type policyDiscoveryServiceClient struct {
@@ -60,16 +57,6 @@ func (c *policyDiscoveryServiceClient) StreamPolicies(ctx context.Context, opts 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type PolicyDiscoveryService_StreamPoliciesClient = grpc.BidiStreamingClient[StreamPoliciesRequest, StreamPoliciesResponse]
 
-func (c *policyDiscoveryServiceClient) ListClients(ctx context.Context, in *ListClientsRequest, opts ...grpc.CallOption) (*ListClientsResponse, error) {
-	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(ListClientsResponse)
-	err := c.cc.Invoke(ctx, PolicyDiscoveryService_ListClients_FullMethodName, in, out, cOpts...)
-	if err != nil {
-		return nil, err
-	}
-	return out, nil
-}
-
 // PolicyDiscoveryServiceServer is the server API for PolicyDiscoveryService service.
 // All implementations must embed UnimplementedPolicyDiscoveryServiceServer
 // for forward compatibility.
@@ -79,11 +66,9 @@ type PolicyDiscoveryServiceServer interface {
 	// StreamPolicies sends a client its set, and each one that takes its place. A client
 	// says who it is in its first request, and answers every response with another:
 	// with the version it has in force now or, if it refused the set, with the faults.
-	// The server keeps to the newest set: a client that is slow misses those between.
+	// The server sends the next set once the last one is answered, and then the newest: a
+	// client that is slow misses those between.
 	StreamPolicies(grpc.BidiStreamingServer[StreamPoliciesRequest, StreamPoliciesResponse]) error
-	// ListClients tells which clients are connected, what they have in force and what
-	// they refused last.
-	ListClients(context.Context, *ListClientsRequest) (*ListClientsResponse, error)
 	mustEmbedUnimplementedPolicyDiscoveryServiceServer()
 }
 
@@ -96,9 +81,6 @@ type UnimplementedPolicyDiscoveryServiceServer struct{}
 
 func (UnimplementedPolicyDiscoveryServiceServer) StreamPolicies(grpc.BidiStreamingServer[StreamPoliciesRequest, StreamPoliciesResponse]) error {
 	return status.Error(codes.Unimplemented, "method StreamPolicies not implemented")
-}
-func (UnimplementedPolicyDiscoveryServiceServer) ListClients(context.Context, *ListClientsRequest) (*ListClientsResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "method ListClients not implemented")
 }
 func (UnimplementedPolicyDiscoveryServiceServer) mustEmbedUnimplementedPolicyDiscoveryServiceServer() {
 }
@@ -129,36 +111,13 @@ func _PolicyDiscoveryService_StreamPolicies_Handler(srv interface{}, stream grpc
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type PolicyDiscoveryService_StreamPoliciesServer = grpc.BidiStreamingServer[StreamPoliciesRequest, StreamPoliciesResponse]
 
-func _PolicyDiscoveryService_ListClients_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(ListClientsRequest)
-	if err := dec(in); err != nil {
-		return nil, err
-	}
-	if interceptor == nil {
-		return srv.(PolicyDiscoveryServiceServer).ListClients(ctx, in)
-	}
-	info := &grpc.UnaryServerInfo{
-		Server:     srv,
-		FullMethod: PolicyDiscoveryService_ListClients_FullMethodName,
-	}
-	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(PolicyDiscoveryServiceServer).ListClients(ctx, req.(*ListClientsRequest))
-	}
-	return interceptor(ctx, in, info, handler)
-}
-
 // PolicyDiscoveryService_ServiceDesc is the grpc.ServiceDesc for PolicyDiscoveryService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
 var PolicyDiscoveryService_ServiceDesc = grpc.ServiceDesc{
 	ServiceName: "rego.v1.PolicyDiscoveryService",
 	HandlerType: (*PolicyDiscoveryServiceServer)(nil),
-	Methods: []grpc.MethodDesc{
-		{
-			MethodName: "ListClients",
-			Handler:    _PolicyDiscoveryService_ListClients_Handler,
-		},
-	},
+	Methods:     []grpc.MethodDesc{},
 	Streams: []grpc.StreamDesc{
 		{
 			StreamName:    "StreamPolicies",

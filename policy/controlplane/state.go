@@ -1,0 +1,140 @@
+package controlplane
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/rego-go/rego/policy"
+	regov1 "github.com/rego-go/rego/proto/rego/v1"
+)
+
+// SummarizeClients counts the clients that are connected.
+func (f *fleet) SummarizeClients(ctx context.Context, r *regov1.SummarizeClientsRequest) (*regov1.SummarizeClientsResponse, error) {
+	if err := f.may(ctx, regov1.FleetService_SummarizeClients_FullMethodName); err != nil {
+		return nil, err
+	}
+	counts, all := f.server.count(r.GetService())
+	kinds := slices.SortedFunc(maps.Keys(counts), func(a, b kind) int {
+		return cmp.Or(
+			strings.Compare(a.service, b.service),
+			cmp.Compare(a.state, b.state),
+			strings.Compare(a.version, b.version),
+			cmp.Compare(a.revision, b.revision),
+		)
+	})
+	sum := &regov1.SummarizeClientsResponse{Clients: all}
+	size := 0
+	for _, k := range kinds {
+		m := &regov1.ClientCount{Service: k.service, State: k.state, Version: k.version, Revision: k.revision, Clients: counts[k]}
+		if size += proto.Size(m) + 8; size > maxResponse {
+			sum.LeftOut += counts[k]
+			continue
+		}
+		sum.Counts = append(sum.Counts, m)
+	}
+	return sum, nil
+}
+
+// kind is what clients have in common that are counted together.
+type kind struct {
+	service  string
+	state    regov1.ClientState
+	version  string
+	revision uint64
+}
+
+func (s *Server) count(service string) (counts map[kind]uint64, all uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	counts = make(map[kind]uint64)
+	for c := range s.clients {
+		if service == "" || service == c.node.GetService() {
+			counts[kind{c.node.GetService(), c.state(), c.version, c.revision}]++
+			all++
+		}
+	}
+	return counts, all
+}
+
+// GetServerState tells what the server itself has.
+func (f *fleet) GetServerState(ctx context.Context, _ *regov1.GetServerStateRequest) (*regov1.GetServerStateResponse, error) {
+	if err := f.may(ctx, regov1.FleetService_GetServerState_FullMethodName); err != nil {
+		return nil, err
+	}
+	s := f.server
+	now := time.Now()
+	clients := s.countByStore()
+	state := &regov1.GetServerStateResponse{Started: timestamppb.New(s.began)}
+	room := maxResponse / (len(s.feeds) + 1) // for the words of each store
+	state.Stores = append(state.Stores, stateOf("", s.feed.store.Status(), clients[""], now, room))
+	for _, service := range slices.Sorted(maps.Keys(s.feeds)) {
+		state.Stores = append(state.Stores, stateOf(service, s.feeds[service].store.Status(), clients[service], now, room))
+	}
+	for _, n := range clients {
+		state.Clients += n
+	}
+	return state, nil
+}
+
+// countByStore returns how many clients are connected, by service if that has a store of its
+// own, and the others under the empty name.
+func (s *Server) countByStore() map[string]uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := make(map[string]uint64)
+	for c := range s.clients {
+		service := c.node.GetService()
+		if _, own := s.feeds[service]; !own {
+			service = ""
+		}
+		n[service]++
+	}
+	return n
+}
+
+var standings = map[policy.State]regov1.Standing{
+	policy.StateInitial: regov1.Standing_STANDING_INITIAL,
+	policy.StateCurrent: regov1.Standing_STANDING_CURRENT,
+	policy.StateStale:   regov1.Standing_STANDING_STALE,
+	policy.StateRefused: regov1.Standing_STANDING_REFUSED,
+}
+
+func stateOf(service string, st policy.Status, clients uint64, now time.Time, room int) *regov1.StoreState {
+	m := &regov1.StoreState{
+		Service: service, Version: st.Version, Revision: st.Revision, Standing: standings[st.State()],
+		Source: st.Source, Accepted: timeOf(st.Accepted), Confirmed: timeOf(st.Confirmed),
+		Refusals: st.Refusals, Clients: clients, Lost: textOf(st.Lost), SnapshotError: textOf(st.SnapshotErr),
+	}
+	if age := st.Age(now); age > 0 {
+		m.Age = durationpb.New(age)
+	}
+	if r := st.Refusal; r != nil {
+		m.Refusal = &regov1.Refusal{
+			Version: short(r.Version), Revision: r.Revision, Time: timeOf(r.Time),
+			Faults: bounded(faultsOf(r.Err), min(keptFaults, room/2)),
+		}
+	}
+	return m
+}
+
+func timeOf(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
+}
+
+func textOf(err error) string {
+	if err == nil {
+		return ""
+	}
+	return short(err.Error())
+}
