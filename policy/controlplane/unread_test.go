@@ -74,7 +74,7 @@ func TestRefusedUnread(t *testing.T) {
 // their own, however many sets there are.
 func TestEncodedOnce(t *testing.T) {
 	bubble(t, func(t *testing.T, n *network) {
-		source := newStore(t, large(t, "0", 1<<20))
+		source := newStore(t, large("0", 1<<20))
 		n.serve(controlplane.NewServer(source, nil))
 		used := func() uint64 {
 			runtime.GC()
@@ -89,7 +89,7 @@ func TestEncodedOnce(t *testing.T) {
 		synctest.Wait()
 		before := used() // connections in memory are large
 		for _, v := range []string{"1", "2", "3", "4", "5"} {
-			require.NoError(t, source.Update(large(t, v, 1<<20)))
+			require.NoError(t, source.Update(large(v, 1<<20)))
 			synctest.Wait()
 		}
 		grown := int64(used()) - int64(before)
