@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -35,30 +36,31 @@ type step struct {
 	node  *yaml.Node // what faults point at
 }
 
-// parse returns as much of the set as could be read.
-func (d *decoder) parse() (policy.Set, policy.Faults) {
-	m := new(regov1.Set)
+// decode returns as much of a subject as could be read from a tree.
+func decode[V any](d *decoder, s *subject[V]) (V, policy.Faults) {
+	m := s.message()
 	if d.usable(d.root) {
 		d.message(d.root, m.ProtoReflect())
 	}
-	s, faults := check(m)
+	v, faults := s.check(m)
 	if d.full() {
-		return s, inOrder(d.faults)
+		return v, inOrder(d.faults)
 	}
 	for i, f := range d.faults {
-		d.faults[i].Policy = policyAt(s, f.Path)
+		d.faults[i].Policy = policyAt(m, f.Path)
 	}
-	return s, inOrder(append(d.faults, d.place(unrelated(faults, d.faults))...))
+	return v, inOrder(append(d.faults, d.place(unrelated(faults, d.faults), s.descriptor())...))
 }
 
 // policyAt returns the name of the policy that a path leads into; empty if it does not.
-func policyAt(s policy.Set, path string) string {
+func policyAt(m proto.Message, path string) string {
+	set, ok := m.(*regov1.Set)
 	i, rest, _ := strings.Cut(strings.TrimPrefix(path, "rules["), "].")
 	n, err := strconv.Atoi(i)
-	if err != nil || n >= len(s.Rules) || !strings.HasPrefix(rest, "policy.") {
+	if !ok || err != nil || n >= len(set.GetRules()) || !strings.HasPrefix(rest, "policy.") {
 		return ""
 	}
-	return s.Rules[n].Policy.Name
+	return set.GetRules()[n].GetPolicy().GetName()
 }
 
 func (d *decoder) message(n *yaml.Node, m protoreflect.Message) {

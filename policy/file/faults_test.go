@@ -42,10 +42,10 @@ func TestFaults(t *testing.T) {
 		text   string
 		want   []string
 	}{
-		{file.YAML, "", []string{"is empty, a set without rules is {}"}},
-		{file.YAML, "# nothing\n", []string{"is empty, a set without rules is {}"}},
-		{file.JSON, " \n", []string{"is empty, a set without rules is {}"}},
-		{file.Binary, "", []string{"is empty, a set without rules is {}"}},
+		{file.YAML, "", []string{"is empty: write {} if it is to say nothing"}},
+		{file.YAML, "# nothing\n", []string{"is empty: write {} if it is to say nothing"}},
+		{file.JSON, " \n", []string{"is empty: write {} if it is to say nothing"}},
+		{file.Binary, "", []string{"is empty: write {} if it is to say nothing"}},
 		{file.YAML, "version: [", []string{"2:1: did not find expected node content"}},
 		{file.YAML, "version: a\n\tb: c\n", []string{"2:1: a tab is no indentation in YAML: use spaces"}},
 		{file.YAML, "version: a\n---\nversion: b\n", []string{"2:1: must be the only document"}},

@@ -23,6 +23,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/rego-go/rego/policy"
 	regov1 "github.com/rego-go/rego/proto/rego/v1"
@@ -81,50 +82,76 @@ func FormatOf(path string) (Format, error) {
 // data is no such document at all. Only a format that is unknown is another error.
 //
 // Text is UTF-8, and a byte order mark at its begin is skipped. Data without content is refused,
-// since it would switch every rule off: {} is the set without rules. More than [policy.MaxSize] bytes are refused unread.
+// since it would switch every rule off: {} is the set without rules. More than [policy.MaxSize]
+// bytes are refused unread.
 func Parse(data []byte, f Format) (policy.Set, error) {
 	if err := f.check(); err != nil {
 		return policy.Set{}, err
 	}
-	s, faults := parse(data, f)
+	s, faults := parse(data, f, &sets)
 	if len(faults) > 0 {
 		return policy.Set{}, faults
 	}
 	return s, nil
 }
 
-// parse returns as much of the set as it understood, faults or not.
-func parse(data []byte, f Format) (policy.Set, policy.Faults) {
-	switch {
-	case len(data) > policy.MaxSize:
-		return policy.Set{}, fault("must be at most %d bytes, got %d", policy.MaxSize, len(data))
-	case f != Binary:
-		return parseText(bytes.TrimPrefix(data, byteOrderMark), f)
-	case len(data) == 0:
-		return policy.Set{}, fault(isEmpty)
-	}
-	m := new(regov1.Set)
-	if err := proto.Unmarshal(data, m); err != nil {
-		return policy.Set{}, fault("is not a binary rego.v1.Set: %v", err)
-	}
-	s, faults := check(m)
-	return s, inOrder(faults)
+// subject is what a file spells, by a message.
+type subject[V any] struct {
+	prototype protoreflect.Message
+	// check returns what a message means, and all that is wrong with it.
+	check func(proto.Message) (V, policy.Faults)
 }
 
-func parseText(data []byte, f Format) (policy.Set, policy.Faults) {
+var sets = subject[policy.Set]{
+	prototype: (*regov1.Set)(nil).ProtoReflect(),
+	check: func(m proto.Message) (policy.Set, policy.Faults) {
+		s, err := policy.FromProto(m.(*regov1.Set)) //nolint:forcetypeassert // it is made from the prototype
+		unreadable := faultsOf(err)
+		_, err = s.Compile()
+		return s, append(unreadable, unrelated(faultsOf(err), unreadable)...)
+	},
+}
+
+func (s *subject[V]) message() proto.Message { return s.prototype.New().Interface() }
+
+func (s *subject[V]) descriptor() protoreflect.MessageDescriptor { return s.prototype.Descriptor() }
+
+// parse returns as much of the subject as it understood, faults or not.
+func parse[V any](data []byte, f Format, s *subject[V]) (v V, faults policy.Faults) {
+	switch {
+	case len(data) > policy.MaxSize:
+		return v, fault("must be at most %d bytes, got %d", policy.MaxSize, len(data))
+	case f != Binary:
+		return parseText(bytes.TrimPrefix(data, byteOrderMark), f, s)
+	case len(data) == 0:
+		return v, fault(isEmpty)
+	}
+	m := s.message()
+	if err := proto.Unmarshal(data, m); err != nil {
+		return v, fault("is not a binary %s: %v", s.descriptor().FullName(), err)
+	}
+	v, faults = s.check(m)
+	return v, inOrder(faults)
+}
+
+func parseText[V any](data []byte, f Format, s *subject[V]) (v V, faults policy.Faults) {
 	if bad := textFault(data, f); bad != nil {
-		return policy.Set{}, bad
+		return v, bad
 	}
 	switch {
 	case len(bytes.TrimSpace(data)) == 0:
-		return policy.Set{}, fault(isEmpty)
+		return v, fault(isEmpty)
 	case f == JSON:
-		return parseJSON(data)
+		return parseJSON(data, s)
 	}
-	return parseYAML(data)
+	d, bad := parseTree(data)
+	if bad != nil {
+		return v, bad
+	}
+	return decode(d, s)
 }
 
-const isEmpty = "is empty, a set without rules is {}"
+const isEmpty = "is empty: write {} if it is to say nothing"
 
 func fault(format string, args ...any) policy.Faults {
 	return policy.Faults{{Text: fmt.Sprintf(format, args...)}}
@@ -132,37 +159,29 @@ func fault(format string, args ...any) policy.Faults {
 
 // parseJSON leaves valid files to protojson, which is fast. The others are read again
 // as YAML, which JSON is and which knows where things stand.
-func parseJSON(data []byte) (policy.Set, policy.Faults) {
-	m := new(regov1.Set)
+func parseJSON[V any](data []byte, s *subject[V]) (v V, faults policy.Faults) {
+	m := s.message()
 	err := protojson.Unmarshal(data, m)
 	if err == nil {
-		s, faults := check(m)
+		v, faults = s.check(m)
 		if len(faults) > 0 {
 			if d, bad := parseTree(asYAML(data)); bad == nil {
-				faults = d.place(faults)
+				faults = d.place(faults, s.descriptor())
 			}
 		}
-		return s, inOrder(faults)
+		return v, inOrder(faults)
 	}
 	if at := syntaxFault(data); at != nil {
-		return policy.Set{}, at
+		return v, at
 	}
 	d, bad := parseTree(asYAML(data))
 	if bad == nil {
 		d.json = true
-		if s, faults := d.parse(); len(faults) > 0 {
-			return s, faults
+		if got, faults := decode(d, s); len(faults) > 0 {
+			return got, faults
 		}
 	}
-	return policy.Set{}, protojsonFault(err)
-}
-
-func parseYAML(data []byte) (policy.Set, policy.Faults) {
-	d, bad := parseTree(data)
-	if bad != nil {
-		return policy.Set{}, bad
-	}
-	return d.parse()
+	return v, protojsonFault(err)
 }
 
 // Marshal returns s in a format, the same bytes for the same set. [Parse] returns s

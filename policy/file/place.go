@@ -15,7 +15,6 @@ import (
 
 	"github.com/rego-go/rego/internal/nearest"
 	"github.com/rego-go/rego/policy"
-	regov1 "github.com/rego-go/rego/proto/rego/v1"
 )
 
 // maxFaults is how many are told at once.
@@ -50,10 +49,9 @@ func (d *decoder) fault(format string, args ...any) {
 }
 
 // place gives faults the places of their paths, or of the nearest above that are there.
-func (d *decoder) place(faults policy.Faults) policy.Faults {
-	set := new(regov1.Set).ProtoReflect().Descriptor()
+func (d *decoder) place(faults policy.Faults, of protoreflect.MessageDescriptor) policy.Faults {
 	for i, f := range faults {
-		n := find(d.root, set, f.Path)
+		n := find(d.root, of, f.Path)
 		faults[i].Line, faults[i].Column = n.Line, n.Column
 	}
 	return faults
@@ -70,7 +68,7 @@ func Locate(data []byte, f Format, faults policy.Faults) policy.Faults {
 	if bad != nil {
 		return faults
 	}
-	return d.place(slices.Clone(faults))
+	return d.place(slices.Clone(faults), sets.descriptor())
 }
 
 // find returns what a fault in path points at.
@@ -120,14 +118,6 @@ func standing(key, value *yaml.Node) *yaml.Node {
 		return key
 	}
 	return value
-}
-
-// check returns the set that m is, and all that is wrong with it.
-func check(m *regov1.Set) (policy.Set, policy.Faults) {
-	s, err := policy.FromProto(m)
-	unreadable := faultsOf(err)
-	_, err = s.Compile()
-	return s, append(unreadable, unrelated(faultsOf(err), unreadable)...)
 }
 
 // faultsOf returns what errors of package policy are.

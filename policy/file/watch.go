@@ -190,7 +190,7 @@ func (w *Watcher) lose(err error) {
 
 func (w *Watcher) take() {
 	w.told, w.taken = true, w.read
-	set, faults := parse([]byte(w.read), w.format)
+	set, faults := parse([]byte(w.read), w.format, &sets)
 	ended := w.format == YAML && isEnded(w.read)
 	if w.ended && !ended && len(faults) == 0 {
 		faults = fault("must end with the line %s, as the file did before: it may have been cut short", endMarker)
