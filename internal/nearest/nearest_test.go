@@ -19,7 +19,7 @@ func TestTo(t *testing.T) {
 		{"/shop.v1.Basket/Gte", "/shop.v1.Basket/Get"}, // two letters exchanged are one mistake
 		{"/shop.v1.Baskets/Get", "/shop.v1.Basket/Get"},
 		{"careful", ""}, // it is itself
-		{"carefull", "careful"},
+		{"carefuls", "careful"},
 		{"lnt", "lint"},
 		{"of", "off"},
 		{"ox", ""}, // everything is near to so short a word

@@ -70,7 +70,7 @@ func TestAdvice(t *testing.T) {
 		{file.JSON, "{\n<<<<<<< HEAD\n}\n", "2:1: " + merge},
 		{file.YAML, "Retries-Off: true\n", "1:1: Retries-Off: " + unknownInSet + ": did you mean retries_off?"},
 		{file.YAML, "rules: [{methods: ['*'], policy: {idempotency: IDEMPOTENT}}]", "1:48: rules[0].policy.idempotency: must be one of IDEMPOTENCY_UNSPECIFIED, IDEMPOTENCY_NOT_IDEMPOTENT, IDEMPOTENCY_IDEMPOTENT, IDEMPOTENCY_NO_SIDE_EFFECTS, got \"IDEMPOTENT\""},
-		{file.YAML, "rules: [{methods: ['*'], policy: {retry: {codes: [UNAVAILBLE]}}}]", "got \"UNAVAILBLE\": did you mean UNAVAILABLE?"},
+		{file.YAML, "rules: [{methods: ['*'], policy: {retry: {codes: [UNAVAILABEL]}}}]", "got \"UNAVAILABEL\": did you mean UNAVAILABLE?"},
 		{file.JSON, `{'version': 'a'}`, `1:2: invalid character '\'' looking for beginning of object key string: strings have double quotes`},
 		{file.JSON, `{"version": "a",}`, "1:17: invalid character '}' looking for beginning of object key string: no comma may stand before it"},
 		{file.JSON, `{"hedges_off": True}`, "1:16: invalid character 'T' looking for beginning of value: true and false are in small letters"},

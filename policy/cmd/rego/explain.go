@@ -17,6 +17,7 @@ type explain struct {
 	*streams
 	input
 	known  descriptors
+	owner  owner
 	output format
 }
 
@@ -28,7 +29,7 @@ func newExplainCommand(s *streams) *cobra.Command {
 		Long: `Explain prints the policy of a method, where each field of it is from, when attempts begin,
 and what a call can come to. With --descriptors it knows what the method's proto file says: its
 idempotency_level, and the options (rego.v1.method) and (rego.v1.service), which count where no
-rule covers the method.
+rule covers the method. With --limits it warns of what the limits of a client's owner refuse.
 
 As JSON it is an object: method, from (rule, option or default), rule, selector, option, fields,
 hedging, steps, overloaded, waits, worst_case and warnings. The texts in it may change.
@@ -40,6 +41,7 @@ hedging, steps, overloaded, waits, worst_case and warnings. The texts in it may 
 	}
 	x.flags(cmd)
 	x.known.flags(cmd)
+	x.owner.flags(cmd)
 	x.output.flags(cmd)
 	return cmd
 }
@@ -52,6 +54,9 @@ func (x *explain) run(path, method string) error {
 		return err
 	}
 	if err := x.known.read(&x.input); err != nil {
+		return err
+	}
+	if err := x.owner.read(x.streams); err != nil {
 		return err
 	}
 	d, err := x.read(path)
@@ -68,7 +73,13 @@ func (x *explain) run(path, method string) error {
 	if err := e.describe(&x.known); err != nil {
 		return err
 	}
-	// The limits of a client (policy.Limits) belong here: what of the policy exceeds them.
+	beyond, err := x.owner.exceeded(d)
+	if err != nil {
+		return err
+	}
+	for _, f := range beyond {
+		e.warnings = append(e.warnings, "clients with these limits refuse the file: "+f.Error())
+	}
 	for _, w := range e.warnings {
 		x.err.line("rego: warning: " + w)
 	}

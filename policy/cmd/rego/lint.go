@@ -11,6 +11,7 @@ type lint struct {
 	*streams
 	input
 	known  descriptors
+	owner  owner
 	output format
 	strict bool
 }
@@ -23,7 +24,8 @@ func newLintCommand(s *streams) *cobra.Command {
 		Long: `Lint tells every fault of every file: what makes clients refuse it. Of a file without faults it
 warns of what is allowed and hardly meant, such as a budget that the set does not define or hedges
 that never start. With --descriptors it knows which methods there are, and warns of patterns that
-fit none and of what a proto file says otherwise.
+fit none and of what a proto file says otherwise. With --limits it tells what exceeds the limits of
+a client's owner, whose clients refuse it.
 
 Each line is FILE:LINE:COLUMN: and what is wrong there, which editors know. As JSON it is an object:
 findings is a list of path, line, column, severity (error or warning), check, field, policy and
@@ -35,6 +37,7 @@ message; errors and warnings count them. docs/policies.md lists the checks.
 	}
 	l.flags(cmd)
 	l.known.flags(cmd)
+	l.owner.flags(cmd)
 	l.output.flags(cmd)
 	cmd.Flags().BoolVar(&l.strict, "strict", false, "exit with 1 if there are warnings")
 	return cmd
@@ -45,6 +48,9 @@ func (l *lint) run(paths []string) error {
 		return err
 	}
 	if err := l.known.read(&l.input); err != nil {
+		return err
+	}
+	if err := l.owner.read(l.streams); err != nil {
 		return err
 	}
 	var all []finding
@@ -74,7 +80,13 @@ func (l *lint) check(path string) (found []finding, err error) {
 	if len(faults) > 0 {
 		return found, nil
 	}
-	// What exceeds limits (policy.Limits) belongs here, as errors of a check of its own.
+	beyond, err := l.owner.exceeded(d)
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range beyond {
+		found = append(found, findingOf(path, checkLimits, severityError, f))
+	}
 	more, err := warnings(d, &l.known)
 	return append(found, more...), err
 }
