@@ -10,5 +10,9 @@
 // Start with [Watch] in a client and [NewServer] in a server. The protocol is
 // rego.v1.PolicyDiscoveryService, in the manner of xDS: each response has a nonce, and
 // the client answers it with the version that it has in force or with the faults for
-// which it refused the set.
+// which it refused the set. The server sends the next one then.
+//
+// Who may have the policies of a service says [Authorize], by the client's certificate if it
+// is given the rule of [ServiceFromCertificate]. What became of a set in the fleet is told by
+// rego.v1.FleetService, which [Server.Fleet] returns.
 package controlplane

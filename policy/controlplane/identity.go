@@ -156,7 +156,7 @@ func (p pattern) fits(n segmented) bool {
 
 func parsePattern(text string) (pattern, error) {
 	p := pattern{service: -1}
-	rest := text
+	var rest string
 	if rest, p.spiffe = strings.CutPrefix(text, spiffe); p.spiffe {
 		p.segments = strings.Split(rest, "/")
 	} else {

@@ -55,7 +55,7 @@ func serveLoad() {
 	g := grpc.NewServer(controlplane.ServerOptions()...)
 	regov1.RegisterPolicyDiscoveryServiceServer(g, srv)
 	regov1.RegisterFleetServiceServer(g, srv.Fleet())
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it is the main function of a program
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		panic(err)
 	}
@@ -180,16 +180,19 @@ func (p *loadProcess) line() string {
 	return p.out.Text()
 }
 
+// say writes a line. If the server has ended, the next answer is empty.
+func (p *loadProcess) say(line string) { _, _ = io.WriteString(p.in, line+"\n") }
+
 // prepare has the server make a set of that size, and returns the real one.
 func (p *loadProcess) prepare(size int) string {
-	fmt.Fprintln(p.in, size)
+	p.say(strconv.Itoa(size))
 	return p.line()
 }
 
-func (p *loadProcess) push() { fmt.Fprintln(p.in, "push") }
+func (p *loadProcess) push() { p.say("push") }
 
 func (p *loadProcess) memory() string {
-	fmt.Fprintln(p.in, "memory")
+	p.say("memory")
 	return p.line()
 }
 
@@ -224,8 +227,9 @@ func (f *loadFleet) dial(t *testing.T, addr string, i int, reads bool) {
 	f.mu.Lock()
 	f.conns = append(f.conns, conn)
 	f.mu.Unlock()
-	c := &loadClient{fleet: f, framer: http2.NewFramer(conn, conn)}
-	require.NoError(t, c.hello(conn, i))
+	c := &loadClient{fleet: f, out: bufio.NewWriterSize(conn, 1<<10)}
+	c.framer = http2.NewFramer(c.out, bufio.NewReaderSize(conn, 32<<10))
+	require.NoError(t, c.hello(i))
 	if !reads {
 		return
 	}
@@ -247,6 +251,7 @@ func (f *loadFleet) signal() {
 // loadClient speaks as much of HTTP/2 and gRPC as a client of one stream has to.
 type loadClient struct {
 	fleet  *loadFleet
+	out    *bufio.Writer
 	framer *http2.Framer
 	header []byte // what has come of the message's header of 5 bytes
 	left   int    // bytes that are to come of the message
@@ -254,12 +259,13 @@ type loadClient struct {
 	count  int    // messages
 }
 
-func (c *loadClient) hello(conn io.Writer, i int) error {
-	if _, err := io.WriteString(conn, http2.ClientPreface); err != nil {
+func (c *loadClient) hello(i int) error {
+	if _, err := c.out.WriteString(http2.ClientPreface); err != nil {
 		return err
 	}
 	var block strings.Builder
 	enc := hpack.NewEncoder(&block)
+	enc.SetMaxDynamicTableSizeLimit(0) // as the server's settings say
 	fields := [][2]string{
 		{":method", "POST"}, {":scheme", "http"}, {":path", regov1.PolicyDiscoveryService_StreamPolicies_FullMethodName},
 		{":authority", "control"}, {"content-type", "application/grpc"}, {"te", "trailers"},
@@ -277,6 +283,7 @@ func (c *loadClient) hello(conn io.Writer, i int) error {
 		c.framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 64 << 10}),
 		c.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: []byte(block.String()), EndHeaders: true}),
 		c.send(&regov1.StreamPoliciesRequest{Node: &regov1.Node{Service: "load", Instance: fmt.Sprintf("client-%05d", i)}}),
+		c.out.Flush(),
 	)
 }
 
@@ -319,6 +326,9 @@ func (c *loadClient) run() error {
 			if err == nil {
 				err = c.data(f.Data())
 			}
+		}
+		if err == nil {
+			err = c.out.Flush()
 		}
 		if err != nil {
 			return err

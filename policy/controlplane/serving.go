@@ -106,9 +106,10 @@ func ServerOptions() []grpc.ServerOption {
 		grpc.MaxRecvMsgSize(maxRequest),
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.MaxHeaderListSize(maxHeaders),
+		grpc.HeaderTableSize(0), // a connection sends headers once
 		grpc.StaticStreamWindowSize(window),
 		grpc.StaticConnWindowSize(window),
-		grpc.WriteBufferSize(32 << 10),
+		grpc.WriteBufferSize(8 << 10), // each connection holds one while a set is on its way
 		grpc.ReadBufferSize(1 << 10),
 		grpc.ConnectionTimeout(20 * time.Second),
 	}

@@ -3,6 +3,7 @@ package controlplane_test
 import (
 	stdbytes "bytes"
 	"runtime"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -40,7 +41,7 @@ func TestRefusedUnread(t *testing.T) {
 				if err := grpc.SetSendCompressor(s.Context(), gzip.Name); err != nil {
 					return err
 				}
-				if err := s.SendMsg(append(field(1, append(version[:len(version):len(version)], c.set...)), field(2, []byte("a"))...)); err != nil {
+				if err := s.SendMsg(slices.Concat(field(1, slices.Concat(version, c.set)), field(2, []byte("a")))); err != nil {
 					return err
 				}
 				for r, err := s.Recv(); err == nil; r, err = s.Recv() {
