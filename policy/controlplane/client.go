@@ -223,15 +223,29 @@ func (w *Watcher) take(r *received) *regov1.StreamPoliciesRequest {
 	if err != nil {
 		w.say(slog.LevelError, "rego: policies of the control plane are refused", "version", version, "revision", revision, "in_force", answer.GetVersion(), "error", err)
 	} else {
-		w.say(slog.LevelInfo, "rego: policies of the control plane are in force", "version", version, "revision", revision)
+		w.sayInForce(version, revision)
 	}
 	return answer
 }
 
+// sayInForce logs that a set was taken, and what of it has no effect here.
+func (w *Watcher) sayInForce(version string, revision uint64) {
+	const text = "rego: policies of the control plane are in force"
+	if found := w.store.Status().Warnings; len(found) > 0 {
+		w.say(slog.LevelWarn, text+", but for what has no effect here", "version", version, "revision", revision, "warnings", found.Error())
+		return
+	}
+	w.say(slog.LevelInfo, text, "version", version, "revision", revision)
+}
+
 // answer returns what answers a response, with what is in force now.
 func (w *Watcher) answer(nonce string) *regov1.StreamPoliciesRequest {
-	have := w.store.Current().Set()
-	return &regov1.StreamPoliciesRequest{Nonce: nonce, Version: have.Version, Revision: have.Revision}
+	have := w.store.Status()
+	answer := &regov1.StreamPoliciesRequest{Nonce: nonce, Version: have.Version, Epoch: have.Epoch, Revision: have.Revision}
+	if len(have.Warnings) > 0 {
+		answer.Warnings = faultsOf(have.Warnings)
+	}
+	return answer
 }
 
 // say logs what has not been said just before.

@@ -74,6 +74,8 @@ func outlineOf(b []byte) (outline *regov1.StreamPoliciesResponse, sets [][]byte,
 			outline.Set.Version = short(string(content[:min(len(content), maxFaultText)]))
 		case number == 2 && wire == protowire.VarintType:
 			outline.Set.Revision, _ = protowire.ConsumeVarint(value)
+		case number == 7 && wire == protowire.VarintType:
+			outline.Set.Epoch, _ = protowire.ConsumeVarint(value)
 		}
 	})
 	return outline, sets, nil

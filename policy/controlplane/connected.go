@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/rego-go/rego/policy"
 	regov1 "github.com/rego-go/rego/proto/rego/v1"
 )
 
@@ -28,8 +29,8 @@ type client struct {
 	beat      *time.Timer // the next heartbeat
 
 	// Guarded by the server's mu.
-	version  string // that it has in force
-	revision uint64
+	edition  // that it has in force
+	warnings []*regov1.Fault
 	refusal  *regov1.Refusal
 	refused  bool // its last answer was a refusal
 	left     bool
@@ -43,11 +44,18 @@ type client struct {
 
 // sent is what is kept of a set that was sent. The zero sent is none.
 type sent struct {
-	number   uint64
-	nonce    string
-	version  string
-	revision uint64
+	number uint64
+	nonce  string
+	edition
 }
+
+// edition is how a set is called.
+type edition struct {
+	version         string
+	epoch, revision uint64
+}
+
+func editionOf(s policy.Set) edition { return edition{s.Version, s.Epoch, s.Revision} }
 
 // Limits of what clients say.
 const (
@@ -86,8 +94,7 @@ func newClient(stream regov1.PolicyDiscoveryService_StreamPoliciesServer, r *reg
 		node:      &regov1.Node{Service: node.GetService(), Instance: node.GetInstance(), Labels: node.GetLabels()},
 		peer:      peerOf(ctx),
 		connected: time.Now(),
-		version:   r.GetVersion(),
-		revision:  r.GetRevision(),
+		edition:   edition{r.GetVersion(), r.GetEpoch(), r.GetRevision()},
 	}
 	known, _ := grpc.ClientSupportedCompressors(ctx)
 	c.gzip = slices.Contains(known, gzip.Name)
@@ -197,17 +204,18 @@ func (s *Server) answered(c *client, r *regov1.StreamPoliciesRequest) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c.version, c.revision = r.GetVersion(), r.GetRevision()
-	if c.version == c.sent.version {
-		c.version = c.sent.version // one string for all who have it
+	c.edition = edition{r.GetVersion(), r.GetEpoch(), r.GetRevision()}
+	if c.edition == c.sent.edition {
+		c.edition = c.sent.edition // one string for all who have it
 	}
+	c.warnings = c.feed.warnings.keep(r.GetWarnings())
 	switch {
 	case r.GetNonce() == c.sent.nonce && c.waiting:
 		c.waiting = false
 		if c.refused = len(r.GetFaults()) > 0; c.refused {
 			c.refusal = &regov1.Refusal{
-				Version: c.sent.version, Revision: c.sent.revision,
-				Time: timestamppb.Now(), Faults: c.feed.keepFaults(r.GetFaults()),
+				Version: c.sent.version, Epoch: c.sent.epoch, Revision: c.sent.revision,
+				Time: timestamppb.Now(), Faults: c.feed.faults.keep(r.GetFaults()),
 			}
 		}
 	case r.GetNonce() == heartbeatNonce && c.beating:

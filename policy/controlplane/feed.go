@@ -25,9 +25,9 @@ type feed struct {
 	count uint64
 
 	// Guarded by the server's mu.
-	clients map[*client]struct{}
-	stop    context.CancelFunc // ends run
-	faults  []*regov1.Fault    // the last that a client gave
+	clients          map[*client]struct{}
+	stop             context.CancelFunc // ends run
+	faults, warnings keeper
 }
 
 // pushed is a set on its way to all clients of a feed, which share its encoded forms.
@@ -58,7 +58,7 @@ func (f *feed) newest() *pushed {
 		return f.last
 	}
 	f.count++
-	p := &pushed{table: t, sent: sent{f.count, strconv.FormatUint(f.count, 10), t.Version(), t.Set().Revision}}
+	p := &pushed{table: t, sent: sent{f.count, strconv.FormatUint(f.count, 10), editionOf(t.Set())}}
 	encoded := func(compress bool) func() (*grpc.PreparedMsg, error) {
 		return sync.OnceValues(func() (*grpc.PreparedMsg, error) {
 			return encode(&regov1.StreamPoliciesResponse{Set: t.Set().Proto(), Nonce: p.nonce}, compress)
@@ -122,15 +122,21 @@ func formOf(gzip bool) int {
 	return 0
 }
 
-// keptFaults is how many bytes of faults are kept of a client.
+// keptFaults is how many bytes of faults are kept of a client, and how many of warnings.
 const keptFaults = 8 << 10
 
-// keepFaults returns what is kept of faults. Clients mostly refuse a set for the same
-// reasons, and then share them. The server's mu is held.
-func (f *feed) keepFaults(faults []*regov1.Fault) []*regov1.Fault {
-	faults = bounded(faults, keptFaults)
-	if !slices.EqualFunc(faults, f.faults, func(a, b *regov1.Fault) bool { return proto.Equal(a, b) }) {
-		f.faults = faults
+// keeper keeps what was kept last. The server's mu guards it.
+type keeper struct{ last []*regov1.Fault }
+
+// keep returns what is kept of faults. Clients mostly refuse a set for the same
+// reasons, and then share them.
+func (k *keeper) keep(faults []*regov1.Fault) []*regov1.Fault {
+	if len(faults) == 0 {
+		return nil
 	}
-	return f.faults
+	faults = bounded(faults, keptFaults)
+	if !slices.EqualFunc(faults, k.last, func(a, b *regov1.Fault) bool { return proto.Equal(a, b) }) {
+		k.last = faults
+	}
+	return k.last
 }

@@ -138,7 +138,7 @@ func (s *Server) describe(l listed, now time.Time) *regov1.Client {
 func (c *client) describe(now time.Time) *regov1.Client {
 	m := &regov1.Client{
 		Node: c.node, Peer: c.peer, Connected: timestamppb.New(c.connected),
-		Version: c.version, Revision: c.revision, Refusal: c.refusal, State: c.state(),
+		Version: c.version, Epoch: c.epoch, Revision: c.revision, Warnings: c.warnings, Refusal: c.refusal, State: c.state(),
 	}
 	if c.waiting {
 		m.Pending = durationpb.New(now.Sub(c.since))

@@ -270,3 +270,35 @@ func TestServerState(t *testing.T) {
 		assert.Equal(t, "1", st.GetVersion())
 	})
 }
+
+// TestWarningsInTheFleet: what of a set has no effect in a client can be seen in the fleet (P19).
+func TestWarningsInTheFleet(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, n *network) {
+		pushed := set("1")
+		pushed.Epoch, pushed.Revision = 2, 7
+		server, err := policy.NewStore(pushed)
+		require.NoError(t, err)
+		n.serve(controlplane.NewServer(server, nil))
+		st := new(policy.Store)
+		st.Review(func(t *policy.Table) policy.Faults {
+			if t.Version() != "1" {
+				return nil
+			}
+			return policy.Faults{{Path: "rules[0]", Text: "retry.off: no effect, since a rule in code is stronger"}}
+		})
+		defer n.watch(t, st, payments).Close()
+		synctest.Wait()
+		client := n.list(t, "")[0]
+		assert.Equal(t, uint64(2), client.GetEpoch())
+		assert.Equal(t, regov1.ClientState_CLIENT_STATE_CURRENT, client.GetState())
+		require.Len(t, client.GetWarnings(), 1)
+		assert.Equal(t, "rules[0]", client.GetWarnings()[0].GetPath())
+
+		pushed = set("2")
+		pushed.Epoch, pushed.Revision = 2, 8
+		require.NoError(t, server.Source("file").Update(pushed))
+		time.Sleep(time.Second)
+		assert.Empty(t, n.list(t, "")[0].GetWarnings())
+	})
+}

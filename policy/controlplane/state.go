@@ -27,15 +27,16 @@ func (f *fleet) SummarizeClients(ctx context.Context, r *regov1.SummarizeClients
 			strings.Compare(a.service, b.service),
 			cmp.Compare(a.state, b.state),
 			strings.Compare(a.version, b.version),
+			cmp.Compare(a.epoch, b.epoch),
 			cmp.Compare(a.revision, b.revision),
 		)
 	})
 	sum := &regov1.SummarizeClientsResponse{Clients: all}
 	size := 0
 	for _, k := range kinds {
-		m := &regov1.ClientCount{Service: k.service, State: k.state, Version: k.version, Revision: k.revision, Clients: counts[k]}
+		m := &regov1.ClientCount{Service: k.service, State: k.state, Version: k.version, Epoch: k.epoch, Revision: k.revision, Clients: counts[k].clients, Warned: counts[k].warned}
 		if size += proto.Size(m) + 8; size > maxResponse {
-			sum.LeftOut += counts[k]
+			sum.LeftOut += counts[k].clients
 			continue
 		}
 		sum.Counts = append(sum.Counts, m)
@@ -45,19 +46,27 @@ func (f *fleet) SummarizeClients(ctx context.Context, r *regov1.SummarizeClients
 
 // kind is what clients have in common that are counted together.
 type kind struct {
-	service  string
-	state    regov1.ClientState
-	version  string
-	revision uint64
+	service string
+	state   regov1.ClientState
+	edition
 }
 
-func (s *Server) count(service string) (counts map[kind]uint64, all uint64) {
+// alike is how many clients are of one kind.
+type alike struct{ clients, warned uint64 }
+
+func (s *Server) count(service string) (counts map[kind]alike, all uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	counts = make(map[kind]uint64)
+	counts = make(map[kind]alike)
 	for c := range s.clients {
 		if service == "" || service == c.node.GetService() {
-			counts[kind{c.node.GetService(), c.state(), c.version, c.revision}]++
+			k := kind{c.node.GetService(), c.state(), c.edition}
+			n := counts[k]
+			n.clients++
+			if len(c.warnings) > 0 {
+				n.warned++
+			}
+			counts[k] = n
 			all++
 		}
 	}
@@ -109,7 +118,7 @@ var standings = map[policy.State]regov1.Standing{
 
 func stateOf(service string, st policy.Status, clients uint64, now time.Time, room int) *regov1.StoreState {
 	m := &regov1.StoreState{
-		Service: service, Version: st.Version, Revision: st.Revision, Standing: standings[st.State()],
+		Service: service, Version: st.Version, Epoch: st.Epoch, Revision: st.Revision, Standing: standings[st.State()],
 		Source: st.Source, Accepted: timeOf(st.Accepted), Confirmed: timeOf(st.Confirmed),
 		Refusals: st.Refusals, Clients: clients, Lost: textOf(st.Lost), SnapshotError: textOf(st.SnapshotErr),
 	}
@@ -118,7 +127,7 @@ func stateOf(service string, st policy.Status, clients uint64, now time.Time, ro
 	}
 	if r := st.Refusal; r != nil {
 		m.Refusal = &regov1.Refusal{
-			Version: short(r.Version), Revision: r.Revision, Time: timeOf(r.Time),
+			Version: short(r.Version), Epoch: r.Epoch, Revision: r.Revision, Time: timeOf(r.Time),
 			Faults: bounded(faultsOf(r.Err), min(keptFaults, room/2)),
 		}
 	}

@@ -204,15 +204,12 @@ func (w *Watcher) take() {
 		return
 	}
 	w.ended = ended
-	w.say(slog.LevelInfo, "rego: the file of policies is in force", "path", w.path, "version", set.Version)
-	w.warn()
-}
-
-// warn logs what has no effect of the set that was taken.
-func (w *Watcher) warn() {
+	const text = "rego: the file of policies is in force"
 	if found := w.store.Status().Warnings; len(found) > 0 {
-		w.log.Warn("rego: the file of policies has what has no effect here", "path", w.path, "warnings", found.Error())
+		w.say(slog.LevelWarn, text+", but for what has no effect here", "path", w.path, "version", set.Version, "warnings", found.Error())
+		return
 	}
+	w.say(slog.LevelInfo, text, "path", w.path, "version", set.Version)
 }
 
 // refuse reports what could not be read as a set.

@@ -35,7 +35,12 @@ type StreamPoliciesRequest struct {
 	// Nonce of the response that this answers. Empty in the first request.
 	Nonce string `protobuf:"bytes,4,opt,name=nonce,proto3" json:"nonce,omitempty"`
 	// Faults for which the set was refused. None means it is in force.
-	Faults        []*Fault `protobuf:"bytes,5,rep,name=faults,proto3" json:"faults,omitempty"`
+	Faults []*Fault `protobuf:"bytes,5,rep,name=faults,proto3" json:"faults,omitempty"`
+	// Epoch of the set in force.
+	Epoch uint64 `protobuf:"varint,6,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// Warnings tell what of the set in force has no effect in this client, since its code is
+	// stronger, and what may be misspelt.
+	Warnings      []*Fault `protobuf:"bytes,7,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -101,6 +106,20 @@ func (x *StreamPoliciesRequest) GetNonce() string {
 func (x *StreamPoliciesRequest) GetFaults() []*Fault {
 	if x != nil {
 		return x.Faults
+	}
+	return nil
+}
+
+func (x *StreamPoliciesRequest) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *StreamPoliciesRequest) GetWarnings() []*Fault {
+	if x != nil {
+		return x.Warnings
 	}
 	return nil
 }
@@ -361,13 +380,15 @@ var File_rego_v1_discovery_proto protoreflect.FileDescriptor
 
 const file_rego_v1_discovery_proto_rawDesc = "" +
 	"\n" +
-	"\x17rego/v1/discovery.proto\x12\arego.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x14rego/v1/policy.proto\"\xae\x01\n" +
+	"\x17rego/v1/discovery.proto\x12\arego.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x14rego/v1/policy.proto\"\xf0\x01\n" +
 	"\x15StreamPoliciesRequest\x12!\n" +
 	"\x04node\x18\x01 \x01(\v2\r.rego.v1.NodeR\x04node\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x04R\brevision\x12\x14\n" +
 	"\x05nonce\x18\x04 \x01(\tR\x05nonce\x12&\n" +
-	"\x06faults\x18\x05 \x03(\v2\x0e.rego.v1.FaultR\x06faults\"\x80\x01\n" +
+	"\x06faults\x18\x05 \x03(\v2\x0e.rego.v1.FaultR\x06faults\x12\x14\n" +
+	"\x05epoch\x18\x06 \x01(\x04R\x05epoch\x12*\n" +
+	"\bwarnings\x18\a \x03(\v2\x0e.rego.v1.FaultR\bwarnings\"\x80\x01\n" +
 	"\x16StreamPoliciesResponse\x12\x1e\n" +
 	"\x03set\x18\x01 \x01(\v2\f.rego.v1.SetR\x03set\x12\x14\n" +
 	"\x05nonce\x18\x02 \x01(\tR\x05nonce\x120\n" +
@@ -415,17 +436,18 @@ var file_rego_v1_discovery_proto_goTypes = []any{
 var file_rego_v1_discovery_proto_depIdxs = []int32{
 	3, // 0: rego.v1.StreamPoliciesRequest.node:type_name -> rego.v1.Node
 	4, // 1: rego.v1.StreamPoliciesRequest.faults:type_name -> rego.v1.Fault
-	6, // 2: rego.v1.StreamPoliciesResponse.set:type_name -> rego.v1.Set
-	2, // 3: rego.v1.StreamPoliciesResponse.heartbeat:type_name -> rego.v1.Heartbeat
-	7, // 4: rego.v1.Heartbeat.interval:type_name -> google.protobuf.Duration
-	5, // 5: rego.v1.Node.labels:type_name -> rego.v1.Node.LabelsEntry
-	0, // 6: rego.v1.PolicyDiscoveryService.StreamPolicies:input_type -> rego.v1.StreamPoliciesRequest
-	1, // 7: rego.v1.PolicyDiscoveryService.StreamPolicies:output_type -> rego.v1.StreamPoliciesResponse
-	7, // [7:8] is the sub-list for method output_type
-	6, // [6:7] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	4, // 2: rego.v1.StreamPoliciesRequest.warnings:type_name -> rego.v1.Fault
+	6, // 3: rego.v1.StreamPoliciesResponse.set:type_name -> rego.v1.Set
+	2, // 4: rego.v1.StreamPoliciesResponse.heartbeat:type_name -> rego.v1.Heartbeat
+	7, // 5: rego.v1.Heartbeat.interval:type_name -> google.protobuf.Duration
+	5, // 6: rego.v1.Node.labels:type_name -> rego.v1.Node.LabelsEntry
+	0, // 7: rego.v1.PolicyDiscoveryService.StreamPolicies:input_type -> rego.v1.StreamPoliciesRequest
+	1, // 8: rego.v1.PolicyDiscoveryService.StreamPolicies:output_type -> rego.v1.StreamPoliciesResponse
+	8, // [8:9] is the sub-list for method output_type
+	7, // [7:8] is the sub-list for method input_type
+	7, // [7:7] is the sub-list for extension type_name
+	7, // [7:7] is the sub-list for extension extendee
+	0, // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_rego_v1_discovery_proto_init() }

@@ -297,7 +297,12 @@ type Client struct {
 	// Pending is for how long the client has owed an answer; absent if it owes none.
 	Pending *durationpb.Duration `protobuf:"bytes,8,opt,name=pending,proto3" json:"pending,omitempty"`
 	// LastSeen is when the client was found gone; absent while it is connected.
-	LastSeen      *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=last_seen,json=lastSeen,proto3" json:"last_seen,omitempty"`
+	LastSeen *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=last_seen,json=lastSeen,proto3" json:"last_seen,omitempty"`
+	// Epoch of the set that the client has in force.
+	Epoch uint64 `protobuf:"varint,10,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// Warnings tell what of that set has no effect in this client, since its code is stronger,
+	// and what may be misspelt. The server keeps up to 8 KiB of them.
+	Warnings      []*Fault `protobuf:"bytes,11,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -395,6 +400,20 @@ func (x *Client) GetLastSeen() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Client) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *Client) GetWarnings() []*Fault {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
 // Refusal is a set that was not taken, and why.
 type Refusal struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -405,7 +424,9 @@ type Refusal struct {
 	// Time of it.
 	Time *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
 	// Faults are the reasons.
-	Faults        []*Fault `protobuf:"bytes,4,rep,name=faults,proto3" json:"faults,omitempty"`
+	Faults []*Fault `protobuf:"bytes,4,rep,name=faults,proto3" json:"faults,omitempty"`
+	// Epoch of the set.
+	Epoch         uint64 `protobuf:"varint,5,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -468,6 +489,13 @@ func (x *Refusal) GetFaults() []*Fault {
 	return nil
 }
 
+func (x *Refusal) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
 // SummarizeClientsRequest asks how many clients there are.
 type SummarizeClientsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -519,7 +547,7 @@ type SummarizeClientsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Clients that are connected, in all.
 	Clients uint64 `protobuf:"varint,1,opt,name=clients,proto3" json:"clients,omitempty"`
-	// Counts by service, state, version and revision, in this order.
+	// Counts by service, state, version, epoch and revision, in this order.
 	Counts []*ClientCount `protobuf:"bytes,2,rep,name=counts,proto3" json:"counts,omitempty"`
 	// LeftOut is how many clients are in counts that the response had no room for. Ask for
 	// each service alone.
@@ -591,7 +619,11 @@ type ClientCount struct {
 	// Revision of that set.
 	Revision uint64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
 	// Clients is how many they are.
-	Clients       uint64 `protobuf:"varint,5,opt,name=clients,proto3" json:"clients,omitempty"`
+	Clients uint64 `protobuf:"varint,5,opt,name=clients,proto3" json:"clients,omitempty"`
+	// Warned is how many of them have warnings.
+	Warned uint64 `protobuf:"varint,6,opt,name=warned,proto3" json:"warned,omitempty"`
+	// Epoch of that set.
+	Epoch         uint64 `protobuf:"varint,7,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -657,6 +689,20 @@ func (x *ClientCount) GetRevision() uint64 {
 func (x *ClientCount) GetClients() uint64 {
 	if x != nil {
 		return x.Clients
+	}
+	return 0
+}
+
+func (x *ClientCount) GetWarned() uint64 {
+	if x != nil {
+		return x.Warned
+	}
+	return 0
+}
+
+func (x *ClientCount) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
 	}
 	return 0
 }
@@ -791,7 +837,9 @@ type StoreState struct {
 	// SnapshotError says why the server's snapshot could not be read or written.
 	SnapshotError string `protobuf:"bytes,12,opt,name=snapshot_error,json=snapshotError,proto3" json:"snapshot_error,omitempty"`
 	// Clients that are connected and get this set.
-	Clients       uint64 `protobuf:"varint,13,opt,name=clients,proto3" json:"clients,omitempty"`
+	Clients uint64 `protobuf:"varint,13,opt,name=clients,proto3" json:"clients,omitempty"`
+	// Epoch of the set.
+	Epoch         uint64 `protobuf:"varint,14,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -917,6 +965,13 @@ func (x *StoreState) GetClients() uint64 {
 	return 0
 }
 
+func (x *StoreState) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
 var File_rego_v1_fleet_proto protoreflect.FileDescriptor
 
 const file_rego_v1_fleet_proto_rawDesc = "" +
@@ -930,7 +985,7 @@ const file_rego_v1_fleet_proto_rawDesc = "" +
 	"page_token\x18\x04 \x01(\tR\tpageToken\"h\n" +
 	"\x13ListClientsResponse\x12)\n" +
 	"\aclients\x18\x01 \x03(\v2\x0f.rego.v1.ClientR\aclients\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xf5\x02\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb7\x03\n" +
 	"\x06Client\x12!\n" +
 	"\x04node\x18\x01 \x01(\v2\r.rego.v1.NodeR\x04node\x12\x12\n" +
 	"\x04peer\x18\x02 \x01(\tR\x04peer\x128\n" +
@@ -940,29 +995,35 @@ const file_rego_v1_fleet_proto_rawDesc = "" +
 	"\x05state\x18\x06 \x01(\x0e2\x14.rego.v1.ClientStateR\x05state\x12*\n" +
 	"\arefusal\x18\a \x01(\v2\x10.rego.v1.RefusalR\arefusal\x123\n" +
 	"\apending\x18\b \x01(\v2\x19.google.protobuf.DurationR\apending\x127\n" +
-	"\tlast_seen\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\blastSeen\"\x97\x01\n" +
+	"\tlast_seen\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\blastSeen\x12\x14\n" +
+	"\x05epoch\x18\n" +
+	" \x01(\x04R\x05epoch\x12*\n" +
+	"\bwarnings\x18\v \x03(\v2\x0e.rego.v1.FaultR\bwarnings\"\xad\x01\n" +
 	"\aRefusal\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12.\n" +
 	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12&\n" +
-	"\x06faults\x18\x04 \x03(\v2\x0e.rego.v1.FaultR\x06faults\"3\n" +
+	"\x06faults\x18\x04 \x03(\v2\x0e.rego.v1.FaultR\x06faults\x12\x14\n" +
+	"\x05epoch\x18\x05 \x01(\x04R\x05epoch\"3\n" +
 	"\x17SummarizeClientsRequest\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\"}\n" +
 	"\x18SummarizeClientsResponse\x12\x18\n" +
 	"\aclients\x18\x01 \x01(\x04R\aclients\x12,\n" +
 	"\x06counts\x18\x02 \x03(\v2\x14.rego.v1.ClientCountR\x06counts\x12\x19\n" +
-	"\bleft_out\x18\x03 \x01(\x04R\aleftOut\"\xa3\x01\n" +
+	"\bleft_out\x18\x03 \x01(\x04R\aleftOut\"\xd1\x01\n" +
 	"\vClientCount\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12*\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x14.rego.v1.ClientStateR\x05state\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\tR\aversion\x12\x1a\n" +
 	"\brevision\x18\x04 \x01(\x04R\brevision\x12\x18\n" +
-	"\aclients\x18\x05 \x01(\x04R\aclients\"\x17\n" +
+	"\aclients\x18\x05 \x01(\x04R\aclients\x12\x16\n" +
+	"\x06warned\x18\x06 \x01(\x04R\x06warned\x12\x14\n" +
+	"\x05epoch\x18\a \x01(\x04R\x05epoch\"\x17\n" +
 	"\x15GetServerStateRequest\"\x95\x01\n" +
 	"\x16GetServerStateResponse\x124\n" +
 	"\astarted\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x12\x18\n" +
 	"\aclients\x18\x02 \x01(\x04R\aclients\x12+\n" +
-	"\x06stores\x18\x03 \x03(\v2\x13.rego.v1.StoreStateR\x06stores\"\xdf\x03\n" +
+	"\x06stores\x18\x03 \x03(\v2\x13.rego.v1.StoreStateR\x06stores\"\xf5\x03\n" +
 	"\n" +
 	"StoreState\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x18\n" +
@@ -978,7 +1039,8 @@ const file_rego_v1_fleet_proto_rawDesc = "" +
 	" \x01(\v2\x10.rego.v1.RefusalR\arefusal\x12\x1a\n" +
 	"\brefusals\x18\v \x01(\x03R\brefusals\x12%\n" +
 	"\x0esnapshot_error\x18\f \x01(\tR\rsnapshotError\x12\x18\n" +
-	"\aclients\x18\r \x01(\x04R\aclients*\x98\x01\n" +
+	"\aclients\x18\r \x01(\x04R\aclients\x12\x14\n" +
+	"\x05epoch\x18\x0e \x01(\x04R\x05epoch*\x98\x01\n" +
 	"\vClientState\x12\x1c\n" +
 	"\x18CLIENT_STATE_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14CLIENT_STATE_PENDING\x10\x01\x12\x18\n" +
@@ -1036,28 +1098,29 @@ var file_rego_v1_fleet_proto_depIdxs = []int32{
 	5,  // 4: rego.v1.Client.refusal:type_name -> rego.v1.Refusal
 	14, // 5: rego.v1.Client.pending:type_name -> google.protobuf.Duration
 	13, // 6: rego.v1.Client.last_seen:type_name -> google.protobuf.Timestamp
-	13, // 7: rego.v1.Refusal.time:type_name -> google.protobuf.Timestamp
-	15, // 8: rego.v1.Refusal.faults:type_name -> rego.v1.Fault
-	8,  // 9: rego.v1.SummarizeClientsResponse.counts:type_name -> rego.v1.ClientCount
-	0,  // 10: rego.v1.ClientCount.state:type_name -> rego.v1.ClientState
-	13, // 11: rego.v1.GetServerStateResponse.started:type_name -> google.protobuf.Timestamp
-	11, // 12: rego.v1.GetServerStateResponse.stores:type_name -> rego.v1.StoreState
-	1,  // 13: rego.v1.StoreState.standing:type_name -> rego.v1.Standing
-	13, // 14: rego.v1.StoreState.accepted:type_name -> google.protobuf.Timestamp
-	13, // 15: rego.v1.StoreState.confirmed:type_name -> google.protobuf.Timestamp
-	14, // 16: rego.v1.StoreState.age:type_name -> google.protobuf.Duration
-	5,  // 17: rego.v1.StoreState.refusal:type_name -> rego.v1.Refusal
-	2,  // 18: rego.v1.FleetService.ListClients:input_type -> rego.v1.ListClientsRequest
-	6,  // 19: rego.v1.FleetService.SummarizeClients:input_type -> rego.v1.SummarizeClientsRequest
-	9,  // 20: rego.v1.FleetService.GetServerState:input_type -> rego.v1.GetServerStateRequest
-	3,  // 21: rego.v1.FleetService.ListClients:output_type -> rego.v1.ListClientsResponse
-	7,  // 22: rego.v1.FleetService.SummarizeClients:output_type -> rego.v1.SummarizeClientsResponse
-	10, // 23: rego.v1.FleetService.GetServerState:output_type -> rego.v1.GetServerStateResponse
-	21, // [21:24] is the sub-list for method output_type
-	18, // [18:21] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	15, // 7: rego.v1.Client.warnings:type_name -> rego.v1.Fault
+	13, // 8: rego.v1.Refusal.time:type_name -> google.protobuf.Timestamp
+	15, // 9: rego.v1.Refusal.faults:type_name -> rego.v1.Fault
+	8,  // 10: rego.v1.SummarizeClientsResponse.counts:type_name -> rego.v1.ClientCount
+	0,  // 11: rego.v1.ClientCount.state:type_name -> rego.v1.ClientState
+	13, // 12: rego.v1.GetServerStateResponse.started:type_name -> google.protobuf.Timestamp
+	11, // 13: rego.v1.GetServerStateResponse.stores:type_name -> rego.v1.StoreState
+	1,  // 14: rego.v1.StoreState.standing:type_name -> rego.v1.Standing
+	13, // 15: rego.v1.StoreState.accepted:type_name -> google.protobuf.Timestamp
+	13, // 16: rego.v1.StoreState.confirmed:type_name -> google.protobuf.Timestamp
+	14, // 17: rego.v1.StoreState.age:type_name -> google.protobuf.Duration
+	5,  // 18: rego.v1.StoreState.refusal:type_name -> rego.v1.Refusal
+	2,  // 19: rego.v1.FleetService.ListClients:input_type -> rego.v1.ListClientsRequest
+	6,  // 20: rego.v1.FleetService.SummarizeClients:input_type -> rego.v1.SummarizeClientsRequest
+	9,  // 21: rego.v1.FleetService.GetServerState:input_type -> rego.v1.GetServerStateRequest
+	3,  // 22: rego.v1.FleetService.ListClients:output_type -> rego.v1.ListClientsResponse
+	7,  // 23: rego.v1.FleetService.SummarizeClients:output_type -> rego.v1.SummarizeClientsResponse
+	10, // 24: rego.v1.FleetService.GetServerState:output_type -> rego.v1.GetServerStateResponse
+	22, // [22:25] is the sub-list for method output_type
+	19, // [19:22] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_rego_v1_fleet_proto_init() }
