@@ -10,7 +10,7 @@ import (
 // separators, or a letter or two. Of several that are as near it is the first. It is empty if
 // none is near.
 func To(word string, names iter.Seq[string]) string {
-	const longest = 256 // of words that people misspell; the rest takes too long
+	const longest = 128 // of words that people misspell; the rest takes too long
 	if len(word) > longest {
 		return ""
 	}
@@ -45,6 +45,7 @@ func distance(a, b string, most int) int {
 	for i := range len(a) {
 		before, last, row = last, row, before
 		row[0] = i + 1
+		near := row[0]
 		for j := range len(b) {
 			cost := 1
 			if a[i] == b[j] {
@@ -54,6 +55,10 @@ func distance(a, b string, most int) int {
 			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
 				row[j+1] = min(row[j+1], before[j-1]+1)
 			}
+			near = min(near, row[j+1])
+		}
+		if near > most+1 { // and an exchange of neighbours makes up for one at most
+			return most + 1
 		}
 	}
 	return row[len(b)]

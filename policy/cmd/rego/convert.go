@@ -1,6 +1,10 @@
 package main
 
 import (
+	"errors"
+	"io"
+	"os"
+
 	"github.com/spf13/cobra"
 
 	"github.com/rego-go/rego/policy"
@@ -54,13 +58,27 @@ func (c *convert) run(path string) error {
 		return c.tell(path, err)
 	}
 	c.list(path, "not taken over", d.left)
-	c.list(path, "cannot be said", left)
+	c.list(path, "cannot be said", file.Locate(d.data, d.format, left))
 	if n := len(d.left) + len(left); n > 0 && !c.lossy {
 		c.err.line("rego: nothing is written, since the above would be lost: --lossy writes it all the same")
 		return errFaults
 	}
+	if to == file.Binary && isTerminal(c.out.w) {
+		return errors.New("binary is nothing for a terminal: write it to a file")
+	}
 	_, err = c.out.w.Write(data)
 	return err
+}
+
+// isTerminal reports whether w may be one: a device that is not the null device.
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	null, errNull := os.Stat(os.DevNull)
+	return err == nil && info.Mode()&os.ModeCharDevice != 0 && (errNull != nil || !os.SameFile(info, null))
 }
 
 // write returns a set in a format, and what that cannot say of it.

@@ -17,8 +17,13 @@ import (
 	"github.com/rego-go/rego/internal/nearest"
 )
 
-// maxDescriptors bounds a file of descriptors, in bytes.
-const maxDescriptors = 256 << 20
+const (
+	// maxDescriptors bounds a file of descriptors, in bytes.
+	maxDescriptors = 256 << 20
+	// mostAsked is how often it is asked what was meant, since that takes long where there are
+	// many names.
+	mostAsked = 20
+)
 
 // descriptors are the methods that exist, from files that protoc and buf write. Without any
 // files nothing is known of methods.
@@ -116,8 +121,7 @@ func (ds *descriptors) matching(selector string) []string {
 // meant returns which method, or every method of which service, is like a selector that
 // matches nothing; empty if none is. It is asked a bounded number of times.
 func (ds *descriptors) meant(selector string) string {
-	const most = 100
-	if ds.asked++; ds.asked > most {
+	if ds.asked++; ds.asked > mostAsked {
 		return ""
 	}
 	if service, all := strings.CutSuffix(selector, "*"); all {

@@ -40,6 +40,7 @@ type warner struct {
 	table   *policy.Table
 	known   *descriptors
 	reached map[int][]string // the methods of known that each rule decides
+	asked   int              // which budget was meant
 	found   []warning
 }
 
@@ -108,9 +109,9 @@ func (w *warner) rule(i int) {
 	warn := func(check, field, format string, args ...any) {
 		w.warn(check, fmt.Sprintf("rules[%d].policy.%s", i, field), p.Name, format, args...)
 	}
-	if p.Budget != "" && w.set.Budget(p.Budget) == nil {
+	if _, defined := w.table.Budget(p.Budget); p.Budget != "" && !defined {
 		text := "the set does not define %q: every client must have it in its code, or refuses the set"
-		if meant := nearest.To(p.Budget, w.budgetNames); meant != "" {
+		if meant := w.meantBudget(p.Budget); meant != "" {
 			text += fmt.Sprintf("; did you mean %q?", meant)
 		}
 		warn(checkUnknownBudget, "budget", text, p.Budget)
@@ -130,12 +131,18 @@ func (w *warner) rule(i int) {
 	w.selectors(i, r)
 }
 
-func (w *warner) budgetNames(yield func(string) bool) {
-	for _, b := range w.set.Budgets {
-		if !yield(b.Name) {
-			return
-		}
+// meantBudget returns which budget of the set is like a name that is none; empty if none is.
+func (w *warner) meantBudget(name string) string {
+	if w.asked++; w.asked > mostAsked {
+		return ""
 	}
+	return nearest.To(name, func(yield func(string) bool) {
+		for _, b := range w.set.Budgets {
+			if !yield(b.Name) {
+				return
+			}
+		}
+	})
 }
 
 // times warns of timeouts that leave nothing to do.
