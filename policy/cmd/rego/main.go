@@ -1,9 +1,10 @@
 // Rego is for people who write policies: it tells what is wrong with a file, what the
-// file means for a method, and writes it in another format.
+// file means for a method, writes it in another format, and serves it to clients.
 //
 //	rego lint FILE...
 //	rego explain FILE /pkg.Service/Method
 //	rego convert [--to FORMAT] FILE
+//	rego serve --file FILE
 //
 // Formats are yaml, json, binary (a message rego.v1.Set) and serviceconfig (gRPC's).
 // The extension of a file says which; --from says it for others and for service configs,
@@ -87,9 +88,10 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 func newRootCommand(s *streams) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "rego",
-		Short: "Check, explain and convert policies",
+		Short: "Check, explain, convert and serve policies",
 		Long: `Rego is for people who write policies of github.com/rego-go/rego: it tells what is wrong
-with a file, what the file means for a method, and writes it in another format.
+with a file, what the file means for a method, writes it in another format, and serves it to
+clients.
 
 Formats are yaml, json, binary (a message rego.v1.Set) and serviceconfig (gRPC's). The
 extension of a file says which: .yaml, .yml, .json, .binpb, .pb. --from says it for others,
@@ -117,7 +119,7 @@ input, which is yaml unless --from says otherwise.
 	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
 	root.SetFlagErrorFunc(flagError)
 	root.SetHelpCommand(newHelpCommand(root))
-	root.AddCommand(newLintCommand(s), newExplainCommand(s), newConvertCommand(s))
+	root.AddCommand(newLintCommand(s), newExplainCommand(s), newConvertCommand(s), newServeCommand(s))
 	return root
 }
 

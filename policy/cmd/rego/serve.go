@@ -1,0 +1,172 @@
+package main
+
+import (
+	"context"
+	_ "embed"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+
+	"github.com/rego-go/rego/policy/controlplane"
+	regov1 "github.com/rego-go/rego/proto/rego/v1"
+)
+
+// serve is the command of that name.
+type serve struct {
+	*streams
+	file, snapshot       string
+	services             map[string]string // files by service
+	addr, metrics, audit string
+	logs                 string
+	maxClients           int
+	owner                owner
+	access               access
+}
+
+func newServeCommand(s *streams) *cobra.Command {
+	v := &serve{streams: s}
+	cmd := &cobra.Command{
+		Use:   "serve [flags]",
+		Short: "Serve policies to clients",
+		Long: `Serve hands out the policies in a file to every client that asks (rego.v1.PolicyDiscoveryService),
+and each change of the file. A file that is gone or has faults changes nothing: what was served
+before stays. It tells operators who is connected, and what became of the policies there
+(rego.v1.FleetService).
+
+Without flags it serves a built-in set without rules at localhost:9901. On any other address it asks for
+--cert and --key. With --client-ca clients have to show a certificate, and --clients says which
+service a certificate is: "spiffe://shop.example/ns/*/sa/{service}" or "{service}.clients.internal".
+--operators says who may list clients; without it nobody may, unless the address is this machine's
+own and there is no --client-ca.
+
+It ends on SIGINT and SIGTERM, within two seconds. docs/operations.md has a systemd unit and
+Kubernetes manifests.
+
+` + exitCodes,
+		Args: arguments(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error { return v.run(cmd.Context()) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&v.file, "file", "", "`FILE` of the policies (default: a built-in set without rules)")
+	f.StringToStringVar(&v.services, "service", nil, "`SERVICE=FILE` for a service that has a file of its own; may be repeated")
+	f.StringVar(&v.addr, "addr", "localhost:9901", "`ADDRESS` to serve at")
+	f.StringVar(&v.metrics, "metrics", "", "`ADDRESS` for Prometheus, at /metrics (default: none)")
+	f.StringVar(&v.snapshot, "snapshot", "", "`FILE` that keeps the last good policies of --file for the next start")
+	f.StringVar(&v.audit, "audit", "", "`FILE` for what was denied and changed, a JSON object a line (default: the log)")
+	f.StringVar(&v.logs, "log", "text", "write the log as `text` or json")
+	f.IntVar(&v.maxClients, "max-clients", 100_000, "most clients at a time")
+	completes(cmd, "log", "text", "json")
+	v.owner.flags(cmd)
+	v.access.flags(cmd)
+	return cmd
+}
+
+// shutdown is how long calls may go on once the server ends. Streams to clients do not end by
+// themselves, and clients that have one ended come back at once, to another replica.
+const shutdown = 2 * time.Second
+
+// oldest is how long a connection lasts. Then its client makes another one, without a word: so a
+// replica that is new gets its share of the clients, and certificates are looked at again.
+const oldest = 30 * time.Minute
+
+//go:embed default.yaml
+var builtIn []byte
+
+func (v *serve) run(ctx context.Context) error {
+	log, err := v.logger()
+	if err != nil {
+		return err
+	}
+	if err := v.owner.read(v.streams); err != nil {
+		return err
+	}
+	creds, err := v.access.credentials(ctx, v.addr)
+	if err != nil {
+		return err
+	}
+	audit, err := openAudit(v.audit, log)
+	if err != nil {
+		return err
+	}
+	defer audit.close()
+	p, err := v.open(log)
+	if err != nil {
+		return err
+	}
+	defer p.close()
+
+	options, err := v.access.options(v.addr)
+	if err != nil {
+		return err
+	}
+	counted := newMetrics()
+	options = append(options, controlplane.MaxClients(v.maxClients), controlplane.OnDenial(func(d controlplane.Denial) {
+		counted.deny(d)
+		audit.denied(d)
+	}))
+	s := controlplane.NewServer(p.main, p.own, options...)
+	g := grpc.NewServer(append(controlplane.ServerOptions(), grpc.Creds(creds), grpc.KeepaliveParams(keepalive.ServerParameters{
+		Time: 30 * time.Second, Timeout: 15 * time.Second, MaxConnectionAge: oldest, MaxConnectionAgeGrace: shutdown,
+	}))...)
+	regov1.RegisterPolicyDiscoveryServiceServer(g, s)
+	regov1.RegisterFleetServiceServer(g, s.Fleet())
+	healthy := health.NewServer()
+	healthv1.RegisterHealthServer(g, healthy)
+	reflection.Register(g)
+
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	p.follow(ctx, audit, func(ready bool) { healthy.SetServingStatus("", servingStatus(ready)) })
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", v.addr)
+	if err != nil {
+		return failure{err}
+	}
+	metricsAt, err := v.serveMetrics(ctx, counted, s)
+	if err != nil {
+		_ = l.Close() // it was not used
+		return failure{err}
+	}
+	log.Info("rego: serving policies", "addr", l.Addr().String(), "metrics", metricsAt, "version", version(),
+		"tls", v.access.cert != "", "client_certificates", v.access.clientCA != "")
+	ended := make(chan error, 1)
+	go func() { ended <- g.Serve(l) }()
+	select {
+	case err := <-ended:
+		return failure{err}
+	case <-ctx.Done():
+	}
+	log.Info("rego: ending")
+	healthy.Shutdown()
+	late := time.AfterFunc(shutdown, g.Stop)
+	g.GracefulStop()
+	late.Stop()
+	return nil
+}
+
+func servingStatus(ready bool) healthv1.HealthCheckResponse_ServingStatus {
+	if ready {
+		return healthv1.HealthCheckResponse_SERVING
+	}
+	return healthv1.HealthCheckResponse_NOT_SERVING
+}
+
+func (v *serve) logger() (*slog.Logger, error) {
+	switch v.logs {
+	case "text":
+		return slog.New(slog.NewTextHandler(v.err.w, nil)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(v.err.w, nil)), nil
+	}
+	return nil, fmt.Errorf("--log must be text or json, got %q", v.logs)
+}

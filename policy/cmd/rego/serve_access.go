@@ -1,0 +1,168 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/credentials/tls/certprovider"
+	"google.golang.org/grpc/credentials/tls/certprovider/pemfile"
+
+	"github.com/rego-go/rego/policy/controlplane"
+)
+
+// access is who may connect, and do what.
+type access struct {
+	cert, key, clientCA string
+	clients, operators  []string
+	insecure            bool
+}
+
+func (a *access) flags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&a.cert, "cert", "", "`FILE` with the server's certificate chain (PEM), read again when it changes")
+	f.StringVar(&a.key, "key", "", "`FILE` with its key")
+	f.StringVar(&a.clientCA, "client-ca", "", "`FILE` with the authorities of clients' certificates, which are then asked for")
+	f.StringSliceVar(&a.clients, "clients", nil, "`PATTERN` of certificates that may read the policies of {service}; may be repeated")
+	f.StringSliceVar(&a.operators, "operators", nil, "`PATTERN` of certificates that may list clients; may be repeated")
+	f.BoolVar(&a.insecure, "insecure", false, "serve without TLS on an address that others can reach")
+}
+
+// isLoopback reports whether only this machine can reach an address.
+func isLoopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// check returns what is wrong with the flags.
+func (a *access) check(addr string) error {
+	switch {
+	case (a.cert == "") != (a.key == ""):
+		return errors.New("--cert and --key belong together")
+	case a.cert == "" && a.clientCA != "":
+		return errors.New("--client-ca needs --cert and --key")
+	case a.cert == "" && !a.insecure && !isLoopback(addr):
+		return errors.New("an address that others can reach needs --cert and --key, or --insecure")
+	case a.clientCA == "" && len(a.clients)+len(a.operators) > 0:
+		return errors.New("--clients and --operators go by certificates, which --client-ca asks for")
+	case a.clientCA != "" && len(a.clients) == 0:
+		return errors.New("--client-ca needs --clients, which says what service a certificate is")
+	}
+	return nil
+}
+
+var errNobody = errors.New("nobody may list clients here: --operators says who may")
+
+// options returns who may do what.
+func (a *access) options(addr string) ([]controlplane.ServeOption, error) {
+	if a.clientCA == "" && isLoopback(addr) {
+		return nil, nil
+	}
+	list := func(context.Context) error { return errNobody }
+	if len(a.operators) > 0 {
+		may, err := controlplane.PeerIs(a.operators...)
+		if err != nil {
+			return nil, fmt.Errorf("--operators: %s", strings.TrimPrefix(err.Error(), "controlplane: "))
+		}
+		list = may
+	}
+	options := []controlplane.ServeOption{controlplane.AuthorizeFleet(orOurselves(list))}
+	if a.clientCA != "" {
+		may, err := controlplane.ServiceFromCertificate(a.clients...)
+		if err != nil {
+			return nil, fmt.Errorf("--clients: %s", strings.TrimPrefix(err.Error(), "controlplane: "))
+		}
+		options = append(options, controlplane.Authorize(may))
+	}
+	return options, nil
+}
+
+// ourselves marks the context of what this program asks itself. Nobody else can make one.
+type ourselves struct{}
+
+// orOurselves is a rule by which also this program may.
+func orOurselves(may func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		if ctx.Value(ourselves{}) != nil {
+			return nil
+		}
+		return may(ctx)
+	}
+}
+
+// reread is how often the files with certificates are looked at.
+const reread = time.Minute
+
+// credentials returns what connections are made with. Files that cannot be read later leave what
+// was read before.
+func (a *access) credentials(ctx context.Context, addr string) (credentials.TransportCredentials, error) {
+	if err := a.check(addr); err != nil {
+		return nil, err
+	}
+	if a.cert == "" {
+		return insecure.NewCredentials(), nil
+	}
+	if _, err := tls.LoadX509KeyPair(a.cert, a.key); err != nil {
+		return nil, err
+	}
+	identity, err := pemfile.NewProvider(pemfile.Options{CertFile: a.cert, KeyFile: a.key, RefreshDuration: reread})
+	if err != nil {
+		return nil, err
+	}
+	var roots certprovider.Provider
+	if a.clientCA != "" {
+		if roots, err = pemfile.NewProvider(pemfile.Options{RootFile: a.clientCA, RefreshDuration: reread}); err != nil {
+			return nil, err
+		}
+		if _, err := rootsOf(ctx, roots); err != nil {
+			return nil, fmt.Errorf("%s: %w", a.clientCA, err)
+		}
+	}
+	return credentials.NewTLS(&tls.Config{
+		MinVersion: tls.VersionTLS12,
+		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			return configOf(hello.Context(), identity, roots)
+		},
+	}), nil
+}
+
+// readTimeout is how long the first reading of a file may take.
+const readTimeout = 5 * time.Second
+
+func rootsOf(ctx context.Context, p certprovider.Provider) (*x509.CertPool, error) {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	m, err := p.KeyMaterial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return m.Roots, nil
+}
+
+// configOf returns how one connection is made.
+func configOf(ctx context.Context, identity, roots certprovider.Provider) (*tls.Config, error) {
+	m, err := identity.KeyMaterial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c := &tls.Config{MinVersion: tls.VersionTLS12, Certificates: m.Certs, NextProtos: []string{"h2"}}
+	if roots != nil {
+		c.ClientAuth = tls.RequireAndVerifyClientCert
+		if c.ClientCAs, err = rootsOf(ctx, roots); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/rego-go/rego/policy/controlplane"
+	regov1 "github.com/rego-go/rego/proto/rego/v1"
+)
+
+// metrics are what Prometheus is told. docs/operations.md has a row for each.
+type metrics struct {
+	registry *prometheus.Registry
+	denials  *prometheus.CounterVec
+}
+
+func newMetrics() *metrics {
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		denials: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "rego_server_denials_total", Help: "What was denied, by RPC.",
+		}, []string{"method"}),
+	}
+	m.registry.MustRegister(m.denials, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+func (m *metrics) deny(d controlplane.Denial) { m.denials.WithLabelValues(d.Method).Inc() }
+
+// fleetMetrics asks the server when Prometheus does.
+type fleetMetrics struct{ of regov1.FleetServiceServer }
+
+var (
+	clientsDesc = prometheus.NewDesc("rego_server_clients", "Clients that are connected, by service and state.", []string{"service", "state"}, nil)
+	warnedDesc  = prometheus.NewDesc("rego_server_clients_warned", "Clients in which a part of the policies has no effect.", []string{"service"}, nil)
+	infoDesc    = prometheus.NewDesc("rego_server_policy_info", "Policies that are served; the value is 1.", []string{"service", "version", "standing"}, nil)
+	revDesc     = prometheus.NewDesc("rego_server_policy_revision", "Revision of the policies that are served.", []string{"service"}, nil)
+	ageDesc     = prometheus.NewDesc("rego_server_policy_age_seconds", "For how long the policies have not been known to be the newest of their file.", []string{"service"}, nil)
+	refusedDesc = prometheus.NewDesc("rego_server_policy_refusals_total", "Files that were refused.", []string{"service"}, nil)
+)
+
+// Describe is that of prometheus.Collector.
+func (f fleetMetrics) Describe(to chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{clientsDesc, warnedDesc, infoDesc, revDesc, ageDesc, refusedDesc} {
+		to <- d
+	}
+}
+
+// Collect is that of prometheus.Collector.
+func (f fleetMetrics) Collect(to chan<- prometheus.Metric) {
+	ctx := context.WithValue(context.Background(), ourselves{}, true)
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	sum, err := f.of.SummarizeClients(ctx, new(regov1.SummarizeClientsRequest))
+	if err != nil {
+		to <- prometheus.NewInvalidMetric(clientsDesc, err)
+		return
+	}
+	type kind struct{ service, state string }
+	clients, warned := make(map[kind]float64), make(map[string]float64)
+	for _, c := range sum.GetCounts() {
+		service := c.GetService()
+		if _, known := warned[service]; !known && len(warned) >= maxServices {
+			service = "other"
+		}
+		clients[kind{service, wordOf(c.GetState(), "CLIENT_STATE_")}] += float64(c.GetClients())
+		warned[service] += float64(c.GetWarned())
+	}
+	for k, n := range clients {
+		gauge(clientsDesc, n, k.service, k.state)
+	}
+	for service, n := range warned {
+		gauge(warnedDesc, n, service)
+	}
+	state, err := f.of.GetServerState(ctx, new(regov1.GetServerStateRequest))
+	if err != nil {
+		to <- prometheus.NewInvalidMetric(infoDesc, err)
+		return
+	}
+	for _, s := range state.GetStores() {
+		gauge(infoDesc, 1, s.GetService(), s.GetVersion(), wordOf(s.GetStanding(), "STANDING_"))
+		gauge(revDesc, float64(s.GetRevision()), s.GetService())
+		gauge(ageDesc, s.GetAge().AsDuration().Seconds(), s.GetService())
+		to <- prometheus.MustNewConstMetric(refusedDesc, prometheus.CounterValue, float64(s.GetRefusals()), s.GetService())
+	}
+}
+
+// maxServices bounds the services that are told apart, since clients say what they are.
+const maxServices = 1000
+
+// wordOf returns a value of an enum without what all of them begin with, in lower case.
+func wordOf(v fmt.Stringer, prefix string) string {
+	return strings.ToLower(strings.TrimPrefix(v.String(), prefix))
+}
+
+// serveMetrics serves them until ctx is done, and returns where; empty without --metrics.
+func (v *serve) serveMetrics(ctx context.Context, m *metrics, s *controlplane.Server) (string, error) {
+	if v.metrics == "" {
+		return "", nil
+	}
+	m.registry.MustRegister(fleetMetrics{s.Fleet()})
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", v.metrics)
+	if err != nil {
+		return "", err
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{EnableOpenMetrics: true}))
+	h := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute}
+	context.AfterFunc(ctx, func() { _ = h.Close() }) // scrapes come again
+	go func() {
+		if err := h.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			v.err.line("rego: metrics: " + err.Error())
+		}
+	}()
+	return l.Addr().String(), nil
+}
