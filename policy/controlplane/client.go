@@ -47,6 +47,9 @@ const (
 	// a server that bounds the age of connections.
 	settled = 10 * time.Second
 	rejoin  = 300 * time.Millisecond
+	// brief is how many times the wait doubles for a server that answers, and ends streams
+	// before they have settled: 4 to 8 s is the longest.
+	brief = 2
 	// patience is how long the end of such a stream is no loss, until there is a new one.
 	patience = 5 * time.Second
 	// beats is how many heartbeats a server may leave out.
@@ -54,7 +57,8 @@ const (
 )
 
 // reconnect is the wait between two connections: the first is 1 to 2 s, then twice as
-// long each time, up to 15 to 30 s. A stream that has settled starts it again.
+// long each time, up to 15 to 30 s, or to 4 to 8 s if the server answers. A stream that has
+// settled starts it again.
 var reconnect = policy.Backoff{Initial: 2 * time.Second, Multiplier: 2, Max: 30 * time.Second, Jitter: policy.JitterEqual}
 
 // Option configures [Watch].
@@ -176,6 +180,9 @@ func (w *Watcher) run(ctx context.Context, conn *grpc.ClientConn) {
 			failures, unsaid = 0, end
 			wait = rand.N(rejoin)
 		} else {
+			if heard {
+				failures = min(failures, brief)
+			}
 			unsaid = nil
 			w.lost(end)
 			wait = reconnect.Delay(failures, nil)

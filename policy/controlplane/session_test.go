@@ -206,7 +206,8 @@ func TestNoHotLoop(t *testing.T) {
 		defer n.watch(t, st, payments).Close()
 		time.Sleep(5 * time.Minute)
 		dials := n.dialed()
-		assert.Less(t, len(dials), 24, "as if it did not answer at all")
+		assert.Less(t, len(dials), 75, "the wait is 4 to 8 s in the end")
+		assert.Greater(t, len(dials), 37, "and not longer, as of servers that do not answer")
 		assert.Equal(t, "1", st.Current().Version())
 	})
 }

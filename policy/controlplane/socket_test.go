@@ -130,7 +130,7 @@ func TestMutualTLS(t *testing.T) {
 	assert.Empty(t, stranger.Current().Version())
 }
 
-var fleet = flag.Int("fleet", 200, "how many clients a set is pushed to")
+var fleet = flag.Int("fleet", 100, "how many clients a set is pushed to")
 
 // TestFleet pushes sets to many clients over loopback TCP, a connection each, and logs
 // how long it takes until a set is in force in them.
