@@ -34,8 +34,9 @@ type serve struct {
 	access               access
 }
 
-func newServeCommand(s *streams) *cobra.Command {
-	v := &serve{streams: s}
+func newServeCommand(s *streams) *cobra.Command { return newServeCommandFor(&serve{streams: s}) }
+
+func newServeCommandFor(v *serve) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve [flags]",
 		Short: "Serve policies to clients",
