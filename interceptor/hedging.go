@@ -2,6 +2,7 @@ package interceptor
 
 import (
 	"log/slog"
+	"maps"
 	"time"
 
 	"github.com/rego-go/rego/budget"
@@ -11,10 +12,9 @@ import (
 
 // hedging is what the hedged calls of one method share.
 type hedging struct {
-	delay   *hedge.Delay    // says when hedges are due; nil if the policy names a trigger
-	trigger *guardedTrigger // which does then
-	own     budget.Budget   // what MaxExtraLoad allows, else nil
-	since   time.Time       // it was made
+	delay   *hedge.Delay      // says when hedges are due; nil if the policy names a trigger
+	trigger *guardedTrigger   // which does then
+	own     *budget.ExtraLoad // what MaxExtraLoad allows, else nil
 	queues  map[string]*queue
 }
 
@@ -45,21 +45,56 @@ func (m *method) hedgingLocked(it *Interceptor, p policy.Hedge) *hedging {
 		return h
 	}
 	h = m.newHedgingLocked(it, p)
-	if m.hedgings == nil || len(m.hedgings) >= maxHedgings {
+	if len(m.hedgings) >= maxHedgings {
+		m.forgetHedgingsLocked()
+	}
+	if m.hedgings == nil {
 		m.hedgings = make(map[policy.Hedge]*hedging)
 	}
 	m.hedgings[p] = h
 	return h
 }
 
+// forgetHedgingsLocked forgets all but what is in force. What their budgets have answered stays
+// counted.
+func (m *method) forgetHedgingsLocked() {
+	maps.DeleteFunc(m.hedgings, func(_ policy.Hedge, h *hedging) bool {
+		if h == m.inForce {
+			return false
+		}
+		m.gone.add(h.asked())
+		return true
+	})
+}
+
+// askedLocked returns what all budgets that have kept a MaxExtraLoad of the method have
+// answered: so it does not go back when a policy is changed, or changed back.
+func (m *method) askedLocked() asked {
+	sum := m.gone
+	for _, h := range m.hedgings {
+		sum.add(h.asked())
+	}
+	return sum
+}
+
+func (h *hedging) asked() asked {
+	if h.own == nil {
+		return asked{}
+	}
+	return askedOf(h.own)
+}
+
 func (m *method) newHedgingLocked(it *Interceptor, p policy.Hedge) *hedging {
-	h := &hedging{since: time.Now()}
+	h := new(hedging)
 	if p.MaxExtraLoad > 0 {
 		own, err := budget.NewExtraLoad(p.MaxExtraLoad)
 		if err != nil {
 			panic(err) // a policy that is in force has been validated
 		}
 		h.own = own
+		if m.bounded.IsZero() {
+			m.bounded = time.Now()
+		}
 	}
 	if p.Trigger != "" {
 		h.trigger = it.triggers[p.Trigger]

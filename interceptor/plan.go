@@ -1,6 +1,7 @@
 package interceptor
 
 import (
+	"cmp"
 	"maps"
 	"strings"
 	"sync"
@@ -130,6 +131,7 @@ type target struct {
 
 	mu       sync.Mutex    // guards making plans; nothing foreign is called while it is held
 	budget   budget.Budget // until the one that was asked for is made, the default
+	before   asked         // of budget, when it was taken into use
 	pending  plans         // ready and what was made since
 	detours  int           // lookups that ready could not answer since it was stored
 	learned  map[string]*method
@@ -162,6 +164,9 @@ type method struct {
 	// Guarded by the target's mu; nil until a policy asks for hedging.
 	latency  *hedge.Tracker
 	hedgings map[policy.Hedge]*hedging
+	inForce  *hedging  // the last that the policy of the method asked for
+	bounded  time.Time // since when there is a MaxExtraLoad
+	gone     asked     // of budgets that are no longer among hedgings
 
 	replies       atomic.Pointer[replyKind] // of the last call that was to be hedged
 	notHedgedTold atomic.Bool
@@ -190,9 +195,10 @@ func newTarget(it *Interceptor, name string) *target {
 
 // setBudget gives the target the budget that its maker has made. Plans are made anew.
 func (t *target) setBudget(b budget.Budget) {
+	before := askedOf(b)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.budget = b
+	t.budget, t.before = b, before
 	t.pending, t.channels = plans{}, nil
 	t.ready.Store(&plans{})
 }
@@ -228,6 +234,7 @@ func (t *target) makePlan(name string) *plan {
 		p.open = f.source >= FromServiceConfig
 		p.named = f.names(name, t.interceptor.code)
 		t.pending.byMethod[m.name] = p
+		m.inForce = cmp.Or(p.hedging, m.inForce)
 	}
 	// Copying is worth it once as many lookups took the detour as there are
 	// plans to copy.

@@ -32,6 +32,7 @@ type State struct {
 // connection to it: then its counts are gone, and begin at zero if it comes back.
 type TargetState struct {
 	Name    string
+	Since   time.Time     // it was met: one that comes back has another
 	Budgets []BudgetState // by kind and name
 	Methods []MethodState // by name
 }
@@ -133,13 +134,19 @@ func (k BudgetKind) MarshalText() ([]byte, error) { return []byte(k.String()), n
 type BudgetState struct {
 	Kind BudgetKind
 	Name string // in policies, or the method; empty for the target's own
-	// Since is when it was made, zero if the interceptor has it in code: one that was made
-	// anew counts from zero.
+	// Registered says that the name is the program's own, as MethodState.Registered does. It
+	// is false only of a BudgetOfMethod.
+	Registered bool
+	// Since is since when its answers are counted here, from zero: of a budget that policies
+	// name when it was made, or zero if the interceptor has it in code; else since there is the
+	// target, or a MaxExtraLoad of the method.
 	Since time.Time
 	// HasBalance says that the budget tells how much it has: Balance.
 	HasBalance bool
 	Balance    float64
-	// Granted and Denied are how often it was asked for an extra attempt.
+	// Granted and Denied are how often it was asked for an extra attempt: by all calls, of a
+	// budget that several targets share. Those of a BudgetOfMethod go on when the policy gets
+	// another MaxExtraLoad.
 	Granted, Denied int64
 }
 
@@ -205,7 +212,7 @@ func (t *target) state(describe func(*target, *method, *MethodState)) TargetStat
 	methods := slices.Collect(maps.Values(t.learned))
 	t.mu.Unlock()
 	slices.SortFunc(methods, func(a, b *method) int { return cmp.Compare(a.name, b.name) })
-	s := TargetState{Name: t.name, Methods: make([]MethodState, len(methods))}
+	s := TargetState{Name: t.name, Since: t.since, Methods: make([]MethodState, len(methods))}
 	for i, m := range methods {
 		s.Methods[i] = t.counters(m)
 		describe(t, m, &s.Methods[i])

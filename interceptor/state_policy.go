@@ -236,8 +236,8 @@ func (p *plan) hedgingState() *HedgingState {
 		s.Delay, ready = h.delay.After()
 		s.State = ready.String()
 	}
-	if own, ok := h.own.(*budget.ExtraLoad); ok {
-		s.ExtraLoad = own.Share()
+	if h.own != nil {
+		s.ExtraLoad = h.own.Share()
 	}
 	return s
 }
@@ -254,6 +254,22 @@ func (s *HedgingState) addQuantiles(d *hedge.Delay) {
 type usedBudget struct {
 	BudgetState
 	budget budget.Budget
+	before asked // that do not count
+}
+
+// asked is how often budgets have granted and denied an extra attempt.
+type asked struct{ granted, denied int64 }
+
+func (a *asked) add(b asked) {
+	a.granted += b.granted
+	a.denied += b.denied
+}
+
+// askedOf returns what a budget has answered, as far as it tells.
+func askedOf(b budget.Budget) asked {
+	u := usedBudget{budget: b}
+	u.ask()
+	return asked{u.Granted, u.Denied}
 }
 
 // budgetStates says what the budgets of a target have.
@@ -274,19 +290,32 @@ func (t *target) budgetStates() []BudgetState {
 func (t *target) budgets() []usedBudget {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	list := []usedBudget{{BudgetState{Since: t.since}, t.budget}}
+	list := []usedBudget{{BudgetState{Registered: true, Since: t.since}, t.budget, t.before}}
 	seen := make(map[string]bool)
 	for _, p := range t.pending.byMethod {
 		if name := p.policy.Budget; name != "" && !seen[name] {
 			seen[name] = true
-			list = append(list, usedBudget{BudgetState{Kind: BudgetOfPolicies, Name: name, Since: t.named[name].since}, p.budget})
+			list = append(list, usedBudget{BudgetState{Kind: BudgetOfPolicies, Name: name, Registered: true, Since: t.named[name].since}, p.budget, asked{}})
 		}
 		if h := p.hedging; h != nil && h.own != nil {
-			list = append(list, usedBudget{BudgetState{Kind: BudgetOfMethod, Name: p.method.name, Since: h.since}, h.own})
+			m := p.method
+			list = append(list, usedBudget{
+				BudgetState{Kind: BudgetOfMethod, Name: m.name, Registered: m.registered.Load(), Since: m.bounded},
+				methodBudget{h.own, m.askedLocked()}, asked{},
+			})
 		}
 	}
 	return list
 }
+
+// methodBudget is the budget in force that keeps the MaxExtraLoad of a method, with the answers of
+// all that have.
+type methodBudget struct {
+	*budget.ExtraLoad
+	all asked
+}
+
+func (b methodBudget) Answers() (granted, denied int64) { return b.all.granted, b.all.denied }
 
 // ask has a budget tell of itself. Those of package budget tell all; one that panics tells
 // nothing.
@@ -306,6 +335,8 @@ func (u *usedBudget) ask() {
 		Answers() (granted, denied int64)
 	}); ok {
 		u.Granted, u.Denied = b.Answers()
+		u.Granted -= u.before.granted
+		u.Denied -= u.before.denied
 	}
 }
 

@@ -309,7 +309,7 @@ func TestStateOfAStrangeBudget(t *testing.T) {
 	} {
 		s, _ := called(t, testsrv.Get, nil, interceptor.WithTargetBudget(func(string) budget.Budget { return strange{balance} }))
 		b := s.Targets[0].Budgets[0]
-		assert.Equal(t, interceptor.BudgetState{Since: b.Since}, b, name)
+		assert.Equal(t, interceptor.BudgetState{Registered: true, Since: b.Since}, b, name)
 	}
 }
 
