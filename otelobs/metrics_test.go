@@ -9,6 +9,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -17,12 +18,14 @@ import (
 	"go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/rego-go/rego/budget"
 	"github.com/rego-go/rego/classify"
+	"github.com/rego-go/rego/hedge"
 	"github.com/rego-go/rego/interceptor"
 	"github.com/rego-go/rego/internal/testsrv"
 	testv1 "github.com/rego-go/rego/internal/testsrv/proto/rego/test/v1"
@@ -214,11 +217,12 @@ func TestMetricsOfDenials(t *testing.T) {
 // define another.
 func TestMetricsAreBounded(t *testing.T) {
 	t.Parallel()
-	m := newMeasured(t, nil)
+	m := newMeasured(t, nil, evenly(func(p *policy.Policy) { p.Hedge.Trigger, p.Hedge.MaxExtraLoad = "at once", 0.02 }),
+		interceptor.WithTrigger("at once", atOnce{}))
 	srv := testsrv.Start(t)
 	conn := srv.Conn(t, m.DialOptions()...)
 	for i := range 10 {
-		require.Error(t, conn.Invoke(t.Context(), fmt.Sprintf("/made.up.Service/M%d", i), &testv1.GetRequest{}, new(testv1.GetResponse)))
+		require.Error(t, conn.Invoke(t.Context(), fmt.Sprintf("/made.up.Service/\xff%d", i), &testv1.GetRequest{}, new(testv1.GetResponse)))
 		srv.Script(testsrv.Get, testsrv.Fail(codes.Code(100+i), ""))
 		require.Error(t, conn.Invoke(t.Context(), testsrv.Get, &testv1.GetRequest{}, new(testv1.GetResponse)))
 	}
@@ -229,6 +233,36 @@ func TestMetricsAreBounded(t *testing.T) {
 	}, within(lines, "rego.client.calls"))
 	assert.Len(t, within(lines, "rpc.client.call.duration"), 2)
 	assert.Len(t, within(lines, "rpc.client.call.duration{error.type=UNIMPLEMENTED rpc.method=_OTHER"), 1)
+	assert.Len(t, within(lines, "rego.budget.denied{grpc.target=passthrough:///testsrv rego.budget.kind=method rego.budget.name=other"), 1)
+	assert.Len(t, within(lines, "rego.budget.denied", "rego.budget.balance"), 3+2, "of the target, of one method, and denied by the others")
+	assert.NotContains(t, strings.Join(lines, "\n"), "made.up")
+}
+
+// atOnce is a trigger that wants a hedge beside every attempt.
+type atOnce struct{}
+
+func (atOnce) Next(hedge.Call) (time.Duration, hedge.State) { return 0, hedge.Ready }
+func (atOnce) Ended(hedge.Attempt)                          {}
+
+// TestAttributesAreUTF8: whatever a method is called, or a target. One that is not would
+// have a whole scrape refused, or a whole batch of spans.
+func TestAttributesAreUTF8(t *testing.T) {
+	t.Parallel()
+	spans := tracetest.NewInMemoryExporter()
+	tracers := sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans))
+	m := newMeasured(t, nil, interceptor.WithObserver(otelobs.New(otelobs.WithTracerProvider(tracers))))
+	conn, err := grpc.NewClient("passthrough:///t\xff", grpc.WithTransportCredentials(insecure.NewCredentials()))
+	require.NoError(t, err)
+	defer conn.Close()
+	require.NoError(t, m.Unary()(t.Context(), "/a.B/C\xff\xfe", nil, nil, conn, fakeOK, grpc.StaticMethod()))
+	lines := strings.Join(m.read(t), "\n")
+	assert.Contains(t, lines, "grpc.method=a.B/C\ufffd grpc.target=passthrough:///t\ufffd")
+	var seen strings.Builder
+	for _, s := range spans.GetSpans() {
+		fmt.Fprintln(&seen, s.Name, s.Attributes)
+	}
+	assert.Contains(t, seen.String(), "Attempt.a.B/C\ufffd")
+	assert.True(t, utf8.ValidString(lines+seen.String()))
 }
 
 // TestCallDurationIsCountedOnce: where something below measures attempts under the same name,

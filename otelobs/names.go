@@ -1,64 +1,68 @@
 package otelobs
 
-import "go.opentelemetry.io/otel/attribute"
+import (
+	"strings"
+
+	"go.opentelemetry.io/otel/attribute"
+)
 
 // All names that this package gives to attributes and span events. They are part
 // of the compatibility promise, and docs/telemetry.md lists the same ones.
 
 // Of OpenTelemetry's RPC conventions.
 const (
-	rpcSystemName         attribute.Key = "rpc.system.name"
-	rpcMethod             attribute.Key = "rpc.method"
-	rpcResponseStatusCode attribute.Key = "rpc.response.status_code"
-	errorType             attribute.Key = "error.type"
-	serverAddress         attribute.Key = "server.address"
-	serverPort            attribute.Key = "server.port"
-	networkPeerAddress    attribute.Key = "network.peer.address"
-	networkPeerPort       attribute.Key = "network.peer.port"
+	rpcSystemName         key = "rpc.system.name"
+	rpcMethod             key = "rpc.method"
+	rpcResponseStatusCode key = "rpc.response.status_code"
+	errorType             key = "error.type"
+	serverAddress         key = "server.address"
+	serverPort            key = "server.port"
+	networkPeerAddress    key = "network.peer.address"
+	networkPeerPort       key = "network.peer.port"
 )
 
 // Of gRFC A72.
-const previousRPCAttempts attribute.Key = "previous-rpc-attempts"
+const previousRPCAttempts key = "previous-rpc-attempts"
 
 // Of gRFC A66, on metrics.
 const (
-	grpcMethod attribute.Key = "grpc.method"
-	grpcTarget attribute.Key = "grpc.target"
+	grpcMethod key = "grpc.method"
+	grpcTarget key = "grpc.target"
 )
 
 // Of rego, on metrics.
 const (
-	budgetKind  attribute.Key = "rego.budget.kind"
-	budgetName  attribute.Key = "rego.budget.name"
-	policyState attribute.Key = "rego.policy.state"
+	budgetKind  key = "rego.budget.kind"
+	budgetName  key = "rego.budget.name"
+	policyState key = "rego.policy.state"
 )
 
 // Of rego.
 const (
-	policyName    attribute.Key = "rego.policy.name"
-	policyVersion attribute.Key = "rego.policy.version"
-	idempotency   attribute.Key = "rego.idempotency"
-	endReason     attribute.Key = "rego.end.reason"
-	attemptCount  attribute.Key = "rego.attempt.count"
+	policyName    key = "rego.policy.name"
+	policyVersion key = "rego.policy.version"
+	idempotency   key = "rego.idempotency"
+	endReason     key = "rego.end.reason"
+	attemptCount  key = "rego.attempt.count"
 
-	attemptNumber attribute.Key = "rego.attempt.number"
-	attemptKind   attribute.Key = "rego.attempt.kind"
-	attemptResult attribute.Key = "rego.attempt.result"
-	attemptResume attribute.Key = "rego.attempt.resumed"
-	unreachable   attribute.Key = "rego.attempt.unreachable"
-	backend       attribute.Key = "rego.backend"
-	noOther       attribute.Key = "rego.backend.no_other"
-	delivery      attribute.Key = "rego.delivery"
-	outcome       attribute.Key = "rego.outcome"
-	outcomeReason attribute.Key = "rego.outcome.reason"
+	attemptNumber key = "rego.attempt.number"
+	attemptKind   key = "rego.attempt.kind"
+	attemptResult key = "rego.attempt.result"
+	attemptResume key = "rego.attempt.resumed"
+	unreachable   key = "rego.attempt.unreachable"
+	backend       key = "rego.backend"
+	noOther       key = "rego.backend.no_other"
+	delivery      key = "rego.delivery"
+	outcome       key = "rego.outcome"
+	outcomeReason key = "rego.outcome.reason"
 
-	waitDuration   attribute.Key = "rego.wait.duration"
-	waitReason     attribute.Key = "rego.wait.reason"
-	wastedDuration attribute.Key = "rego.wasted.duration"
-	denialReason   attribute.Key = "rego.denial.reason"
-	commitReason   attribute.Key = "rego.commit.reason"
-	hintKind       attribute.Key = "rego.hint.kind"
-	hintDelay      attribute.Key = "rego.hint.delay"
+	waitDuration   key = "rego.wait.duration"
+	waitReason     key = "rego.wait.reason"
+	wastedDuration key = "rego.wasted.duration"
+	denialReason   key = "rego.denial.reason"
+	commitReason   key = "rego.commit.reason"
+	hintKind       key = "rego.hint.kind"
+	hintDelay      key = "rego.hint.delay"
 )
 
 // Span events.
@@ -70,3 +74,17 @@ const (
 	commitEvent = "rego.commit"
 	reconnEvent = "rego.reconnect"
 )
+
+// key is the name of an attribute. All attributes are made by its methods.
+type key string
+
+// String makes an attribute of text. Names of methods and of backends may be any bytes; but one
+// value that is no UTF-8 would make Prometheus refuse a whole scrape, and OTLP a whole batch.
+func (k key) String(v string) attribute.KeyValue { return attribute.Key(k).String(valid(v)) }
+
+func (k key) Int(v int) attribute.KeyValue         { return attribute.Key(k).Int(v) }
+func (k key) Bool(v bool) attribute.KeyValue       { return attribute.Key(k).Bool(v) }
+func (k key) Float64(v float64) attribute.KeyValue { return attribute.Key(k).Float64(v) }
+
+// valid puts U+FFFD in the place of what is no UTF-8.
+func valid(s string) string { return strings.ToValidUTF8(s, "\ufffd") }

@@ -127,7 +127,7 @@ func (o *Observer) spans(ctx context.Context) *spans {
 // a span needs no end.
 func (o *Observer) startCall(ctx context.Context, t *interceptor.Timeline) context.Context {
 	around := o.spans(ctx)
-	ctx, span := o.tracer.Start(ctx, strings.TrimPrefix(t.Method, "/"))
+	ctx, span := o.tracer.Start(ctx, valid(strings.TrimPrefix(t.Method, "/")))
 	switch {
 	case span.IsRecording():
 		describeCall(span, t)
@@ -149,7 +149,7 @@ func (o *Observer) startAttempt(ctx context.Context, e *interceptor.Event) conte
 			opts = append(slices.Clip(opts), trace.WithLinks(slices.Clone(s.running)...))
 		}
 		var span trace.Span
-		ctx, span = o.tracer.Start(ctx, "Attempt."+strings.TrimPrefix(e.Timeline.Method, "/"), opts...)
+		ctx, span = o.tracer.Start(ctx, "Attempt."+valid(strings.TrimPrefix(e.Timeline.Method, "/")), opts...)
 		s.running = append(s.running, trace.Link{SpanContext: span.SpanContext()})
 		ctx = context.WithValue(ctx, spansKey{o}, &spans{s.recorded, span})
 		describeAttempt(span, e)

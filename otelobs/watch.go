@@ -1,7 +1,6 @@
 package otelobs
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"sync"
@@ -61,80 +60,21 @@ type watch struct {
 	refusals    metric.Int64Observable
 
 	mu      sync.Mutex
-	methods map[methodSeries]*carriedMethod
-	budgets map[budgetSeries]*carriedBudget
-}
-
-// What is counted of a target.
-type (
-	methodSeries struct{ target, name string }
-	budgetSeries struct {
-		target, name string
-		kind         interceptor.BudgetKind
-	}
-)
-
-// A target that is gone and is back begins to count anew. A counter must not go back, so what
-// it had come to at the last collection is carried over.
-type (
-	carriedMethod struct{ last, carried interceptor.MethodState }
-	carriedBudget struct{ last, carried interceptor.BudgetState }
-)
-
-func (c *carriedMethod) add(m *interceptor.MethodState) interceptor.MethodState {
-	if !c.last.Since.Equal(m.Since) {
-		c.carried.Add(&c.last)
-	}
-	c.last = *m
-	sum := *m
-	sum.Add(&c.carried)
-	sum.ReplayBytes = m.ReplayBytes // is no count
-	return sum
-}
-
-func (c *carriedBudget) add(b *interceptor.BudgetState) {
-	if !c.last.Since.Equal(b.Since) {
-		c.carried.Granted += c.last.Granted
-		c.carried.Denied += c.last.Denied
-	}
-	c.last = *b
-	b.Granted += c.carried.Granted
-	b.Denied += c.carried.Denied
-}
-
-// carryOver makes the counts of a state go on where they were at the last collection. Those of
-// targets that are gone are forgotten.
-func (w *watch) carryOver(s *interceptor.State) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	methods, budgets := w.methods, w.budgets
-	w.methods, w.budgets = make(map[methodSeries]*carriedMethod), make(map[budgetSeries]*carriedBudget)
-	for _, t := range s.Targets {
-		for i := range t.Budgets {
-			b := &t.Budgets[i]
-			k := budgetSeries{t.Name, b.Name, b.Kind}
-			c := cmp.Or(budgets[k], new(carriedBudget))
-			w.budgets[k] = c
-			c.add(b)
-		}
-		for i := range t.Methods {
-			m := &t.Methods[i]
-			k := methodSeries{t.Name, m.Method}
-			c := cmp.Or(methods[k], new(carriedMethod))
-			w.methods[k] = c
-			*m = c.add(m)
-		}
-	}
+	targets map[string]*carriedTarget
 }
 
 func (w *watch) observe(_ context.Context, o metric.Observer) error {
-	s := w.interceptor.Counters()
-	w.carryOver(&s)
-	for _, t := range s.Targets {
-		for i := range t.Budgets {
-			w.observeBudget(o, t.Name, &t.Budgets[i])
+	s := w.counters()
+	for i := range s.Targets {
+		t := &s.Targets[i]
+		for j := range t.Budgets {
+			w.observeBudget(o, t.Name, &t.Budgets[j])
 		}
-		w.observeMethods(o, &t)
+		for j := range t.Methods {
+			m := &t.Methods[j]
+			w.observeCounts(o, t.Name, m)
+			w.observeHedging(o, methodAndTarget(m.Method, true, t.Name), m.Hedging)
+		}
 	}
 	state, version := s.Policies.State().String(), s.Policies.Version
 	o.ObserveFloat64(w.policy, 1, with(policyState.String(state), policyVersion.String(version)))
@@ -143,22 +83,24 @@ func (w *watch) observe(_ context.Context, o metric.Observer) error {
 	return nil
 }
 
-// observeMethods observes the methods of a target. Those that are not the program's own fall
-// together.
-func (w *watch) observeMethods(o metric.Observer, t *interceptor.TargetState) {
-	var other interceptor.MethodState
-	for i := range t.Methods {
-		m := &t.Methods[i]
-		if !m.Registered {
-			other.Add(m)
-			continue
+// counters returns the counters with counts that do not go back, and what somebody may have made
+// up the names of added up. It is one look after the other, so that none carries over what is older.
+func (w *watch) counters() interceptor.State {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s := w.interceptor.Counters()
+	targets := w.targets
+	w.targets = make(map[string]*carriedTarget, len(s.Targets))
+	for i := range s.Targets {
+		t := &s.Targets[i]
+		c := targets[t.Name]
+		if c == nil {
+			c = newCarriedTarget()
 		}
-		w.observeCounts(o, t.Name, m)
-		w.observeHedging(o, methodAndTarget(m.Method, true, t.Name), m.Hedging)
+		w.targets[t.Name] = c
+		c.carryOver(t)
 	}
-	if calls, _ := other.Total(); calls > 0 {
-		w.observeCounts(o, t.Name, &other)
-	}
+	return s
 }
 
 func (w *watch) observeCounts(o metric.Observer, target string, m *interceptor.MethodState) {

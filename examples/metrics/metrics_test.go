@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"flag"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -18,6 +19,7 @@ import (
 	"github.com/prometheus/common/model"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
 
 	"github.com/rego-go/rego/budget"
 	"github.com/rego-go/rego/interceptor"
@@ -141,6 +143,26 @@ func isLabel(families map[string]*dto.MetricFamily, name string) bool {
 }
 
 // TestDashboard: docs/grafana.json is what the panels say.
+// TestScrapeOfMadeUpNames: a method that nobody has, under a name that is no text, neither ends a
+// scrape nor is in it.
+func TestScrapeOfMadeUpNames(t *testing.T) {
+	load, handler, err := instrumented()
+	require.NoError(t, err)
+	defer load.Close()
+	srv := httptest.NewServer(handler)
+	defer srv.Close()
+	for _, stub := range [][]grpc.CallOption{nil, {grpc.StaticMethod()}} {
+		name := fmt.Sprintf("/made.up.%d/\xff\xfe", len(stub))
+		err := load.Interceptor.Unary()(t.Context(), name, nil, nil, nil,
+			func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error { return nil },
+			stub...)
+		require.NoError(t, err)
+	}
+	text := fmt.Sprint(scrape(t, srv.URL+"/metrics"))
+	assert.NotContains(t, text, "made.up.0")
+	assert.Contains(t, text, "made.up.1/\ufffd")
+}
+
 func TestDashboard(t *testing.T) {
 	want, err := dashboard()
 	require.NoError(t, err)
