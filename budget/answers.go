@@ -6,7 +6,8 @@ import "sync/atomic"
 type answers struct{ granted, denied atomic.Int64 }
 
 // Answers returns how many extra attempts the budget has granted, and how many it has denied.
-// One that was granted and then not sent counts as granted.
+// One that was granted and then not sent counts as granted. One that another budget has denied to
+// the same [All] counts there alone.
 func (a *answers) Answers() (granted, denied int64) { return a.granted.Load(), a.denied.Load() }
 
 // answer counts what is said of an extra attempt, and says it.
@@ -17,4 +18,23 @@ func (a *answers) answer(granted bool) bool {
 		a.denied.Add(1)
 	}
 	return granted
+}
+
+// counting is a budget that counts its answers apart from giving them: so All counts a grant once
+// it is known that no other budget denies it. To count it at once and take it back would not do,
+// since counters must never go back.
+type counting interface {
+	ask(Kind) bool // Acquire of an extra attempt, without counting
+	answer(granted bool) bool
+}
+
+// ask asks a budget without counting that it has granted.
+func ask(b Budget, k Kind) bool {
+	if k == Original {
+		return b.Acquire(k)
+	}
+	if c, ok := b.(counting); ok {
+		return c.ask(k) || c.answer(false)
+	}
+	return b.Acquire(k)
 }

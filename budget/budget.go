@@ -187,7 +187,25 @@ func All(budgets ...Budget) Budget {
 
 type all []Budget
 
-func (a all) Acquire(k Kind) (granted bool) {
+func (a all) Acquire(k Kind) bool {
+	granted := a.ask(k)
+	if granted && k != Original {
+		a.answer(true)
+	}
+	return granted
+}
+
+// answer counts a grant with all of them. A denial is counted where it was said.
+func (a all) answer(granted bool) bool {
+	for _, b := range a {
+		if c, ok := b.(counting); ok && granted {
+			c.answer(true)
+		}
+	}
+	return granted
+}
+
+func (a all) ask(k Kind) (granted bool) {
 	n := 0
 	defer func() { // also if one of them panics
 		if !granted {
@@ -195,7 +213,7 @@ func (a all) Acquire(k Kind) (granted bool) {
 		}
 	}()
 	for ; n < len(a); n++ {
-		if !a[n].Acquire(k) {
+		if !ask(a[n], k) {
 			return false
 		}
 	}

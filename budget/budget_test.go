@@ -99,6 +99,39 @@ func TestAllGivesBack(t *testing.T) {
 	require.Equal(t, 1.0, shared.Balance())
 }
 
+// TestAllCountsWhatAllGrant: each budget counts what was sent for, and the one that denies what it
+// has denied.
+func TestAllCountsWhatAllGrant(t *testing.T) {
+	t.Parallel()
+	own, err := budget.NewConcurrency(budget.ConcurrencyConfig{Min: 100})
+	require.NoError(t, err)
+	bucket, err := budget.NewTokenBucket(budget.TokenBucketConfig{PerSecond: 1000, Burst: 1000})
+	require.NoError(t, err)
+	throttle, err := budget.NewThrottle(budget.ThrottleConfig{MaxTokens: 10, TokenRatio: 0.1})
+	require.NoError(t, err)
+	shared := ratio(t, budget.RatioConfig{Ratio: 1})
+	nested := budget.All(own, budget.All(bucket, throttle), shared)
+	answers := func() (list [][2]int64) {
+		for _, b := range []interface{ Answers() (int64, int64) }{own, bucket, throttle, shared} {
+			granted, denied := b.Answers()
+			list = append(list, [2]int64{granted, denied})
+		}
+		return list
+	}
+	require.True(t, nested.Acquire(budget.Original))
+	require.False(t, nested.Acquire(budget.Retry)) // nothing has been paid into the last one
+	require.False(t, nested.Acquire(budget.Hedge))
+	assert.Equal(t, [][2]int64{{0, 0}, {0, 0}, {0, 0}, {0, 2}}, answers())
+	nested.Release(budget.Original, budget.Success) // which pays for one
+	require.True(t, nested.Acquire(budget.Retry))
+	assert.Equal(t, [][2]int64{{1, 0}, {1, 0}, {1, 0}, {1, 2}}, answers())
+	for range 10 {
+		throttle.Release(budget.Original, budget.Failure)
+	}
+	require.False(t, nested.Acquire(budget.Retry))
+	assert.Equal(t, [][2]int64{{1, 0}, {1, 0}, {1, 1}, {1, 2}}, answers())
+}
+
 func TestConfigErrors(t *testing.T) {
 	t.Parallel()
 	inf, nan := math.Inf(1), math.NaN()

@@ -60,10 +60,10 @@ func (c *Concurrency) Acquire(k Kind) bool {
 		c.originals.mine().count.Add(1)
 		return true
 	}
-	return c.answer(c.take())
+	return c.answer(c.ask(k))
 }
 
-func (c *Concurrency) take() bool {
+func (c *Concurrency) ask(Kind) bool {
 	for {
 		extra := c.extra.Load()
 		if extra >= c.min && !c.withinShare(extra) {
@@ -92,7 +92,7 @@ func (c *Concurrency) Resume(k Kind) bool {
 	if k == Original {
 		return c.Acquire(k)
 	}
-	return c.take()
+	return c.ask(k)
 }
 
 // withinShare reports whether one more fits. The sum over cells is exact when

@@ -94,7 +94,7 @@ func NewExtraLoad(share float64) (*ExtraLoad, error) {
 // Acquire implements [Budget].
 func (b *ExtraLoad) Acquire(k Kind) bool {
 	if k != Original {
-		return b.answer(b.grant(time.Since(b.began)))
+		return b.answer(b.ask(k))
 	}
 	c := b.mine()
 	if n := c.begun.Add(1); n%lookEvery == 0 {
@@ -116,6 +116,8 @@ func (b *ExtraLoad) Release(k Kind, r Result) {
 		b.long.look(stepAt(time.Since(b.began), longStep), b.sent.Add(1))
 	}
 }
+
+func (b *ExtraLoad) ask(Kind) bool { return b.grant(time.Since(b.began)) }
 
 func (b *ExtraLoad) mine() *loadCell { return &b.cells[percpu.Mine(len(b.cells))] }
 

@@ -100,10 +100,10 @@ const lookEvery = 16
 
 // Acquire implements [Budget].
 func (r *Ratio) Acquire(k Kind) bool {
-	return k == Original || r.answer(r.takeFor(k))
+	return k == Original || r.answer(r.ask(k))
 }
 
-func (r *Ratio) takeFor(k Kind) bool {
+func (r *Ratio) ask(k Kind) bool {
 	switch {
 	case !r.take():
 		return false

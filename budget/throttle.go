@@ -68,8 +68,10 @@ func thousandths(v float64) int64 { return int64(math.Floor(v*milli + 1e-6)) }
 
 // Acquire implements [Budget].
 func (t *Throttle) Acquire(k Kind) bool {
-	return k == Original || t.answer(2*t.tokens.Load() > t.max)
+	return k == Original || t.answer(t.ask(k))
 }
+
+func (t *Throttle) ask(Kind) bool { return 2*t.tokens.Load() > t.max }
 
 // Release implements [Budget].
 func (t *Throttle) Release(_ Kind, r Result) {

@@ -64,7 +64,11 @@ func NewTokenBucket(c TokenBucketConfig) (*TokenBucket, error) {
 
 // Acquire implements [Budget].
 func (b *TokenBucket) Acquire(k Kind) bool {
-	return k == Original || b.answer(b.account.spend() || b.account.withdraw(b.earned(b.now())))
+	return k == Original || b.answer(b.ask(k))
+}
+
+func (b *TokenBucket) ask(Kind) bool {
+	return b.account.spend() || b.account.withdraw(b.earned(b.now()))
 }
 
 // Release implements [Budget].
