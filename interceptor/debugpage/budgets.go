@@ -24,8 +24,8 @@ type budgetView struct {
 	Balance       *float64               `json:"balance"` // null if it does not tell
 	Granted       int64                  `json:"granted"`
 	Denied        int64                  `json:"denied"`
-	RecentGranted int64                  `json:"recent_granted"`
-	RecentDenied  int64                  `json:"recent_denied"`
+	RecentGranted *int64                 `json:"recent_granted"` // null without a history
+	RecentDenied  *int64                 `json:"recent_denied"`
 	History       []budgetPast           `json:"history"`
 
 	Charts []chart `json:"-"`
@@ -46,7 +46,7 @@ func (h *Handler) budgets(all bool) *budgetsPage {
 	slices.SortStableFunc(p.Budgets, func(a, b budgetView) int {
 		return cmp.Or(
 			cmp.Compare(b2i(a.Kind == interceptor.BudgetOfMethod), b2i(b.Kind == interceptor.BudgetOfMethod)), cmp.Compare(a.Target, b.Target),
-			cmp.Compare(b.RecentDenied, a.RecentDenied), cmp.Compare(b.RecentGranted, a.RecentGranted), cmp.Compare(b.Denied, a.Denied))
+			cmp.Compare(orZero(b.RecentDenied), orZero(a.RecentDenied)), cmp.Compare(orZero(b.RecentGranted), orZero(a.RecentGranted)), cmp.Compare(b.Denied, a.Denied))
 	})
 	p.Shown = p.Budgets
 	if !all {
@@ -62,14 +62,26 @@ func (h *Handler) budgets(all bool) *budgetsPage {
 func (h *history) budgetLocked(target string, b *interceptor.BudgetState, s *interceptor.State) budgetView {
 	k := budgetKey{key{target, b.Name}, b.Kind}
 	v := budgetView{
-		Target: target, Kind: b.Kind, Name: b.Name, Granted: b.Granted, Denied: b.Denied,
+		Target: target, Kind: b.Kind, Name: spell(b.Name), Granted: b.Granted, Denied: b.Denied,
 		History: h.budgetPastLocked(k, b, s.Time),
 	}
 	if b.HasBalance {
 		v.Balance = &b.Balance
 	}
-	v.RecentGranted, v.RecentDenied = h.recentBudgetLocked(k, b)
+	if granted, denied, ok := h.recentBudgetLocked(k, b); ok {
+		v.RecentGranted, v.RecentDenied = &granted, &denied
+	}
 	return v
+}
+
+// Denies says that it has denied something of late.
+func (b budgetView) Denies() bool { return orZero(b.RecentDenied) > 0 }
+
+func orZero(n *int64) int64 {
+	if n == nil {
+		return 0
+	}
+	return *n
 }
 
 func b2i(b bool) int {

@@ -171,13 +171,13 @@ func budgetCharts(b *budgetView) []chart {
 }
 
 // sparkLocked gives rows a small chart of their calls and of what was extra or failed. Those
-// that have not been called in these minutes get none.
+// that have not been called in these minutes, or whose history is shorter, get none.
 func (h *history) sparkLocked(rows []methodRow, sum []past) {
 	d := newDrawing(len(sum)-1, func(i int) (time.Time, float64) { return sum[i].Time, sum[i].Seconds })
 	first := max(h.n-samples+2, 1)
 	for i := range rows {
-		s := h.methods[key{rows[i].Target, rows[i].Method}]
-		if s == nil || h.n-s.busy >= samples {
+		s := h.methods[key{rows[i].Target, rows[i].name}]
+		if s == nil || s.from > first || h.n-s.busy >= samples {
 			continue
 		}
 		at := func(j int) point { return s.points[(first+j)%samples] }

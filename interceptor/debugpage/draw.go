@@ -34,20 +34,22 @@ func (c *chart) svg(b *strings.Builder, title, behind string) {
 	write(b, `</svg>`)
 }
 
-// Cells returns the row of a method but for its name: what was of late, in so many seconds, and
-// since it is counted.
-func (m *methodRow) Cells(seconds float64) template.HTML {
+// Cells returns the row of a method but for its name: what was of late, and since it is counted.
+func (m *methodRow) Cells() template.HTML {
 	var b strings.Builder
 	cell := func(name, value string, total int64, class string) {
 		write(&b, `<td data-name="`, name, `"`)
 		if class != "" {
 			write(&b, ` class="`, class, `"`)
 		}
+		if !m.Kept {
+			value = unknown
+		}
 		write(&b, `>`, text(value), `<small>`, number(total), `</small></td>`)
 	}
-	rate := func(n int64) string { return decimals(perSecond(n, seconds)) }
+	rate := func(n int64) string { return decimals(perSecond(n, m.Covers)) }
 	r, t := &m.Recent, &m.Total
-	amplification := "–"
+	amplification := unknown
 	if r.Calls > 0 {
 		amplification = twoDecimals(r.Amplification())
 	}
@@ -70,6 +72,9 @@ func (m *methodRow) Cells(seconds float64) template.HTML {
 	write(&b, `</td>`)
 	return template.HTML(b.String())
 }
+
+// unknown is what a page has in the place of a number.
+const unknown = "–"
 
 func text(s string) string { return strings.ReplaceAll(s, "<", "&lt;") }
 

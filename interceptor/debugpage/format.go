@@ -63,6 +63,8 @@ func decimals(v float64) string {
 		return "<0.01"
 	case a < 10:
 		return strings.TrimSuffix(strings.TrimRight(strconv.FormatFloat(v, 'f', 2, 64), "0"), ".")
+	case a >= 1e15:
+		return strconv.FormatFloat(v, 'g', 3, 64)
 	case a < 100:
 		return strings.TrimSuffix(strconv.FormatFloat(v, 'f', 1, 64), ".0")
 	}

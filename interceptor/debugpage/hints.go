@@ -51,23 +51,23 @@ const (
 	moreThanSlack = 1.2  // times what was promised
 )
 
-// hintsOf says in words what stands out of a method, in so many seconds.
-func hintsOf(row *methodRow, m *interceptor.MethodState, seconds float64) []string {
+// hintsOf says in words what stands out of a method of late.
+func hintsOf(row *methodRow, recent *totals) []string {
 	hints := []string{}
 	add := func(format string, args ...any) { hints = append(hints, fmt.Sprintf(format, args...)) }
 	c := &row.Recent
 	if c.Calls >= fewCalls {
 		if extra := ratio(c.Extra(), c.Calls); extra >= muchExtra {
-			add("%.2f attempts per call: %s.%s", c.Amplification(), extraWords(c), failsAs(m))
+			add("%.2f attempts per call: %s, and %s of %s won.%s", c.Amplification(), extraWords(c), number(recent.won), number(c.Extra()), failsAs(recent))
 		}
 		if c.FailedShare() >= muchFails {
 			add("%s of calls fail, most as %s: %s.", percent(c.FailedShare()), row.FailedAs[0].Reason, endMeans[row.FailedAs[0].Reason])
 		}
 		if d := worstDenial(row.DeniedAs); ratio(d.Count, c.Calls) >= muchIsDenied {
-			add("%s extra attempts a second are denied as %s: %s.", decimals(perSecond(d.Count, seconds)), d.Reason, denialMeans[d.Reason])
+			add("%s extra attempts a second are denied as %s: %s.", decimals(perSecond(d.Count, row.Covers)), d.Reason, denialMeans[d.Reason])
 		}
 	}
-	if m.Method == "" {
+	if row.Method == "" {
 		add("These are all methods after the first 16,384: somebody makes names up.")
 	}
 	return hints
@@ -95,24 +95,13 @@ func extraWords(c *counts) string {
 	return fmt.Sprintf("%s of the extra ones are retries, the others hedges", percent(ratio(c.Retries, c.Extra())))
 }
 
-// failsAs says as what attempts fail most, since they are counted.
-func failsAs(m *interceptor.MethodState) string {
-	byCode := make(map[codes.Code]int64)
-	for _, a := range m.Attempts {
-		if a.Result == interceptor.AttemptFailed {
-			byCode[a.Code] += a.Count
-		}
-	}
-	most := codes.OK
-	for code, n := range byCode {
-		if n > byCode[most] || n == byCode[most] && code < most {
-			most = code
-		}
-	}
-	if most == codes.OK {
+// failsAs says as what attempts fail most.
+func failsAs(recent *totals) string {
+	code := recent.failsAs()
+	if code == codes.OK {
 		return ""
 	}
-	return fmt.Sprintf(" Attempts fail most as %s.", codeName(most))
+	return fmt.Sprintf(" Attempts fail most as %s.", codeName(code))
 }
 
 // hedgingHints says what stands out of hedging.

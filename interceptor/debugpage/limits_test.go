@@ -88,7 +88,7 @@ func TestIsBounded(t *testing.T) { //nolint:paralleltest // it measures memory
 	}
 }
 
-// TestNewMethodsGetPlace of those that nobody has called for ten minutes.
+// TestNewMethodsGetPlace of those that nobody calls.
 func TestNewMethodsGetPlace(t *testing.T) {
 	t.Parallel()
 	it, callAll := manyMethods(t, maxSeries)
@@ -103,11 +103,6 @@ func TestNewMethodsGetPlace(t *testing.T) {
 	call()
 	page.history.sample()
 	late := key{"", "/late.v1.Service/Method"}
-	assert.NotContains(t, page.history.methods, late)
-	for range samples {
-		call()
-		page.history.sample()
-	}
 	assert.Contains(t, page.history.methods, late)
 	assert.Len(t, page.history.methods, maxSeries)
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/rego-go/rego/interceptor"
@@ -126,12 +127,20 @@ func (h *Handler) method(target, name string, timelines bool) *methodPage {
 	h.history.mu.Lock()
 	defer h.history.mu.Unlock()
 	m, ok := h.it.MethodState(target, name)
+	if !ok && strings.HasSuffix(name, ")") { // else it is not spelt otherwise than it is
+		if name, ok = h.named(target, name); ok {
+			m, ok = h.it.MethodState(target, name)
+		}
+	}
 	if !ok {
 		return nil
 	}
 	now := time.Now()
 	p := &methodPage{head: h.history.headLocked("method", now)}
-	p.methodRow = h.history.rowLocked(target, &m, p.Seconds)
+	p.methodRow = h.history.rowLocked(target, &m, now)
+	if p.Kept {
+		p.Seconds = p.Covers
+	}
 	p.History = h.history.pastLocked(key{target, name}, &m, now)
 	p.Charts = callCharts(p.History)
 	p.count(&m)

@@ -32,6 +32,10 @@ func (c *counts) add(o counts) {
 	c.Denied += o.Denied
 }
 
+func (c *counts) sub(o counts) {
+	c.add(counts{-o.Calls, -o.Failed, -o.Attempts, -o.Retries, -o.Hedges, -o.Denied})
+}
+
 // Extra returns how many attempts were not the first of a call.
 func (c *counts) Extra() int64 { return c.Retries + c.Hedges }
 
@@ -79,13 +83,17 @@ type methodRow struct {
 	Since      time.Time `json:"since"`
 	Kept       bool      `json:"history_kept"` // if not, nothing is known of late
 	Total      counts    `json:"total"`
-	Recent     counts    `json:"recent"`
+	Recent     counts    `json:"-"`
+	Known      *counts   `json:"recent"`          // Recent, nil if it is not known
+	Covers     float64   `json:"history_seconds"` // of those that rates are taken over
+	Note       string    `json:"note"`            // why something is not known, empty if all is
 	// FailedAs is why calls that failed of late ended, and DeniedAs why attempts were denied.
 	FailedAs []reasonCount `json:"failed_as"`
 	DeniedAs []reasonCount `json:"denied_as"`
 	Hints    []string      `json:"hints"`
 
 	Spark *chart `json:"-"`
+	name  string // as it is
 }
 
 // Service returns the method's service and a slash.
@@ -126,6 +134,7 @@ type overview struct {
 	Methods     []methodRow `json:"methods"`
 	History     []past      `json:"history"`
 
+	Kept    bool         `json:"-"` // always
 	Charts  []chart      `json:"-"`
 	Order   string       `json:"-"`
 	Rows    []methodRow  `json:"-"` // of Methods, those that the page shows
@@ -161,12 +170,12 @@ const shown = 100
 
 // overview returns what there is to say of all methods, sorted.
 func (h *Handler) overview(order string, all bool) *overview {
-	o := &overview{Order: order}
+	o := &overview{Order: order, Kept: true}
 	h.history.look(func(s *interceptor.State) {
 		o.head = h.history.headLocked("overview", s.Time)
 		o.ReplayBytes, o.ReplayLimit = s.ReplayBytes, s.ReplayLimit
 		o.Policies = policiesOf(s)
-		o.History = h.history.sumLocked(s)
+		o.History, o.Recent = h.history.sumLocked(s)
 		n := 0
 		for i := range s.Targets {
 			n += len(s.Targets[i].Methods)
@@ -175,10 +184,8 @@ func (h *Handler) overview(order string, all bool) *overview {
 		for i := range s.Targets {
 			t := &s.Targets[i]
 			for j := range t.Methods {
-				o.Methods = append(o.Methods, h.history.rowLocked(t.Name, &t.Methods[j], o.Seconds))
-				row := &o.Methods[len(o.Methods)-1]
-				o.Total.add(row.Total)
-				o.Recent.add(row.Recent)
+				o.Methods = append(o.Methods, h.history.rowLocked(t.Name, &t.Methods[j], s.Time))
+				o.Total.add(o.Methods[len(o.Methods)-1].Total)
 			}
 		}
 		o.sort()
@@ -203,14 +210,33 @@ func notable(rows []methodRow) (list []*methodRow) {
 	return list[:min(len(list), 6)]
 }
 
-func (h *history) rowLocked(target string, m *interceptor.MethodState, seconds float64) methodRow {
+func (h *history) rowLocked(target string, m *interceptor.MethodState, now time.Time) methodRow {
 	k := key{target, m.Method}
-	total, recent := totalsOf(m), h.recentLocked(k, m)
-	row := methodRow{
-		Target: target, Method: m.Method, Registered: m.Registered, Since: m.Since, Kept: h.keepsLocked(h.methods[k], m),
-		Total: total.counts(), Recent: recent.counts(),
-		FailedAs: byReason(&recent.ends, endReason), DeniedAs: byReason(&recent.denials, denialReason),
+	total := totalsOf(m)
+	row := methodRow{Target: target, Method: spell(m.Method), name: m.Method, Registered: m.Registered, Since: m.Since, Total: total.counts()}
+	var recent totals
+	since, ok := h.knownLocked(h.methods[k], m)
+	if row.Kept = ok; ok {
+		recent = h.recentLocked(k, m)
+		row.Recent, row.Covers = recent.counts(), now.Sub(since).Seconds()
+		row.Known = &row.Recent
+	} else {
+		row.Note = noHistory
 	}
-	row.Hints = hintsOf(&row, m, seconds)
+	row.FailedAs, row.DeniedAs = byReason(&recent.ends, endReason), byReason(&recent.denials, denialReason)
+	row.Hints = hintsOf(&row, &recent)
 	return row
+}
+
+// noHistory is said of a method of which nothing is known of late.
+var noHistory = "There are more methods than have a history, which is kept of " + number(maxSeries) + ", or this one has just got a place: what it did of late is not known."
+
+// Unknown returns how many of the rows have no history.
+func (o *overview) Unknown() (n int) {
+	for i := range o.Rows {
+		if !o.Rows[i].Kept {
+			n++
+		}
+	}
+	return n
 }
