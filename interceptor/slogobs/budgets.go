@@ -34,6 +34,7 @@ const (
 	none change = iota
 	begins
 	stops
+	again // has stopped since the last denial, and begins
 )
 
 // maxSpells bounds how many spells are kept at once. There are no lines about further ones.
@@ -48,7 +49,8 @@ type budgets struct {
 }
 
 type observed struct {
-	until atomic.Int64 // when it may be over, in nanoseconds since 1970
+	since time.Time    // it was first noted
+	until atomic.Int64 // when it may be over, in nanoseconds since then: the wall clock may be set back
 	spell              // guarded by budgets.mu
 }
 
@@ -66,7 +68,7 @@ func (b *budgets) find(d denier) *observed {
 // returns what there is to say of it.
 func (b *budgets) note(d denier, granted, denied int, now time.Time) (change, spell) {
 	of := b.find(d)
-	if denied == 0 && (of == nil || granted == 0 && now.UnixNano() < of.until.Load()) {
+	if denied == 0 && (of == nil || granted == 0 && int64(now.Sub(of.since)) < of.until.Load()) {
 		return none, spell{}
 	}
 	b.mu.Lock()
@@ -77,6 +79,11 @@ func (b *budgets) note(d denier, granted, denied int, now time.Time) (change, sp
 		return none, spell{}
 	case of == nil:
 		return b.beginLocked(d, denied, now), spell{}
+	case denied > 0 && now.Sub(of.last) >= quiet: // no call has shown that it was over
+		was := of.spell
+		of.spell = spell{began: now}
+		of.deny(denied, now)
+		return again, was
 	case denied > 0:
 		of.deny(denied, now)
 		return none, spell{}
@@ -94,7 +101,7 @@ func (o *observed) deny(n int, now time.Time) {
 	o.granted = 0
 	if now.After(o.last) {
 		o.last = now
-		o.until.Store(now.Add(quiet).UnixNano())
+		o.until.Store(int64(now.Sub(o.since) + quiet))
 	}
 }
 
@@ -105,7 +112,7 @@ func (b *budgets) beginLocked(d denier, denied int, now time.Time) change {
 	if all := b.spells.Load(); all != nil && len(*all) >= maxSpells {
 		return none
 	}
-	of := &observed{spell: spell{began: now}}
+	of := &observed{since: now, spell: spell{began: now}}
 	of.deny(denied, now)
 	b.replaceLocked(func(spells map[denier]*observed) { spells[d] = of })
 	return begins

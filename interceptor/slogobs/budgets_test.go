@@ -40,8 +40,9 @@ func TestSpells(t *testing.T) {
 		{at: 11500 * time.Millisecond, of: retries, want: stops, denials: 5, since: 2, lasted: 5500 * time.Millisecond},
 		{at: 11500 * time.Millisecond, of: retries},
 		{at: 12 * sec, of: retries, denied: 1, want: begins},
-		{at: 60 * sec, of: retries, denied: 1}, // nothing has shown that it was over
-		{at: 99 * sec, of: retries, granted: 1, want: stops, denials: 2, since: 1, lasted: 48 * sec},
+		{at: 60 * sec, of: retries, denied: 1, want: again, denials: 1}, // nothing has shown that it was over
+		{at: 62 * sec, of: retries, denied: 1},
+		{at: 99 * sec, of: retries, granted: 1, want: stops, denials: 2, since: 1, lasted: 2 * sec},
 		{at: 99 * sec, of: hedges, want: stops, denials: 1},
 	} {
 		got, was := b.note(call.of, call.granted, call.denied, began.Add(call.at))
@@ -65,7 +66,7 @@ func TestSpellsAreBounded(t *testing.T) {
 		assert.Equal(t, begins, deny(fmt.Sprint(i), 0))
 	}
 	assert.Equal(t, none, deny("one more", 0))
-	assert.Equal(t, none, deny("0", idle))
+	assert.Equal(t, again, deny("0", idle))
 	assert.Equal(t, begins, deny("one more", idle+time.Second))
 	assert.Len(t, *b.spells.Load(), 2)
 }

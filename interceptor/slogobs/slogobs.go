@@ -117,12 +117,12 @@ func (r *Recorder) logBudget(ctx context.Context, s *interceptor.Summary, k budg
 		}
 	}
 	target := slog.String("target", s.Target)
-	switch change, was := r.budgets.note(denier{s.Target, k}, granted, denied, now); change {
-	case begins:
-		r.logger().LogAttrs(ctx, level.Level(), "rego: a budget begins to deny "+attempts, target)
-	case stops:
+	change, was := r.budgets.note(denier{s.Target, k}, granted, denied, now)
+	if change == stops || change == again {
 		r.logger().LogAttrs(ctx, level.Level(), "rego: a budget no longer denies "+attempts, target,
 			slog.Int("denied", was.denied), slog.Int("granted", was.granted), slog.Float64("elapsed", was.last.Sub(was.began).Seconds()))
-	default:
+	}
+	if change == begins || change == again {
+		r.logger().LogAttrs(ctx, level.Level(), "rego: a budget begins to deny "+attempts, target)
 	}
 }

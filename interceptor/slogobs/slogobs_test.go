@@ -200,6 +200,15 @@ func TestBudgetLines(t *testing.T) {
 		assert.Equal(t, []string{"WARN a budget no longer denies retries: 4 in 1.4s, then granted 1"}, l.lines(t))
 		l.put(t)
 		assert.Empty(t, l.lines(t))
+		l.Script(testsrv.Put, testsrv.Fail(codes.Unavailable, "secret"))
+		for range 2 { // an outage, and another a day later, with no call between
+			l.put(t)
+			l.put(t)
+			time.Sleep(24 * time.Hour)
+		}
+		assert.Equal(t, []string{
+			"WARN a budget begins to deny retries", "WARN a budget no longer denies retries: 2 in 0s, then granted 0",
+			"WARN a budget begins to deny retries"}, l.lines(t))
 	})
 }
 
