@@ -21,6 +21,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 	"unsafe"
 	"weak"
 
@@ -34,6 +35,7 @@ import (
 // concurrent use and needs no closing.
 type Interceptor struct {
 	config
+	made time.Time
 
 	retryPolicyTold atomic.Bool
 	insideTold      atomic.Bool
@@ -95,6 +97,7 @@ func New(opts ...Option) (*Interceptor, error) {
 	}
 	it := &Interceptor{
 		config:  c,
+		made:    time.Now(),
 		replay:  sharedReplay{limit: c.replayLimit},
 		targets: make(map[string]*target),
 		conns:   make(map[weak.Pointer[grpc.ClientConn]]*target),

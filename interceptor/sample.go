@@ -54,7 +54,7 @@ const (
 // sampler decides for one method which calls are worth a timeline: what it costs when they
 // are not is a few comparisons.
 type sampler [sampleKinds]struct {
-	next  atomic.Int64 // when another one may be kept, in nanoseconds since 1970
+	next  atomic.Int64 // when another one may be kept, in nanoseconds since the interceptor was made
 	least atomic.Int64 // score among those that are kept
 	until atomic.Int64 // when that counts no more
 }
@@ -70,6 +70,7 @@ type keptSample struct {
 	target *target
 	method *method
 	at     time.Time
+	age    int64 // of the interceptor then
 	kind   SampleKind
 	score  int64 // who has the least makes place
 }
@@ -77,7 +78,7 @@ type keptSample struct {
 // offerSample keeps a call that has ended, if it is worth seeing and it is time for another.
 func (c *call) offerSample(code codes.Code, reason EndReason, now time.Time) {
 	var scores [sampleKinds]int64
-	nanos := now.UnixNano()
+	nanos := c.interceptor.age(now)
 	if code != codes.OK {
 		scores[SampleFailed] = nanos
 	}
@@ -104,8 +105,12 @@ func (c *call) offerSample(code codes.Code, reason EndReason, now time.Time) {
 	if len(t.Attempts) > maxSampled { // a stream that was resumed for long
 		return
 	}
-	c.interceptor.samples.keep(keptSample{Timeline: t, target: c.target(c.conn), method: c.plan.method, at: now}, kinds, &scores)
+	c.interceptor.samples.keep(keptSample{Timeline: t, target: c.target(c.conn), method: c.plan.method, at: now, age: nanos}, kinds, &scores)
 }
+
+// age returns how old the interceptor is, in nanoseconds and more than zero. It is no time of the
+// wall clock, which may be set back: then no call would be worth seeing for as long.
+func (it *Interceptor) age(now time.Time) int64 { return int64(now.Sub(it.made)) + 1 }
 
 // wanted returns the kinds, as bits, that a call is wanted for.
 func (s *sampler) wanted(scores *[sampleKinds]int64, now int64) (kinds uint8) {
@@ -139,7 +144,7 @@ func (s *samples) keep(n keptSample, kinds uint8, scores *[sampleKinds]int64) {
 		if least, alike := s.leastLocked(&n); alike == samplesOfKind {
 			of := &n.method.sampler[k]
 			of.least.Store(s.kept[least].score)
-			of.until.Store(s.kept[least].at.Add(sampleAge).UnixNano())
+			of.until.Store(s.kept[least].age + int64(sampleAge))
 		}
 	}
 }

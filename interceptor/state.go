@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 
 	"github.com/rego-go/rego/budget"
@@ -153,15 +154,15 @@ type BudgetState struct {
 // State returns what the interceptor knows of itself. It may be called at any time, and
 // costs some ten microseconds for each method, most of them for quantiles.
 func (it *Interceptor) State() State {
-	return it.state(func(t *target, m *method, s *MethodState) { t.describe(m, s) })
+	return it.state((*target).describe)
 }
 
 // Counters returns State without what takes long: Policy and Samples of methods and the
 // quantiles of Hedging are left out. It costs a few microseconds for each method, for those who
 // look often.
 func (it *Interceptor) Counters() State {
-	return it.state(func(t *target, m *method, s *MethodState) {
-		p, _ := t.inForce(it.store.Current(), m)
+	return it.state(func(t *target, m *method, conns []*grpc.ClientConn, s *MethodState) {
+		p, _ := t.inForce(it.store.Current(), m, conns)
 		s.Hedging = p.hedgingState()
 	})
 }
@@ -184,12 +185,15 @@ func (it *Interceptor) MethodState(target, method string) (MethodState, bool) {
 		return MethodState{}, false
 	}
 	s := t.counters(m)
-	t.describe(m, &s)
+	t.describe(m, t.dialled(), &s)
 	return s, true
 }
 
+// describer adds to what is counted of a method, whose policy may be that of the channels.
+type describer func(t *target, m *method, channels []*grpc.ClientConn, s *MethodState)
+
 // state returns the state, of methods with what is counted and what describe says.
-func (it *Interceptor) state(describe func(*target, *method, *MethodState)) State {
+func (it *Interceptor) state(describe describer) State {
 	s := State{Time: time.Now()}
 	if it == nil || it.targets == nil {
 		return s
@@ -207,15 +211,16 @@ func (it *Interceptor) state(describe func(*target, *method, *MethodState)) Stat
 	return s
 }
 
-func (t *target) state(describe func(*target, *method, *MethodState)) TargetState {
+func (t *target) state(describe describer) TargetState {
 	t.mu.Lock()
 	methods := slices.Collect(maps.Values(t.learned))
 	t.mu.Unlock()
 	slices.SortFunc(methods, func(a, b *method) int { return cmp.Compare(a.name, b.name) })
 	s := TargetState{Name: t.name, Since: t.since, Methods: make([]MethodState, len(methods))}
+	channels := t.dialled()
 	for i, m := range methods {
 		s.Methods[i] = t.counters(m)
-		describe(t, m, &s.Methods[i])
+		describe(t, m, channels, &s.Methods[i])
 	}
 	s.Budgets = t.budgetStates() // of the plans that were just looked at
 	return s
@@ -229,9 +234,9 @@ func (t *target) counters(m *method) MethodState {
 }
 
 // describe adds what is not counted.
-func (t *target) describe(m *method, s *MethodState) {
+func (t *target) describe(m *method, channels []*grpc.ClientConn, s *MethodState) {
 	s.Samples = t.interceptor.samples.of(m)
-	s.Policy, s.Hedging = t.policyState(m)
+	s.Policy, s.Hedging = t.policyState(m, channels)
 }
 
 // count takes in what was counted.

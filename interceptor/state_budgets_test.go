@@ -2,6 +2,7 @@ package interceptor_test
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -43,7 +44,7 @@ func TestBudgetOfAMethodCountsOn(t *testing.T) {
 		}
 		store, err := policy.NewStore(set(0.9))
 		require.NoError(t, err)
-		it := newInterceptor(t, interceptor.WithPolicies(store), interceptor.WithTrigger("mine", &trigger{next: each(10 * ms)}))
+		it := newInterceptor(t, interceptor.WithPolicies(store), interceptor.WithTargetBudget(func(string) budget.Budget { return new(counting) }), interceptor.WithTrigger("mine", &trigger{next: each(10 * ms)}))
 		c := client{t, srv, srv.Conn(t, it.DialOptions()...)}.ready()
 		srv.Script(testsrv.Get, testsrv.Do(testsrv.Delay(15*ms), testsrv.Echo()))
 		call := func(opts ...grpc.CallOption) {
@@ -105,19 +106,21 @@ func TestBudgetThatItsMakerHad(t *testing.T) {
 	assert.Equal(t, [][2]int64{{4, 0}, {2, 0}}, answers())
 }
 
-// counting is a budget that grants all, and counts. It is for one call at a time.
+// counting is a budget that grants all, and counts.
 type counting struct{ granted, denied int64 }
 
 func (c *counting) Acquire(k budget.Kind) bool {
 	if k != budget.Original {
-		c.granted++
+		atomic.AddInt64(&c.granted, 1)
 	}
 	return true
 }
 
 func (*counting) Release(budget.Kind, budget.Result) {}
 
-func (c *counting) Answers() (granted, denied int64) { return c.granted, c.denied }
+func (c *counting) Answers() (granted, denied int64) {
+	return atomic.LoadInt64(&c.granted), c.denied
+}
 
 // TestStateTellsMadeUpBudgets: a budget of a method says whether its name is the program's own.
 func TestStateTellsMadeUpBudgets(t *testing.T) {

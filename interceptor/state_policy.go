@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
 
 	"github.com/rego-go/rego/budget"
 	"github.com/rego-go/rego/classify"
@@ -119,10 +120,10 @@ func (t *target) find(table *policy.Table, name string, m *method) found {
 
 // inForce returns the plan of a method, as calls have it that bring no policy of their own, and
 // where its policy is from.
-func (t *target) inForce(table *policy.Table, m *method) (*plan, found) {
+func (t *target) inForce(table *policy.Table, m *method, conns []*grpc.ClientConn) (*plan, found) {
 	f := t.find(table, m.name, m)
 	if f.source >= FromServiceConfig {
-		if p := t.planOfChannel(m); p != nil {
+		if p := t.planOfChannel(m, conns); p != nil {
 			return p, found{policy: p.policy, written: *p.policy, source: FromServiceConfig, table: noTable}
 		}
 	}
@@ -130,9 +131,9 @@ func (t *target) inForce(table *policy.Table, m *method) (*plan, found) {
 }
 
 // policyState says what policy a method has, and what its hedging goes by.
-func (t *target) policyState(m *method) (PolicyState, *HedgingState) {
+func (t *target) policyState(m *method, conns []*grpc.ClientConn) (PolicyState, *HedgingState) {
 	table := t.interceptor.store.Current()
-	p, f := t.inForce(table, m)
+	p, f := t.inForce(table, m, conns)
 	s := PolicyState{Name: f.policy.Name, Version: f.table.Version()}
 	if f.source == FromCode {
 		f.overridden = t.interceptor.overriddenFields(table, m.name)
@@ -195,13 +196,10 @@ func (t *target) fieldsOf(f *found, p *plan, m *method, table *policy.Table) []F
 	return list
 }
 
-// planOfChannel returns the plan of a method whose policy is that of a channel, if a channel of
-// the target has one.
-func (t *target) planOfChannel(m *method) *plan {
-	if !t.insteadOfGRPC.Load() {
-		return nil
-	}
-	for _, cc := range t.interceptor.connsOf(t) {
+// planOfChannel returns the plan of a method whose policy is that of a channel, if one of the
+// channels has one.
+func (t *target) planOfChannel(m *method, conns []*grpc.ClientConn) *plan {
+	for _, cc := range conns {
 		if mc := cc.GetMethodConfig(m.name); mc.RetryPolicy != nil {
 			return t.channelPlan(m, mc)
 		}
@@ -209,16 +207,34 @@ func (t *target) planOfChannel(m *method) *plan {
 	return nil
 }
 
-// connsOf returns the connections to a target.
-func (it *Interceptor) connsOf(t *target) (conns []*grpc.ClientConn) {
+// maxAsked is how many connections to a target are asked for their service configs: it is the
+// target's, so they all have the same once they have resolved it.
+const maxAsked = 8
+
+// dialled returns the connections of a target that are asked for the policies of methods: those
+// that have resolved it first. It is nil if grpc sees to these policies itself. It walks all
+// connections of the interceptor, so it is called once for all methods.
+func (t *target) dialled() []*grpc.ClientConn {
+	if !t.insteadOfGRPC.Load() {
+		return nil
+	}
+	it := t.interceptor
 	it.mu.Lock()
 	defer it.mu.Unlock()
+	var ready, others []*grpc.ClientConn
 	for who, at := range it.conns {
-		if cc := who.Value(); at == t && cc != nil {
-			conns = append(conns, cc)
+		cc := who.Value()
+		switch {
+		case at != t || cc == nil:
+		case cc.GetState() == connectivity.Ready:
+			if ready = append(ready, cc); len(ready) == maxAsked {
+				return ready
+			}
+		case len(others) < maxAsked:
+			others = append(others, cc)
 		}
 	}
-	return conns
+	return append(ready, others...)
 }
 
 // quantiles are those that a state shows.

@@ -318,3 +318,26 @@ type strange struct{ balance func() float64 }
 func (strange) Acquire(budget.Kind) bool           { return true }
 func (strange) Release(budget.Kind, budget.Result) {}
 func (s strange) Balance() float64                 { return s.balance() }
+
+// TestStateWithManyConnections: connections are walked once for all methods, so that methods and
+// connections do not multiply.
+func TestStateWithManyConnections(t *testing.T) { //nolint:paralleltest // it counts allocations
+	it := newInterceptor(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	dial := func(methods int) {
+		conn, err := grpc.NewClient("passthrough:///x", append(it.DialOptions(), grpc.WithTransportCredentials(insecure.NewCredentials()))...)
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = conn.Close() })
+		for i := range methods {
+			require.Error(t, conn.Invoke(ctx, fmt.Sprintf("/a.B/M%d", i), nil, nil))
+		}
+	}
+	dial(200)
+	allocs := func() float64 { return testing.AllocsPerRun(3, func() { it.Counters() }) }
+	one := allocs()
+	for range 300 {
+		dial(1)
+	}
+	assert.Less(t, allocs(), 8*one, "so many are asked for the policy of a method, but not all")
+}
