@@ -24,8 +24,9 @@ import (
 // Handler serves the pages. It is safe for concurrent use.
 //
 // It samples the interceptor's counters every ten seconds and keeps ten minutes of them, at
-// most 4 MB: some 2.7 kB for each of 1,000 methods and 0.9 kB for each of as many budgets. It
-// does so until Close, or until nobody has the handler any more. Calls do not pay for that.
+// most 4 MiB: some 2.7 kB for each of 1,000 methods and 0.9 kB for each of as many budgets. If
+// there are more, those have a history that need it most. It does so until Close, or until nobody
+// has the handler any more. Calls do not pay for that.
 type Handler struct {
 	config
 	it      *interceptor.Interceptor
