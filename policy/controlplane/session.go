@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"time"
 
@@ -42,7 +43,9 @@ func (w *Watcher) session(ctx context.Context, conn *grpc.ClientConn, unsaid err
 	if err == nil {
 		hello := w.answer("")
 		hello.Node = w.node
-		err = s.stream.Send(hello)
+		if err = s.stream.Send(hello); errors.Is(err, io.EOF) {
+			err = nil // the stream has ended already: what was sent before, and why, is to be read
+		}
 	}
 	if err != nil {
 		return false, cmp.Or(context.Cause(ctx), err)
