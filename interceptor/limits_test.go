@@ -91,7 +91,7 @@ func withConcurrency(s policy.Set) policy.Set {
 }
 
 // TestLimitsHold: whatever set passes, 1,000 calls to a server that always fails stay within
-// what the limits promise (P1, P2).
+// what the limits promise.
 func TestLimitsHold(t *testing.T) {
 	t.Parallel()
 	for name, change := range wild {
@@ -154,7 +154,7 @@ func underFire(t *testing.T, srv *testsrv.Server, store *policy.Store) int {
 }
 
 // TestOverride: a set has the last word over code in the fields that the owner allows, and is
-// told where it has none (P19).
+// told where it has none.
 func TestOverride(t *testing.T) {
 	t.Parallel()
 	off := policy.Policy{Name: "incident", Timeout: 7 * time.Second, Retry: policy.Retry{Off: true, MaxAttempts: 2}}
@@ -267,7 +267,7 @@ func TestOverriddenNames(t *testing.T) {
 	})
 }
 
-// TestWarningsOfSets: what may be misspelt in a set is told when it comes (P20).
+// TestWarningsOfSets: what may be misspelt in a set is told when it comes.
 func TestWarningsOfSets(t *testing.T) {
 	t.Parallel()
 	store := new(policy.Store)

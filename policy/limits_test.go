@@ -19,7 +19,7 @@ func backoff(initial time.Duration, multiplier float64) policy.Policy {
 	return policy.Policy{Retry: policy.Retry{Backoff: policy.Backoff{Initial: initial, Multiplier: multiplier}}}
 }
 
-// TestLimits holds policies to limits, one field after the other (P2).
+// TestLimits holds policies to limits, one field after the other.
 func TestLimits(t *testing.T) {
 	t.Parallel()
 	l := policy.Limits{MaxAttempts: 4, MaxExtraLoad: 0.05, MaxTimeout: 10 * time.Second}
@@ -73,7 +73,7 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-// TestLimitsOfBudgets: budgets of any kind are held to the limits, alone and together (P1).
+// TestLimitsOfBudgets: budgets of any kind are held to the limits, alone and together.
 func TestLimitsOfBudgets(t *testing.T) {
 	t.Parallel()
 	l := policy.Limits{MaxAttempts: 4, MaxExtraLoad: 0.05}
@@ -209,7 +209,7 @@ func TestLimitsProto(t *testing.T) {
 	assert.Equal(t, l, back)
 }
 
-// TestOverridden: a policy takes what another one has written, field by field (P19).
+// TestOverridden: a policy takes what another one has written, field by field.
 func TestOverridden(t *testing.T) {
 	t.Parallel()
 	code := policy.Policy{

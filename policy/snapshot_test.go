@@ -176,7 +176,7 @@ func TestSnapshotCannotBeWritten(t *testing.T) {
 	})
 }
 
-// TestSnapshotIsWrittenLater: once there is room again, without another set (P5).
+// TestSnapshotIsWrittenLater: once there is room again, without another set.
 func TestSnapshotIsWrittenLater(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -208,7 +208,7 @@ func TestSnapshotIsWrittenLater(t *testing.T) {
 	})
 }
 
-// TestSnapshotIsNoFile: a FIFO is reported, and waited for by nobody (P15).
+// TestSnapshotIsNoFile: a FIFO is reported, and waited for by nobody.
 func TestSnapshotIsNoFile(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "s")
@@ -218,7 +218,7 @@ func TestSnapshotIsNoFile(t *testing.T) {
 	require.ErrorContains(t, withSnapshot(t, t.TempDir()).Status().SnapshotErr, "is not a regular file")
 }
 
-// TestSnapshotOfOthers: what others may have written is not read (P15).
+// TestSnapshotOfOthers: what others may have written is not read.
 func TestSnapshotOfOthers(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "s")

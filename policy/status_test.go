@@ -103,7 +103,7 @@ func TestStateNames(t *testing.T) {
 }
 
 // TestRevisions: the order of the sets of a source, and the way back from a revision that was
-// too high (P14).
+// too high.
 func TestRevisions(t *testing.T) {
 	t.Parallel()
 	st := new(policy.Store)
@@ -154,7 +154,7 @@ func TestRevisionsOfSources(t *testing.T) {
 	require.NoError(t, st.Source("file").Update(policy.Set{Version: "d"}))
 }
 
-// TestAgeWithoutSource: a client that never reached its source says so, too (P3).
+// TestAgeWithoutSource: a client that never reached its source says so, too.
 func TestAgeWithoutSource(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -25,7 +25,7 @@ func field(number protowire.Number, content []byte) []byte {
 	return protowire.AppendBytes(protowire.AppendTag(nil, number, protowire.BytesType), content)
 }
 
-// TestCheck has P12: what takes much more memory than bytes.
+// TestCheck: what takes much more memory than bytes.
 func TestCheck(t *testing.T) {
 	t.Parallel()
 	codes := func(content []byte) []byte { return field(3, field(2, field(6, content))) } // rules.policy.retry

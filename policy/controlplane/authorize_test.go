@@ -16,7 +16,7 @@ import (
 	regov1 "github.com/rego-go/rego/proto/rego/v1"
 )
 
-// TestAuthorize has P13 over sockets: a node that says it is another service gets nothing,
+// TestAuthorize over sockets: a node that says it is another service gets nothing,
 // is not listed, and whoever keeps an audit log is told.
 func TestAuthorize(t *testing.T) {
 	t.Parallel()

@@ -25,7 +25,7 @@ func unknown(n int) []byte {
 	return protowire.AppendBytes(protowire.AppendTag(nil, 99, protowire.BytesType), make([]byte, n))
 }
 
-// TestLongWords has P9: every word that a client sends is bounded, in every request.
+// TestLongWords: every word that a client sends is bounded, in every request.
 func TestLongWords(t *testing.T) {
 	t.Parallel()
 	long, labels := strings.Repeat("x", 257), map[string]string{}
@@ -63,7 +63,7 @@ func TestLongWords(t *testing.T) {
 	}
 }
 
-// TestInvalidUTF8 has P9: no word that breaks the list for everybody.
+// TestInvalidUTF8: no word that breaks the list for everybody.
 func TestInvalidUTF8(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, n *network) {
@@ -81,7 +81,7 @@ func TestInvalidUTF8(t *testing.T) {
 	})
 }
 
-// TestUnknownFields has P9: what is not known is not kept.
+// TestUnknownFields: what is not known is not kept.
 func TestUnknownFields(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, n *network) {
@@ -101,7 +101,7 @@ func TestUnknownFields(t *testing.T) {
 	})
 }
 
-// TestFlood has P9: a client that answers what nobody sent is sent away.
+// TestFlood: a client that answers what nobody sent is sent away.
 func TestFlood(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, n *network) {
@@ -121,7 +121,7 @@ func TestFlood(t *testing.T) {
 	})
 }
 
-// TestMaxClients has P9: a place is taken from the first byte of a stream on.
+// TestMaxClients: a place is taken from the first byte of a stream on.
 func TestMaxClients(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, n *network) {

@@ -63,7 +63,7 @@ func pages(t *testing.T, fleet regov1.FleetServiceClient, r *regov1.ListClientsR
 	}
 }
 
-// TestPages has P10: a client that goes or comes between two pages moves no other.
+// TestPages: a client that goes or comes between two pages moves no other.
 func TestPages(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, n *network) {
@@ -108,7 +108,7 @@ func TestPages(t *testing.T) {
 	})
 }
 
-// TestManyRefusals has P10: 600 clients that refuse with 100 faults each are listed, and what
+// TestManyRefusals: 600 clients that refuse with 100 faults each are listed, and what
 // is kept of each is bounded.
 func TestManyRefusals(t *testing.T) {
 	t.Parallel()
@@ -180,7 +180,7 @@ func TestGone(t *testing.T) {
 	})
 }
 
-// TestSummary has P10: how many have what, without a list.
+// TestSummary: how many have what, without a list.
 func TestSummary(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, n *network) {
@@ -211,7 +211,7 @@ func TestSummary(t *testing.T) {
 	})
 }
 
-// TestServerState has P7: that the server's own file is refused or gone can be asked for.
+// TestServerState: that the server's own file is refused or gone can be asked for.
 func TestServerState(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, n *network) {
@@ -271,7 +271,7 @@ func TestServerState(t *testing.T) {
 	})
 }
 
-// TestWarningsInTheFleet: what of a set has no effect in a client can be seen in the fleet (P19).
+// TestWarningsInTheFleet: what of a set has no effect in a client can be seen in the fleet.
 func TestWarningsInTheFleet(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, n *network) {

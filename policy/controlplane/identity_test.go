@@ -34,7 +34,7 @@ func shows(t *testing.T, verified bool, dns []string, uris ...string) context.Co
 	return peer.NewContext(t.Context(), &peer.Peer{Addr: &net.TCPAddr{}, AuthInfo: info})
 }
 
-// TestServiceFromCertificate has P13: a client is what its certificate says.
+// TestServiceFromCertificate: a client is what its certificate says.
 func TestServiceFromCertificate(t *testing.T) {
 	t.Parallel()
 	rule, err := ServiceFromCertificate("spiffe://shop.example/ns/*/sa/{service}", "{service}.Clients.internal")

@@ -106,7 +106,7 @@ func procStatus(key string) int {
 }
 
 // TestLoad pushes sets to many connections of a server that is a process of its own, and logs
-// what that takes. P11: 10,000 connections and a set of 1 MB.
+// what that takes: 10,000 connections and a set of 1 MB.
 //
 //	go test ./policy/controlplane -run '^TestLoad$' -v -load 10000 -load-size 1000000 -load-deaf 100
 //

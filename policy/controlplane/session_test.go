@@ -62,7 +62,7 @@ func changes(t *testing.T, st *policy.Store) func() int {
 	}
 }
 
-// TestConnectionAge has P18: a server that ends each connection after five minutes is not
+// TestConnectionAge: a server that ends each connection after five minutes is not
 // noticed, neither in the log nor in the state.
 func TestConnectionAge(t *testing.T) {
 	t.Parallel()
@@ -92,7 +92,7 @@ func TestConnectionAge(t *testing.T) {
 	})
 }
 
-// TestHeartbeats has P18: both directions of a connection on which nothing happens are used
+// TestHeartbeats: both directions of a connection on which nothing happens are used
 // at least every 20 s. The reason is the idle timeouts of proxies, often 60 s.
 func TestHeartbeats(t *testing.T) {
 	t.Parallel()

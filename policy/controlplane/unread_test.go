@@ -19,7 +19,7 @@ import (
 	regov1 "github.com/rego-go/rego/proto/rego/v1"
 )
 
-// TestRefusedUnread has P12: a set of few bytes that would take hundreds of megabytes is
+// TestRefusedUnread: a set of few bytes that would take hundreds of megabytes is
 // refused before it is unmarshalled. The server is told, and the stream goes on.
 func TestRefusedUnread(t *testing.T) {
 	t.Parallel()
@@ -71,7 +71,7 @@ func TestRefusedUnread(t *testing.T) {
 	}
 }
 
-// TestEncodedOnce has P11: a set is encoded once, and clients that do not read have no copy of
+// TestEncodedOnce: a set is encoded once, and clients that do not read have no copy of
 // their own, however many sets there are.
 func TestEncodedOnce(t *testing.T) {
 	bubble(t, func(t *testing.T, n *network) {

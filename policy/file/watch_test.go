@@ -240,7 +240,7 @@ func TestWatchUnderWriters(t *testing.T) {
 	assert.Len(t, st.Current().Set().Rules, 5000)
 }
 
-// TestCutFile: of a file that has ended with the end marker, no beginning is taken (P4).
+// TestCutFile: of a file that has ended with the end marker, no beginning is taken.
 func TestCutFile(t *testing.T) {
 	t.Parallel()
 	whole, err := file.Marshal(documented, file.YAML)
@@ -279,7 +279,7 @@ func TestCutFile(t *testing.T) {
 	}
 }
 
-// TestWatchNoFile: a FIFO and a device are reported, and hold up nobody (P15).
+// TestWatchNoFile: a FIFO and a device are reported, and hold up nobody.
 func TestWatchNoFile(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "policies.yaml")

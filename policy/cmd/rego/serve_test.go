@@ -284,7 +284,7 @@ func (a *authority) client(id string) credentials.TransportCredentials {
 	return credentials.NewTLS(c)
 }
 
-// TestServeRights: a certificate says who may read what, and who may list (P13).
+// TestServeRights: a certificate says who may read what, and who may list.
 func TestServeRights(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
