@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/rego-go/rego/internal/plainfile"
+	"github.com/rego-go/rego/internal/wirebound"
 	regov1 "github.com/rego-go/rego/proto/rego/v1"
 )
 
@@ -159,6 +160,9 @@ func readSnapshot(path string) (*regov1.Snapshot, error) {
 	}
 	if sum := sha256.Sum256(rest[sha256.Size:]); !bytes.Equal(sum[:], rest[:sha256.Size]) {
 		return nil, errors.New("is truncated or corrupt: its checksum is wrong")
+	}
+	if err := wirebound.CheckWithin(rest[sha256.Size:], new(regov1.Snapshot).ProtoReflect().Descriptor()); err != nil {
+		return nil, err
 	}
 	m := new(regov1.Snapshot)
 	if err := proto.Unmarshal(rest[sha256.Size:], m); err != nil {

@@ -113,7 +113,7 @@ func TestBadSnapshots(t *testing.T) {
 		"next format":   {append([]byte("rego snapshot 2\n"), good[16:]...), "is not a snapshot"},
 		"only the name": {good[:16], "is truncated"},
 		"huge":          {make([]byte, policy.MaxSize+10_000), "has more than 16781312 bytes"},
-		"no message":    {sealed([]byte{0xff}), "cannot parse"},
+		"no message":    {sealed([]byte{0xff}), "is not protobuf, or cut off"},
 		"unknown field": {sealed([]byte{0x0a, 0x03, 0x98, 0x06, 0x01}), "field 99 of Set is not known to this version"},
 		"invalid set":   {sealed(marshal(&regov1.Snapshot{Set: broken("2").Proto()})), "must be between 0 and 24h0m0s"},
 	} {

@@ -33,13 +33,19 @@ const (
 // are merged then. Memory and time of Check do not depend on what is in b but for its length.
 func Check(parts ...[]byte) error {
 	w := walker{}
-	md := (*regov1.Set)(nil).ProtoReflect().Descriptor()
+	md := new(regov1.Set).ProtoReflect().Descriptor()
 	for _, b := range parts {
 		if err := w.message(b, md, maxDepth); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// CheckWithin returns the same of b, the wire form of a message that has sets in it, or is one.
+func CheckWithin(b []byte, md protoreflect.MessageDescriptor) error {
+	w := walker{}
+	return w.message(b, md, maxDepth)
 }
 
 type walker struct {

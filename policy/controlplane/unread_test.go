@@ -2,6 +2,8 @@ package controlplane_test
 
 import (
 	stdbytes "bytes"
+	"context"
+	"fmt"
 	"runtime"
 	"slices"
 	"testing"
@@ -12,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/encoding/gzip"
+	"google.golang.org/grpc/stats"
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/rego-go/rego/policy"
@@ -101,4 +104,42 @@ func TestEncodedOnce(t *testing.T) {
 		synctest.Wait()
 		assert.Equal(t, "5", st.Current().Version())
 	})
+}
+
+// TestCompressed: a client that accepts gzip gets sets compressed.
+func TestCompressed(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, n *network) {
+		big := set("1")
+		for i := range 1000 {
+			big.Rules = append(big.Rules, policy.Rule{Methods: []string{fmt.Sprintf("/a.B/M%d", i)}, Policy: big.Rules[0].Policy})
+		}
+		st, err := policy.NewStore(big)
+		require.NoError(t, err)
+		n.serve(controlplane.NewServer(st, nil))
+		var seen sizes
+		own := new(policy.Store)
+		w, err := controlplane.Watch("passthrough:///control", payments, own, silent, n.options(),
+			controlplane.WithDialOptions(grpc.WithStatsHandler(&seen)))
+		require.NoError(t, err)
+		synctest.Wait()
+		require.Equal(t, "1", own.Current().Version())
+		require.NoError(t, w.Close())
+		assert.Greater(t, seen.plain, 10_000)
+		assert.Less(t, seen.wire, seen.plain/2)
+	})
+}
+
+// sizes are what messages have, and what they have on the wire.
+type sizes struct{ plain, wire int }
+
+func (s *sizes) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context   { return ctx }
+func (s *sizes) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+func (s *sizes) HandleConn(context.Context, stats.ConnStats)                       {}
+
+func (s *sizes) HandleRPC(_ context.Context, event stats.RPCStats) {
+	if in, ok := event.(*stats.InPayload); ok {
+		s.plain += in.Length
+		s.wire += in.CompressedLength
+	}
 }

@@ -25,6 +25,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"github.com/rego-go/rego/internal/wirebound"
 	"github.com/rego-go/rego/policy"
 	regov1 "github.com/rego-go/rego/proto/rego/v1"
 )
@@ -127,6 +128,9 @@ func parse[V any](data []byte, f Format, s *subject[V]) (v V, faults policy.Faul
 		return v, fault(isEmpty)
 	}
 	m := s.message()
+	if err := wirebound.CheckWithin(data, s.descriptor()); err != nil {
+		return v, fault("is not a binary %s: %v", s.descriptor().FullName(), err)
+	}
 	if err := proto.Unmarshal(data, m); err != nil {
 		return v, fault("is not a binary %s: %v", s.descriptor().FullName(), err)
 	}

@@ -1,6 +1,7 @@
 package file_test
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"math/rand/v2"
@@ -273,4 +274,12 @@ func TestLocate(t *testing.T) {
 	assert.Equal(t, want, file.Locate([]byte(text), file.YAML, faults))
 	assert.Equal(t, faults, file.Locate([]byte(text), file.Binary, faults))
 	assert.Equal(t, faults, file.Locate([]byte("{"), file.JSON, faults))
+}
+
+// TestBinaryBomb: a file of few bytes that would take hundreds of megabytes is refused before it
+// is decoded.
+func TestBinaryBomb(t *testing.T) {
+	t.Parallel()
+	_, err := file.Parse(bytes.Repeat([]byte{3<<3 | 2, 0}, 1<<20), file.Binary)
+	require.ErrorContains(t, err, "has more than 100000 rules")
 }
