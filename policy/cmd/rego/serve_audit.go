@@ -145,8 +145,7 @@ func (a *audit) refused(service string, s policy.Status) {
 		return
 	}
 	var reasons []string
-	var faults policy.Faults
-	if errors.As(r.Err, &faults) {
+	if faults, ok := errors.AsType[policy.Faults](r.Err); ok {
 		for _, f := range faults[:min(len(faults), maxChanges)] {
 			reasons = append(reasons, f.Error())
 		}

@@ -76,7 +76,7 @@ func serving(t *testing.T, args ...string) *running {
 	}()
 	t.Cleanup(func() {
 		stop()
-		for range s.logs { //nolint:revive // until it has ended
+		for range s.logs { // until it has ended
 		}
 	})
 	line := s.until("rego: serving policies")
@@ -338,7 +338,7 @@ func TestServeIsSeen(t *testing.T) {
 		require.NoError(t, err)
 		r, err := http.DefaultClient.Do(req)
 		require.NoError(t, err)
-		defer r.Body.Close() //nolint:errcheck // it is only read
+		defer r.Body.Close()
 		text, err := io.ReadAll(r.Body)
 		require.NoError(t, err)
 		return string(text)
