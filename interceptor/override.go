@@ -123,7 +123,12 @@ func (c *config) checkOverrides(table *policy.Table) error {
 }
 
 // review says what of a set has no effect here, and what may be misspelt.
-func (c *config) review(table *policy.Table) (found policy.Faults) {
+func (c *config) review(table *policy.Table) policy.Faults {
+	return append(c.noEffect(table), misspelt(table)...)
+}
+
+// noEffect says what of a set has no effect, since a rule in code is stronger.
+func (c *config) noEffect(table *policy.Table) (found policy.Faults) {
 	rules := table.Set().Rules
 	c.meetings(table, func(p pair, selector string) {
 		if without := p.without(rules[p.set].Policy); len(without) > 0 {
@@ -133,7 +138,12 @@ func (c *config) review(table *policy.Table) (found policy.Faults) {
 			})
 		}
 	})
-	for i, r := range rules {
+	return found
+}
+
+// misspelt says which selectors of a set name a method that its service does not have.
+func misspelt(table *policy.Table) (found policy.Faults) {
+	for i, r := range table.Set().Rules {
 		for j, selector := range r.Methods {
 			if isMisspelt(selector) {
 				found = append(found, policy.Fault{

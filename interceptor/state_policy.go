@@ -75,9 +75,9 @@ type FieldState struct {
 
 // RulesState is what can be said of the rules of a store.
 type RulesState struct {
-	// Hidden are the selectors of the set that have no effect, since a rule in code covers all
-	// that they do.
-	Hidden []string
+	// NoEffect tells what of the set has no effect, since a rule in code is stronger and
+	// [WithLimits] does not say otherwise.
+	NoEffect policy.Faults
 	// Unknown are selectors, in code or in the set, that name a method which its service does
 	// not have, by the proto files that are linked in: they may be misspelt.
 	Unknown []string
@@ -374,13 +374,7 @@ func (it *Interceptor) rulesState() RulesState {
 }
 
 func (it *Interceptor) lookAtRules(table *policy.Table) (s RulesState) {
-	for _, r := range table.Set().Rules {
-		for _, selector := range r.Methods {
-			if it.code.Covers(selector) && len(it.overriddenFields(table, selector)) == 0 {
-				s.Hidden = append(s.Hidden, selector)
-			}
-		}
-	}
+	s.NoEffect = it.noEffect(table)
 	for _, set := range []policy.Set{it.code.Set(), table.Set()} {
 		for _, r := range set.Rules {
 			for _, selector := range r.Methods {

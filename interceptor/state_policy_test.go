@@ -88,7 +88,7 @@ func TestStateSaysWherePoliciesAreFrom(t *testing.T) {
 		assert.Equal(t, "mine", m.Policy.Name)
 		assert.Equal(t, []interceptor.PolicySource{interceptor.FromCode}, used(m.Policy))
 		assert.True(t, m.Policy.Sources[1].Has)
-		assert.Equal(t, []string{"/rego.test.v1.TestService/*"}, s.Rules.Hidden)
+		require.EqualError(t, s.Rules.NoEffect, `rules[0]: retry.max_attempts: no effect on "/rego.test.v1.TestService/*", since a rule in code is stronger`)
 	})
 	t.Run("default", func(t *testing.T) {
 		t.Parallel()

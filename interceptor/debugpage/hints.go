@@ -125,8 +125,8 @@ func policyHints(p *policies) []string {
 	case "stale":
 		add("The source of policies is out of reach: the last good set is in force, and calls are fine.")
 	}
-	for _, selector := range p.Hidden {
-		add("The set's rule for %s has no effect, since a rule in code covers all that it does.", selector)
+	for _, text := range p.NoEffect {
+		add("A part of the set does nothing here: %s.", text)
 	}
 	for _, selector := range p.Unknown {
 		add("There is a rule for %s, and its service has no such method: it may be misspelt.", selector)

@@ -11,6 +11,7 @@ import (
 type policies struct {
 	State         string     `json:"state"`
 	Version       string     `json:"version"`
+	Epoch         uint64     `json:"epoch"`
 	Revision      uint64     `json:"revision"`
 	Source        string     `json:"source"`
 	Accepted      *time.Time `json:"accepted"`
@@ -20,7 +21,7 @@ type policies struct {
 	Refusal       *refusal   `json:"refusal"`  // the last, null if a set was taken since
 	Lost          string     `json:"lost"`
 	SnapshotError string     `json:"snapshot_error"`
-	Hidden        []string   `json:"hidden_selectors"`
+	NoEffect      []string   `json:"no_effect"`
 	Unknown       []string   `json:"unknown_selectors"`
 	Hints         []string   `json:"hints"`
 }
@@ -37,10 +38,13 @@ type refusal struct {
 func policiesOf(s *interceptor.State) policies {
 	st := &s.Policies
 	p := policies{
-		State: st.State().String(), Version: st.Version, Revision: st.Revision, Source: st.Source,
+		State: st.State().String(), Version: st.Version, Epoch: st.Epoch, Revision: st.Revision, Source: st.Source,
 		Accepted: given(st.Accepted), Confirmed: given(st.Confirmed), Age: st.Age(s.Time).Seconds(),
 		Refusals: st.Refusals, Lost: errorText(st.Lost), SnapshotError: errorText(st.SnapshotErr),
-		Hidden: append([]string{}, s.Rules.Hidden...), Unknown: append([]string{}, s.Rules.Unknown...),
+		NoEffect: []string{}, Unknown: append([]string{}, s.Rules.Unknown...),
+	}
+	for _, f := range s.Rules.NoEffect {
+		p.NoEffect = append(p.NoEffect, f.Error())
 	}
 	if r := st.Refusal; r != nil {
 		p.Refusal = &refusal{r.Source, r.Version, r.Revision, r.Time, errorText(r.Err)}
