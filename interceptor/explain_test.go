@@ -2,6 +2,7 @@ package interceptor_test
 
 import (
 	"math/rand/v2"
+	"sync"
 	"testing"
 	"time"
 
@@ -108,7 +109,10 @@ func TestExplainHolds(t *testing.T) {
 			srv.Script(testsrv.Get, testsrv.OK())
 			_, err := client.call(t.Context(), testsrv.Get)
 			require.NoError(t, err)
+			var mu sync.Mutex
 			srv.Handle(testsrv.Get, func(testsrv.Arrival) testsrv.Step {
+				mu.Lock()
+				defer mu.Unlock()
 				return testsrv.Do(testsrv.Delay(time.Duration(r.IntN(1200))*ms), testsrv.Fail(list[r.IntN(3)], ""))
 			})
 			begin := time.Now()

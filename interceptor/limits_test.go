@@ -245,6 +245,20 @@ func TestOverrideIsChecked(t *testing.T) {
 	require.ErrorContains(t, store.Update(set(policy.Policy{Retry: policy.Retry{MaxAttempts: 5}})), "must not exceed the limit 4")
 	require.ErrorContains(t, store.Update(set(policy.Policy{Budget: "missing"})), `no budget is named "missing"`)
 
+	// What a set switches off in its own policy, code may have on.
+	store = new(policy.Store)
+	newInterceptor(t, interceptor.WithPolicies(store),
+		interceptor.WithLimits(policy.Limits{MaxExtraLoad: 0.01, MinBackoff: 100 * ms, Overridable: []string{"hedge.delay", "retry.backoff", "timeout"}}),
+		interceptor.WithRules(policy.Rule{Methods: []string{"/a.B/*"}, Policy: policy.Policy{
+			Hedge: policy.Hedge{Delay: time.Minute}, Retry: policy.Retry{MaxAttempts: 4, Backoff: policy.Backoff{Initial: time.Second}},
+		}}))
+	slow := policy.Retry{Backoff: policy.Backoff{Initial: time.Second}}
+	require.ErrorContains(t, store.Update(set(policy.Policy{Retry: slow, Hedge: policy.Hedge{Off: true, Delay: policy.NoWait}})),
+		`rules[0].policy.hedge.delay: has no bound on extra load, which the limit 0.01 asks for`)
+	require.EqualError(t, store.Update(set(policy.Policy{Retry: policy.Retry{Off: true, Backoff: policy.Backoff{Initial: policy.NoWait}}})),
+		`rules[0].policy.retry.backoff: must not have a wait below the limit 100ms, got 0s, with what the rule in code for "/a.B/C" says`)
+	require.NoError(t, store.Update(set(policy.Policy{Timeout: time.Second, Retry: slow})), "what code says by itself is not limited")
+
 	_, err := interceptor.New(interceptor.WithLimits(policy.Limits{Overridable: []string{"retries"}}))
 	require.EqualError(t, err, `rego: limits: overridable[0]: is no field of a policy: "retries"`)
 }

@@ -107,19 +107,35 @@ func (c *config) checkOverrides(table *policy.Table) error {
 	}
 	var faults policy.Faults
 	c.meetings(table, func(p pair, selector string) {
-		_, err := c.override(table, p)
-		if found, ok := err.(policy.Faults); ok { //nolint:errorlint // it is what Compile returns
-			for _, f := range found {
-				f.Path = strings.Replace(f.Path, "rules[0]", fmt.Sprintf("rules[%d]", p.set), 1)
-				f.Text += fmt.Sprintf(", with what the rule in code for %q says", selector)
-				faults = append(faults, f)
-			}
+		t, err := c.override(table, p)
+		found, _ := err.(policy.Faults) //nolint:errorlint // it is what Compile returns
+		if t != nil {
+			found = c.beyond(table, p, t.Set().Rules[0].Policy, selector)
+		}
+		for _, f := range found {
+			f.Path = fmt.Sprintf("rules[%d].policy.%s", p.set, strings.TrimPrefix(f.Path, "rules[0].policy."))
+			f.Text += fmt.Sprintf(", with what the rule in code for %q says", selector)
+			faults = append(faults, f)
 		}
 	})
 	if len(faults) == 0 {
 		return nil
 	}
 	return faults
+}
+
+// beyond returns what of a policy in code exceeds the limits only as a set overrides it. What code
+// says by itself is not limited.
+func (c *config) beyond(table *policy.Table, p pair, overridden policy.Policy, selector string) (found policy.Faults) {
+	before := c.limits.Exceeded(c.code.Set().Rules[p.code].Policy, selector)
+	writes := table.Set().Rules[p.set].Policy.Writes(strings.Fields(p.fields)...)
+	for _, f := range c.limits.Exceeded(overridden, selector) {
+		isSets := slices.ContainsFunc(writes, func(field string) bool { return field == f.Path || strings.HasPrefix(field, f.Path+".") })
+		if isSets || !slices.Contains(before, f) {
+			found = append(found, f)
+		}
+	}
+	return found
 }
 
 // review says what of a set has no effect here, and what may be misspelt.

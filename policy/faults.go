@@ -36,14 +36,18 @@ func (f Fault) Error() string {
 	return b.String()
 }
 
-// Faults is an error that holds everything wrong with what was offered.
+// Faults is an error that holds everything wrong with what was offered, up to a thousand faults of
+// a kilobyte each.
 type Faults []Fault
 
-// Error lists the faults, separated by "; ".
+// Error lists the first hundred faults, separated by "; ".
 func (fs Faults) Error() string {
-	texts := make([]string, len(fs))
-	for i, f := range fs {
-		texts[i] = f.Error()
+	texts := make([]string, min(len(fs), toldFaults))
+	for i := range texts {
+		texts[i] = fs[i].Error()
+	}
+	if n := len(fs) - len(texts); n > 0 {
+		texts = append(texts, fmt.Sprintf("and %d more", n))
 	}
 	return strings.Join(texts, "; ")
 }
@@ -73,7 +77,28 @@ func (f *faults) add(field, format string, args ...any) {
 	if field == "" { // the fault is in what f is the path of
 		path = strings.TrimSuffix(path, ".")
 	}
-	*f.list = append(*f.list, Fault{Path: path, Policy: f.policy, Text: fmt.Sprintf(format, args...)})
+	switch n := len(*f.list); {
+	case n < keptFaults:
+		*f.list = append(*f.list, Fault{Path: path, Policy: cut(f.policy, MaxNameLength), Text: cut(fmt.Sprintf(format, args...), maxFaultText)})
+	case n == keptFaults:
+		*f.list = append(*f.list, Fault{Text: "there are more faults than these"})
+	}
+}
+
+// A set can be wrong in a hundred thousand places, and what is wrong may be 16 MiB long: whoever
+// sends it must not be able to fill a log.
+const (
+	keptFaults   = 1000
+	maxFaultText = 1000 // bytes
+	toldFaults   = 100  // in the text of an error
+)
+
+// cut returns text, or its beginning if it is longer than size bytes.
+func cut(text string, size int) string {
+	if len(text) <= size {
+		return text
+	}
+	return strings.ToValidUTF8(text[:size], "") + "..."
 }
 
 func (f *faults) in(field string) *faults { return f.below(field + ".") }

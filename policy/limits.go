@@ -14,14 +14,17 @@ import (
 //
 //	err := store.Guard(limits.Check)
 //
-// Whatever set passes, the extra attempts of the calls to one target are at most
+// With MaxExtraLoad, whatever set passes, the extra attempts that do not succeed of the calls
+// to one target are at most
 //
 //	MaxExtraLoad × calls + MaxExtraPerSecond × (seconds + 1)
 //
 // within the precision that each budget states, and besides what the client's own budgets
-// allow: a policy that names no budget takes from the target's own. A budget that a set
-// defines anew begins with a second's worth, so whoever sends another set each second gets
-// twice as much: forbid "budgets" to sources that are not trusted that far.
+// allow: a policy that names no budget takes from the target's own. Retries that succeed are
+// not bounded so, since a budget.Ratio gets back what they took: they are bounded by
+// MaxAttempts. A budget that a set defines anew begins with a second's worth, so whoever sends
+// another set each second gets twice as much: forbid "budgets" to sources that are not trusted
+// that far.
 type Limits struct {
 	// MaxAttempts is the most attempts of a call. A policy that leaves its own zero
 	// asks for three.
@@ -33,8 +36,8 @@ type Limits struct {
 	MaxExtraLoad float64
 	// MaxExtraPerSecond is how many extra attempts per second the budgets of a set may
 	// allow together, for each target and whatever the traffic: the MinPerSecond of a
-	// Ratio, and the larger of PerSecond and Burst of a TokenBucket. Zero means 10 beside
-	// MaxExtraLoad (the minRetriesPerSec of Finagle's RetryBudget), and else no limit.
+	// Ratio, and the larger of PerSecond and Burst of a TokenBucket. It is set beside
+	// MaxExtraLoad alone. Zero means 10 there (the minRetriesPerSec of Finagle's RetryBudget).
 	MaxExtraPerSecond float64
 	// MaxTimeout is the longest Timeout and AttemptTimeout. A policy without them
 	// leaves it to the caller's deadline, and is within the limit.
@@ -86,6 +89,8 @@ func (l Limits) validate(f *faults, whole bool) {
 	f.share("max_extra_load", l.MaxExtraLoad)
 	if v := l.MaxExtraPerSecond; !(v >= 0 && v <= maxExtraPerSecond) { // NaN is neither
 		f.add("max_extra_per_second", "must be between 0 and %d, got %v", maxExtraPerSecond, v)
+	} else if v > 0 && l.MaxExtraLoad == 0 {
+		f.add("max_extra_per_second", "needs max_extra_load beside it: without that, a ratio allows more")
 	}
 	f.duration("max_timeout", l.MaxTimeout)
 	f.duration("min_timeout", l.MinTimeout)
@@ -168,10 +173,37 @@ func (l Limits) Check(t *Table) error {
 		everything.budgets = append(everything.budgets, i)
 	}
 	everything.check(t, f)
-	for _, m := range l.Methods {
-		within(t, m).check(t, f)
+	if len(l.Methods) > 0 {
+		byService := rulesByService(t)
+		for _, m := range l.Methods {
+			within(t, byService, m).check(t, f)
+		}
 	}
 	return f.err()
+}
+
+// Exceeded returns what of a policy exceeds l, if it is that of the methods which a selector
+// covers. What a set must not write, and budgets, are left out. It is for the policies of code
+// that a set overrides.
+func (l Limits) Exceeded(p Policy, selector string) Faults {
+	f := &faults{list: new(Faults)}
+	scope{of: l}.checkPolicy(p.withDefaults(), f)
+	for _, m := range l.Methods {
+		if slices.ContainsFunc(m.Methods, func(wide string) bool { return covers(wide, selector) }) {
+			scope{of: m.Limits, methods: strings.Join(m.Methods, ", ")}.checkPolicy(p.withDefaults(), f)
+		}
+	}
+	return *f.list
+}
+
+// rulesByService returns which rules name the methods of a service, or the service.
+func rulesByService(t *Table) map[string][]int {
+	list := make(map[string][]int)
+	for selector, i := range t.rules {
+		service := selector[:strings.LastIndexByte(selector, '/')+1]
+		list[service] = append(list[service], i)
+	}
+	return list
 }
 
 // setFields are those of a set that can be forbidden.
@@ -190,15 +222,21 @@ func (s Set) writes(field string) bool {
 
 // within returns what limits for some methods apply to: the rules that cover one of them, and
 // the budgets that these name.
-func within(t *Table, m MethodLimits) scope {
+func within(t *Table, byService map[string][]int, m MethodLimits) scope {
 	s := scope{of: m.Limits, methods: strings.Join(m.Methods, ", ")}
 	taken := make(map[int]bool)
 	for _, wide := range m.Methods {
 		if i, _ := t.Rule(wide); i >= 0 { // of the methods that no rule names
 			taken[i] = true
 		}
-		for selector, i := range t.rules {
-			if covers(wide, selector) {
+		service, all := strings.CutSuffix(wide, "*")
+		switch {
+		case wide == "*":
+			for i := range t.set.Rules {
+				taken[i] = true
+			}
+		case all:
+			for _, i := range byService[service] {
 				taken[i] = true
 			}
 		}

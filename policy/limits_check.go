@@ -96,7 +96,10 @@ func (s scope) checkHedge(h Hedge, f *faults) {
 // checkBudgets adds up what budgets allow, and looks at the share of each.
 func (s scope) checkBudgets(budgets []Budget, f *faults) {
 	share, most := s.of.MaxExtraLoad, s.of.MaxExtraPerSecond
-	if share > 0 && most == 0 {
+	if share == 0 {
+		return
+	}
+	if most == 0 {
 		most = defaultExtraPerSecond
 	}
 	var sum float64
@@ -104,19 +107,19 @@ func (s scope) checkBudgets(budgets []Budget, f *faults) {
 		in := f.below(fmt.Sprintf("budgets[%d].", i))
 		switch b := budgets[i]; {
 		case b.Ratio != nil:
-			if share > 0 && b.Ratio.Ratio > share {
+			if b.Ratio.Ratio > share {
 				in.add("ratio.ratio", "must not exceed the limit %v%s, got %v", share, s.describe(), b.Ratio.Ratio)
 			}
 			sum += b.Ratio.MinPerSecond
 		case b.TokenBucket != nil:
 			sum += max(b.TokenBucket.PerSecond, b.TokenBucket.Burst, 1)
-		case share > 0 && b.Throttle != nil:
+		case b.Throttle != nil:
 			in.add("throttle", "sets no bound to extra load, which the limit %v%s asks for", share, s.describe())
-		case share > 0 && b.Concurrency != nil:
+		case b.Concurrency != nil:
 			in.add("concurrency", "bounds attempts in flight and not extra load, which the limit %v%s asks for", share, s.describe())
 		}
 	}
-	if most > 0 && sum > most {
+	if sum > most {
 		f.add("budgets", "must not allow more than %v extra attempts per second together%s, got %v: the sum of ratio.min_per_second and of token_bucket.per_second, or burst if that is larger", most, s.describe(), sum)
 	}
 }

@@ -98,7 +98,7 @@ func TestLimitsOfBudgets(t *testing.T) {
 		{l, []policy.Budget{bucket(1e6, 0)}, "budgets: must not allow more than 10 extra attempts per second together, got 1e+06" + sum},
 		{l, []policy.Budget{bucket(1, 1000)}, "budgets: must not allow more than 10 extra attempts per second together, got 1000" + sum},
 		{policy.Limits{MaxExtraLoad: 0.05, MaxExtraPerSecond: 100}, []policy.Budget{bucket(100, 0)}, ""},
-		{policy.Limits{MaxExtraPerSecond: 1}, []policy.Budget{bucket(0.001, 0), ratio("a", 1, 1)}, "budgets: must not allow more than 1 extra attempts per second together, got 2" + sum},
+		{policy.Limits{MaxExtraLoad: 0.9, MaxExtraPerSecond: 1}, []policy.Budget{bucket(0.001, 0), ratio("a", 0.9, 1)}, "budgets: must not allow more than 1 extra attempts per second together, got 2" + sum},
 		{l, []policy.Budget{{Name: "a", Throttle: &budget.ThrottleConfig{MaxTokens: 10, TokenRatio: 1}}}, "budgets[0].throttle: sets no bound to extra load, which the limit 0.05 asks for"},
 		{l, []policy.Budget{{Name: "a", Concurrency: &budget.ConcurrencyConfig{Share: 1}}}, "budgets[0].concurrency: bounds attempts in flight and not extra load, which the limit 0.05 asks for"},
 		{policy.Limits{Forbidden: []string{"budgets"}}, []policy.Budget{ratio("a", 0, 0)}, "budgets: must not be set: the limits forbid it"},
@@ -157,7 +157,7 @@ func TestLimitsOfMethods(t *testing.T) {
 	}
 	table, err := s.Compile()
 	require.NoError(t, err)
-	l := policy.Limits{Methods: []policy.MethodLimits{{[]string{"/a.B/*"}, policy.Limits{MaxExtraPerSecond: 5}}}}
+	l := policy.Limits{Methods: []policy.MethodLimits{{[]string{"/a.B/*"}, policy.Limits{MaxExtraLoad: 0.1, MaxExtraPerSecond: 5}}}}
 	require.NoError(t, l.Check(table))
 	l.Methods[0].Methods = []string{"/a.B/*", "/c.D/*"}
 	require.ErrorContains(t, l.Check(table), "together of /a.B/*, /c.D/*, got 10")
@@ -172,6 +172,7 @@ func TestLimitsValidate(t *testing.T) {
 	}{
 		{policy.Limits{MaxAttempts: -1}, "max_attempts: must be between 1 and 100 (0 limits nothing), got -1"},
 		{policy.Limits{MaxExtraLoad: 1}, "max_extra_load: must be at least 0 and below 1, got 1"},
+		{policy.Limits{MaxExtraPerSecond: 5}, "max_extra_per_second: needs max_extra_load beside it: without that, a ratio allows more"},
 		{policy.Limits{MaxExtraPerSecond: math.NaN()}, "max_extra_per_second: must be between 0 and 1000000, got NaN"},
 		{policy.Limits{MaxTimeout: -1}, "max_timeout: must be between 0 and 24h0m0s, got -1ns"},
 		{policy.Limits{MaxTimeout: 1, MinTimeout: 2}, "max_timeout: must be at least min_timeout and min_attempt_timeout, got 1ns"},

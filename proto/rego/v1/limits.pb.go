@@ -36,8 +36,8 @@ type Limits struct {
 	MaxExtraLoad float64 `protobuf:"fixed64,2,opt,name=max_extra_load,json=maxExtraLoad,proto3" json:"max_extra_load,omitempty"`
 	// MaxExtraPerSecond is how many extra attempts per second the budgets of a set may allow
 	// a client together, for each target and whatever the traffic: the min_per_second of a
-	// ratio, and the larger of a token bucket's per_second and burst. 0, the default, means
-	// 10 beside max_extra_load, and else no limit.
+	// ratio, and the larger of a token bucket's per_second and burst. It is given beside
+	// max_extra_load alone. 0, the default, means 10 there.
 	MaxExtraPerSecond float64 `protobuf:"fixed64,3,opt,name=max_extra_per_second,json=maxExtraPerSecond,proto3" json:"max_extra_per_second,omitempty"`
 	// MaxTimeout is the longest timeout and attempt_timeout. A policy without them leaves it
 	// to the caller's deadline, and is within the limit.
