@@ -51,7 +51,7 @@ service a certificate is: "spiffe://shop.example/ns/*/sa/{service}" or "{service
 --operators says who may list clients; without it nobody may, unless the address is this machine's
 own and there is no --client-ca.
 
-It ends on SIGINT and SIGTERM, within two seconds. docs/operations.md has a systemd unit and
+It ends on SIGINT and SIGTERM, within three seconds, and opens --audit again on SIGHUP. docs/operations.md has a systemd unit and
 Kubernetes manifests.
 
 ` + exitCodes,
@@ -92,15 +92,23 @@ func (v *serve) run(ctx context.Context) error {
 	if err := v.owner.read(v.streams); err != nil {
 		return err
 	}
-	creds, err := v.access.credentials(ctx, v.addr)
-	if err != nil {
-		return err
+	if v.maxClients < 1 {
+		return fmt.Errorf("--max-clients must be at least 1, got %d", v.maxClients)
 	}
+	counted := newMetrics()
 	audit, err := openAudit(v.audit, log)
 	if err != nil {
 		return err
 	}
 	defer audit.close()
+	creds, err := v.access.credentials(ctx, v.addr)
+	if err != nil {
+		return err
+	}
+	creds = watched{creds, func(peer string, err error) {
+		counted.handshakes.Inc()
+		audit.handshake(peer, err)
+	}}
 	p, err := v.open(log)
 	if err != nil {
 		return err
@@ -111,7 +119,6 @@ func (v *serve) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	counted := newMetrics()
 	options = append(options, controlplane.MaxClients(v.maxClients), controlplane.OnDenial(func(d controlplane.Denial) {
 		counted.deny(d)
 		audit.denied(d)
@@ -128,6 +135,19 @@ func (v *serve) run(ctx context.Context) error {
 
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+	go func() {
+		for {
+			select {
+			case <-hangups:
+				audit.again()
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
 	p.follow(ctx, audit, func(ready bool) { healthy.SetServingStatus("", servingStatus(ready)) })
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", v.addr)
 	if err != nil {

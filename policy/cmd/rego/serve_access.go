@@ -6,7 +6,9 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"os"
 	"strings"
 	"time"
 
@@ -16,6 +18,7 @@ import (
 	"google.golang.org/grpc/credentials/tls/certprovider"
 	"google.golang.org/grpc/credentials/tls/certprovider/pemfile"
 
+	"github.com/rego-go/rego/internal/plainfile"
 	"github.com/rego-go/rego/policy/controlplane"
 )
 
@@ -24,6 +27,46 @@ type access struct {
 	cert, key, clientCA string
 	clients, operators  []string
 	insecure            bool
+
+	identity certprovider.Provider // nil without TLS
+}
+
+// until returns until when the certificate in use is valid; zero without one.
+func (a *access) until() time.Time {
+	if a.identity == nil {
+		return time.Time{}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), readTimeout)
+	defer cancel()
+	m, err := a.identity.KeyMaterial(ctx)
+	if err != nil || len(m.Certs) == 0 {
+		return time.Time{}
+	}
+	leaf, err := x509.ParseCertificate(m.Certs[0].Certificate[0])
+	if err != nil {
+		return time.Time{}
+	}
+	return leaf.NotAfter
+}
+
+// watched are credentials that tell of connections which were not made.
+type watched struct {
+	credentials.TransportCredentials
+	failed func(peer string, err error)
+}
+
+// ServerHandshake is that of credentials.TransportCredentials.
+func (w watched) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	c, info, err := w.TransportCredentials.ServerHandshake(conn)
+	if err != nil && !errors.Is(err, io.EOF) { // who goes without a word looks whether somebody is here
+		w.failed(conn.RemoteAddr().String(), err)
+	}
+	return c, info, err
+}
+
+// Clone is that of credentials.TransportCredentials.
+func (w watched) Clone() credentials.TransportCredentials {
+	return watched{w.TransportCredentials.Clone(), w.failed}
 }
 
 func (a *access) flags(cmd *cobra.Command) {
@@ -48,6 +91,9 @@ func isLoopback(addr string) bool {
 
 // check returns what is wrong with the flags.
 func (a *access) check(addr string) error {
+	if _, _, err := net.SplitHostPort(addr); err != nil {
+		return fmt.Errorf("--addr must be HOST:PORT: %w", err)
+	}
 	switch {
 	case (a.cert == "") != (a.key == ""):
 		return errors.New("--cert and --key belong together")
@@ -114,6 +160,11 @@ func (a *access) credentials(ctx context.Context, addr string) (credentials.Tran
 	if a.cert == "" {
 		return insecure.NewCredentials(), nil
 	}
+	for _, path := range []string{a.cert, a.key, a.clientCA} {
+		if err := readable(path); err != nil {
+			return nil, err
+		}
+	}
 	if _, err := tls.LoadX509KeyPair(a.cert, a.key); err != nil {
 		return nil, err
 	}
@@ -121,8 +172,12 @@ func (a *access) credentials(ctx context.Context, addr string) (credentials.Tran
 	if err != nil {
 		return nil, err
 	}
+	a.identity = identity
 	var roots certprovider.Provider
 	if a.clientCA != "" {
+		if pem, err := os.ReadFile(a.clientCA); err != nil || !x509.NewCertPool().AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("%s has no certificate (PEM)", a.clientCA)
+		}
 		if roots, err = pemfile.NewProvider(pemfile.Options{RootFile: a.clientCA, RefreshDuration: reread}); err != nil {
 			return nil, err
 		}
@@ -136,6 +191,18 @@ func (a *access) credentials(ctx context.Context, addr string) (credentials.Tran
 			return configOf(hello.Context(), identity, roots)
 		},
 	}), nil
+}
+
+// readable returns an error for what is there and is no file, which nobody should wait for.
+func readable(path string) error {
+	if path == "" {
+		return nil
+	}
+	f, _, err := plainfile.Open(path)
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }
 
 // readTimeout is how long the first reading of a file may take.

@@ -6,12 +6,13 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
+	"net"
 	"os"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"google.golang.org/grpc/status"
@@ -21,14 +22,16 @@ import (
 	"github.com/rego-go/rego/policy/file"
 )
 
-// audit writes who was denied what, and what was changed. What somebody does again and again
-// is written once in a while, with how often: who is denied must not be able to fill a disk.
+// audit writes who was denied what, and what was changed. What one identity is denied again and
+// again, whatever service it says it is, is written once in a while, with how often: who is denied
+// must not be able to fill a disk.
 type audit struct {
 	log  *slog.Logger
-	file io.Closer // nil if it is the log of the program
+	file *auditFile // nil if it is the log of the program
 
 	mu   sync.Mutex
 	said map[string]*repeated
+	lost int // denials that were not written, of those that are not told apart any more
 }
 
 type repeated struct {
@@ -48,31 +51,61 @@ func openAudit(path string, log *slog.Logger) (*audit, error) {
 	if path == "" {
 		return a, nil
 	}
-	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
-	if err != nil {
+	a.file = &auditFile{path: path, log: log}
+	if err := a.file.open(); err != nil {
 		return nil, err
 	}
-	a.file, a.log = f, slog.New(slog.NewJSONHandler(&told{Writer: f, log: log}, nil))
+	a.log = slog.New(slog.NewJSONHandler(a.file, nil))
 	return a, nil
 }
 
-// told is a file whose errors are logged.
-type told struct {
-	io.Writer
-	log *slog.Logger
+// auditFile is a file that can be opened again, and whose errors are logged.
+type auditFile struct {
+	path string
+	log  *slog.Logger
+
+	mu sync.Mutex
+	f  *os.File
 }
 
-func (t *told) Write(b []byte) (int, error) {
-	n, err := t.Writer.Write(b)
+// open opens the file that is at the path now, also if another one is open.
+func (a *auditFile) open() error {
+	f, err := os.OpenFile(a.path, os.O_APPEND|os.O_CREATE|os.O_WRONLY|syscall.O_NONBLOCK, 0o600)
 	if err != nil {
-		t.log.Error("rego: the audit log cannot be written", "error", err, "line", string(b))
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.f != nil {
+		_ = a.f.Close() // lines are written one by one
+	}
+	a.f = f
+	return nil
+}
+
+func (a *auditFile) Write(b []byte) (int, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	n, err := a.f.Write(b)
+	if err != nil {
+		a.log.Error("rego: the audit log cannot be written", "error", err, "line", string(b))
 	}
 	return n, err
 }
 
+// again opens the file again, for who has moved it away.
+func (a *audit) again() {
+	if a.file == nil {
+		return
+	}
+	if err := a.file.open(); err != nil {
+		a.file.log.Error("rego: the audit log cannot be opened again", "error", err)
+	}
+}
+
 func (a *audit) close() {
 	if a.file != nil {
-		_ = a.file.Close() // lines are written one by one
+		_ = a.file.f.Close() // lines are written one by one
 	}
 }
 
@@ -83,7 +116,10 @@ func (a *audit) write(event string, args ...any) {
 // denied writes what somebody was not allowed to do.
 func (a *audit) denied(d controlplane.Denial) {
 	who := strings.Join(d.Identities, " ")
-	more, due := a.due(fmt.Sprintf("%s\x00%s\x00%s", who, d.Method, d.Node.GetService()), d.Time)
+	if who == "" { // without a certificate there is only the address
+		who, _, _ = net.SplitHostPort(d.Peer)
+	}
+	more, due := a.due(who+" "+d.Method, d.Time)
 	if !due {
 		return
 	}
@@ -102,6 +138,7 @@ func (a *audit) due(what string, now time.Time) (more int, due bool) {
 	if len(a.said) >= maxRepeated {
 		for key, r := range a.said {
 			if now.After(r.until) {
+				a.lost += r.more
 				delete(a.said, key)
 			}
 		}
@@ -122,8 +159,8 @@ func (a *audit) due(what string, now time.Time) (more int, due bool) {
 		r.more++
 		return 0, false
 	}
-	more = r.more
-	r.until, r.more = now.Add(repeatAfter), 0
+	more = r.more + a.lost
+	r.until, r.more, a.lost = now.Add(repeatAfter), 0, 0
 	return more, true
 }
 
@@ -136,6 +173,23 @@ func (a *audit) began(service string, st *policy.Store) {
 func (a *audit) changed(service string, s policy.Status, before, after *policy.Table) {
 	a.write("changed", "service", service, "source", s.Source, slog.Any("before", summaryOf(before)), slog.Any("after", summaryOf(after)),
 		"changes", changesOf(before.Set(), after.Set()))
+}
+
+// snapshot writes that the snapshot cannot be read or written, or that it can again.
+func (a *audit) snapshot(service string, err error) {
+	if err != nil {
+		a.write("snapshot-failed", "service", service, "why", err.Error())
+		return
+	}
+	a.write("snapshot-written", "service", service)
+}
+
+// handshake writes that a connection was not made.
+func (a *audit) handshake(peer string, err error) {
+	host, _, _ := net.SplitHostPort(peer)
+	if more, due := a.due(host, time.Now()); due {
+		a.write("no-handshake", "peer", peer, "why", err.Error(), "not_written_before", more)
+	}
 }
 
 // refused writes that a set was not taken.
@@ -157,14 +211,11 @@ func (a *audit) refused(service string, s policy.Status) {
 
 // summary is a set in few words. SHA256 is that of its binary form.
 type summary struct {
-	Version    string `json:"version"`
-	Epoch      uint64 `json:"epoch"`
-	Revision   uint64 `json:"revision"`
-	Rules      int    `json:"rules"`
-	Budgets    int    `json:"budgets"`
-	RetriesOff bool   `json:"retries_off"`
-	HedgesOff  bool   `json:"hedges_off"`
-	SHA256     string `json:"sha256"`
+	Version               string
+	Epoch, Revision       uint64
+	Rules, Budgets        int
+	RetriesOff, HedgesOff bool
+	SHA256                string
 }
 
 func summaryOf(t *policy.Table) summary {
@@ -174,38 +225,54 @@ func summaryOf(t *policy.Table) summary {
 	return summary{s.Version, s.Epoch, s.Revision, len(s.Rules), len(s.Budgets), s.RetriesOff, s.HedgesOff, hex.EncodeToString(sum[:])}
 }
 
+// LogValue has a text log quote each field by itself.
+func (s summary) LogValue() slog.Value {
+	return slog.GroupValue(
+		slog.String("version", s.Version), slog.Uint64("epoch", s.Epoch), slog.Uint64("revision", s.Revision),
+		slog.Int("rules", s.Rules), slog.Int("budgets", s.Budgets),
+		slog.Bool("retries_off", s.RetriesOff), slog.Bool("hedges_off", s.HedgesOff), slog.String("sha256", s.SHA256),
+	)
+}
+
 // maxChanges bounds the lists in a line.
 const maxChanges = 20
 
-// changesOf names what is not the same in two sets: selectors whose policy is another one or is
-// gone, budgets and switches.
+// changesOf names what is not the same in two sets: switches, budgets, and selectors whose policy
+// is another one or is gone. Of each kind it names the first ones.
 func changesOf(before, after policy.Set) []string {
 	var list []string
-	was, is := policies(before), policies(after)
-	for selector, p := range is {
-		if old, ok := was[selector]; !ok {
-			list = append(list, "added "+selector)
-		} else if old != p {
-			list = append(list, "changed "+selector)
-		}
-	}
-	for selector := range was {
-		if _, ok := is[selector]; !ok {
-			list = append(list, "removed "+selector)
-		}
-	}
-	if !slices.EqualFunc(before.Budgets, after.Budgets, policy.Budget.Equal) {
-		list = append(list, "changed budgets")
-	}
 	if before.RetriesOff != after.RetriesOff {
 		list = append(list, fmt.Sprintf("retries_off is %v", after.RetriesOff))
 	}
 	if before.HedgesOff != after.HedgesOff {
 		list = append(list, fmt.Sprintf("hedges_off is %v", after.HedgesOff))
 	}
-	slices.Sort(list)
-	if n := len(list) - maxChanges; n > 0 {
-		list = append(list[:maxChanges], fmt.Sprintf("and %d more", n))
+	if !slices.EqualFunc(before.Budgets, after.Budgets, policy.Budget.Equal) {
+		list = append(list, "changed budgets")
+	}
+	kinds := make(map[string][]string)
+	was, is := policies(before), policies(after)
+	for selector, p := range is {
+		if old, ok := was[selector]; !ok {
+			kinds["added"] = append(kinds["added"], selector)
+		} else if old != p {
+			kinds["changed"] = append(kinds["changed"], selector)
+		}
+	}
+	for selector := range was {
+		if _, ok := is[selector]; !ok {
+			kinds["removed"] = append(kinds["removed"], selector)
+		}
+	}
+	for _, kind := range []string{"changed", "removed", "added"} {
+		selectors := kinds[kind]
+		slices.Sort(selectors)
+		for _, selector := range selectors[:min(len(selectors), maxChanges)] {
+			list = append(list, kind+" "+selector)
+		}
+		if n := len(selectors) - maxChanges; n > 0 {
+			list = append(list, fmt.Sprintf("%s %d more", kind, n))
+		}
 	}
 	return list
 }

@@ -2,8 +2,11 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
+	"unicode/utf8"
 
 	"github.com/rego-go/rego/policy"
 	"github.com/rego-go/rego/policy/file"
@@ -42,6 +45,9 @@ func (v *serve) open(log *slog.Logger) (p *served, err error) {
 		return p, err
 	}
 	for service, path := range v.services {
+		if service == "" || path == "" || !utf8.ValidString(service) || len(service) > policy.MaxNameLength {
+			return p, fmt.Errorf("--service must be NAME=FILE, got %q", service+"="+path)
+		}
 		p.own[service] = new(policy.Store)
 		if err := p.add(p.own[service], path, v.owner.limits, log); err != nil {
 			return p, err
@@ -75,7 +81,10 @@ func (p *served) close() {
 // follow tells of every change until ctx is done: to the audit log, and whether all files have
 // been read once.
 func (p *served) follow(ctx context.Context, audit *audit, ready func(bool)) {
+	var mu sync.Mutex // so that the last to look is the last to tell
 	tell := func() {
+		mu.Lock()
+		defer mu.Unlock()
 		ready(!slices.ContainsFunc(p.waits, func(st *policy.Store) bool {
 			return st.Status().State() == policy.StateInitial || st.Status().Source == ""
 		}))
@@ -85,6 +94,7 @@ func (p *served) follow(ctx context.Context, audit *audit, ready func(bool)) {
 		seen := st.Current()
 		audit.began(service, st)
 		go func() {
+			var failed error // of the snapshot
 			for refusals := st.Status().Refusals; ; {
 				changed := st.Changed()
 				now := st.Status()
@@ -95,6 +105,10 @@ func (p *served) follow(ctx context.Context, audit *audit, ready func(bool)) {
 				if now.Refusals != refusals {
 					audit.refused(service, now)
 					refusals = now.Refusals
+				}
+				if err := now.SnapshotErr; (err == nil) != (failed == nil) {
+					audit.snapshot(service, err)
+					failed = err
 				}
 				tell()
 				select {

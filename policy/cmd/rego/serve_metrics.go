@@ -19,8 +19,9 @@ import (
 
 // metrics are what Prometheus is told. docs/operations.md has a row for each.
 type metrics struct {
-	registry *prometheus.Registry
-	denials  *prometheus.CounterVec
+	registry   *prometheus.Registry
+	denials    *prometheus.CounterVec
+	handshakes prometheus.Counter
 }
 
 func newMetrics() *metrics {
@@ -29,15 +30,21 @@ func newMetrics() *metrics {
 		denials: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "rego_server_denials_total", Help: "What was denied, by RPC.",
 		}, []string{"method"}),
+		handshakes: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "rego_server_handshakes_failed_total", Help: "Connections that were not made, for want of a certificate or of TLS.",
+		}),
 	}
-	m.registry.MustRegister(m.denials, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.registry.MustRegister(m.denials, m.handshakes, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
 func (m *metrics) deny(d controlplane.Denial) { m.denials.WithLabelValues(d.Method).Inc() }
 
 // fleetMetrics asks the server when Prometheus does.
-type fleetMetrics struct{ of regov1.FleetServiceServer }
+type fleetMetrics struct {
+	of    regov1.FleetServiceServer
+	until func() time.Time // the certificate is valid; zero without one
+}
 
 var (
 	clientsDesc = prometheus.NewDesc("rego_server_clients", "Clients that are connected, by service and state.", []string{"service", "state"}, nil)
@@ -45,12 +52,14 @@ var (
 	infoDesc    = prometheus.NewDesc("rego_server_policy_info", "Policies that are served; the value is 1.", []string{"service", "version", "standing"}, nil)
 	revDesc     = prometheus.NewDesc("rego_server_policy_revision", "Revision of the policies that are served.", []string{"service"}, nil)
 	ageDesc     = prometheus.NewDesc("rego_server_policy_age_seconds", "For how long the policies have not been known to be the newest of their file.", []string{"service"}, nil)
+	keptDesc    = prometheus.NewDesc("rego_server_snapshot_failed", "1 if the snapshot cannot be read or written.", []string{"service"}, nil)
+	certDesc    = prometheus.NewDesc("rego_server_certificate_not_after_seconds", "When the server's certificate in use ends, in Unix time.", nil, nil)
 	refusedDesc = prometheus.NewDesc("rego_server_policy_refusals_total", "Files that were refused.", []string{"service"}, nil)
 )
 
 // Describe is that of prometheus.Collector.
 func (f fleetMetrics) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{clientsDesc, warnedDesc, infoDesc, revDesc, ageDesc, refusedDesc} {
+	for _, d := range []*prometheus.Desc{clientsDesc, warnedDesc, infoDesc, revDesc, ageDesc, refusedDesc, keptDesc, certDesc} {
 		to <- d
 	}
 }
@@ -60,6 +69,9 @@ func (f fleetMetrics) Collect(to chan<- prometheus.Metric) {
 	ctx := context.WithValue(context.Background(), ourselves{}, true)
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	if end := f.until(); !end.IsZero() {
+		gauge(certDesc, float64(end.Unix()))
 	}
 	sum, err := f.of.SummarizeClients(ctx, new(regov1.SummarizeClientsRequest))
 	if err != nil {
@@ -91,6 +103,11 @@ func (f fleetMetrics) Collect(to chan<- prometheus.Metric) {
 		gauge(infoDesc, 1, s.GetService(), s.GetVersion(), wordOf(s.GetStanding(), "STANDING_"))
 		gauge(revDesc, float64(s.GetRevision()), s.GetService())
 		gauge(ageDesc, s.GetAge().AsDuration().Seconds(), s.GetService())
+		failed := 0.0
+		if s.GetSnapshotError() != "" {
+			failed = 1
+		}
+		gauge(keptDesc, failed, s.GetService())
 		to <- prometheus.MustNewConstMetric(refusedDesc, prometheus.CounterValue, float64(s.GetRefusals()), s.GetService())
 	}
 }
@@ -108,7 +125,7 @@ func (v *serve) serveMetrics(ctx context.Context, m *metrics, s *controlplane.Se
 	if v.metrics == "" {
 		return "", nil
 	}
-	m.registry.MustRegister(fleetMetrics{s.Fleet()})
+	m.registry.MustRegister(fleetMetrics{s.Fleet(), v.access.until})
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", v.metrics)
 	if err != nil {
 		return "", err

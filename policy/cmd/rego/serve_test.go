@@ -12,6 +12,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
+	"fmt"
 	"io"
 	"log/slog"
 	"math/big"
@@ -19,6 +20,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -166,7 +168,7 @@ func TestServe(t *testing.T) {
 	assert.Equal(t, "p1", payments.Current().Version())
 	line := s.until("rego: audit", "event", "changed")
 	assert.Equal(t, "file "+path, line["source"])
-	assert.Equal(t, []any{"added /shop.v1.Basket/*", "hedges_off is true"}, line["changes"])
+	assert.Equal(t, []any{"hedges_off is true", "added /shop.v1.Basket/*"}, line["changes"])
 	before, _ := line["before"].(map[string]any)
 	after, _ := line["after"].(map[string]any)
 	assert.Equal(t, "1", before["version"])
@@ -322,6 +324,7 @@ func TestServeRights(t *testing.T) {
 		}
 	}
 	require.Len(t, denied, 2, "%s", text)
+	assert.Contains(t, string(text), `"event":"no-handshake"`, "who has no certificate leaves a trace, too")
 	assert.Equal(t, "payments", denied[0]["service"])
 	assert.Equal(t, []any{"spiffe://shop.example/sa/shop"}, denied[0]["identities"])
 	assert.Contains(t, denied[0]["why"], `is not that of service "payments"`)
@@ -387,7 +390,10 @@ func TestServeRefuses(t *testing.T) {
 		"--limits missing.yaml":                              "no such file",
 		"--file policies.txt":                                "is none of .json",
 		"--log loud":                                         "--log must be text or json",
-		"--addr nowhere":                                     "an address that others can reach needs",
+		"--addr nowhere":                                     "--addr must be HOST:PORT",
+		"--max-clients 0":                                    "--max-clients must be at least 1",
+		"--service =x.yaml":                                  "--service must be NAME=FILE",
+		"--service shop=":                                    "--service must be NAME=FILE",
 		"extra":                                              "unknown command",
 	} {
 		code, _, errs := call("", append([]string{"serve"}, strings.Fields(args)...)...)
@@ -396,18 +402,46 @@ func TestServeRefuses(t *testing.T) {
 	}
 }
 
-// TestAuditIsBounded: who is denied again and again does not fill a disk.
+// TestAuditIsBounded: who is denied again and again does not fill a disk, and hides nobody else.
 func TestAuditIsBounded(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
 	a := &audit{log: slog.New(slog.NewJSONHandler(&out, nil)), said: make(map[string]*repeated)}
 	now := time.Now()
-	for i := range 100_000 {
-		a.denied(controlplane.Denial{Time: now, Method: "m", Node: &regov1.Node{Service: string(rune('a' + i%5000))}, Err: status.Error(codes.PermissionDenied, "no")})
+	deny := func(who, service string, at time.Time) {
+		a.denied(controlplane.Denial{
+			Time: at, Method: "m", Identities: []string{who}, Node: &regov1.Node{Service: service}, Err: status.Error(codes.PermissionDenied, "no"),
+		})
 	}
-	assert.LessOrEqual(t, bytes.Count(out.Bytes(), []byte("\n")), maxRepeated+1)
+	for i := range 100_000 {
+		deny("one", strconv.Itoa(i), now)
+	}
+	deny("two", "shop", now)
+	assert.Equal(t, 2, bytes.Count(out.Bytes(), []byte("\n")))
+	assert.Contains(t, out.String(), `"identities":["two"]`)
+	out.Reset()
+	deny("one", "shop", now.Add(repeatAfter))
+	assert.Contains(t, out.String(), `"not_written_before":99999`)
+
+	for i := range 5000 {
+		deny(strconv.Itoa(i), "shop", now)
+	}
 	assert.LessOrEqual(t, len(a.said), maxRepeated+1)
 	out.Reset()
-	a.denied(controlplane.Denial{Time: now.Add(repeatAfter), Method: "m", Node: &regov1.Node{Service: "a"}, Err: status.Error(codes.PermissionDenied, "no")})
-	assert.Contains(t, out.String(), `"not_written_before":19`)
+	deny("last", "shop", now.Add(time.Hour))
+	assert.Regexp(t, `"not_written_before":4\d\d\d`, out.String())
+}
+
+// TestChanges: switches and what was changed are named whatever else there is.
+func TestChanges(t *testing.T) {
+	t.Parallel()
+	before := policy.Set{Rules: []policy.Rule{{Methods: []string{"/pay.v1.Pay/*", "/old.v1.Old/*"}}}}
+	after := policy.Set{RetriesOff: true, Rules: []policy.Rule{{Methods: []string{"/pay.v1.Pay/*"}, Policy: policy.Policy{Timeout: time.Second}}}}
+	for i := range 50 {
+		after.Rules = append(after.Rules, policy.Rule{Methods: []string{fmt.Sprintf("/a.B/M%02d", i)}})
+	}
+	list := changesOf(before, after)
+	assert.Equal(t, []string{"retries_off is true", "changed /pay.v1.Pay/*", "removed /old.v1.Old/*", "added /a.B/M00"}, list[:4])
+	assert.Equal(t, "added 30 more", list[len(list)-1])
+	assert.Empty(t, changesOf(before, before))
 }
