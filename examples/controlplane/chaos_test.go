@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"fmt"
 	"io"
 	"math"
@@ -15,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -150,12 +152,17 @@ func (l *liar) byAll() bool {
 	return len(l.heard) == clients
 }
 
-func startLiar(t *testing.T, what lie) (l *liar, address string) {
+// startLiar starts one that has the certificate of the control plane: somebody has taken it over.
+func startLiar(t *testing.T, certs string, what lie) (l *liar, address string) {
 	t.Helper()
+	own, trusted, err := identity(certs, "server")
+	require.NoError(t, err)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	l = &liar{lie: what, heard: make(map[string]bool)}
-	g := grpc.NewServer()
+	g := grpc.NewServer(grpc.Creds(credentials.NewTLS(&tls.Config{
+		Certificates: []tls.Certificate{own}, ClientCAs: trusted, ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS13,
+	})))
 	regov1.RegisterPolicyDiscoveryServiceServer(g, l)
 	go func() { _ = g.Serve(listener) }() // until Stop
 	t.Cleanup(g.Stop)
@@ -238,7 +245,7 @@ const shop = `
 // last good policies stay in force, until the control plane is good again.
 func TestChaos(t *testing.T) {
 	t.Parallel()
-	s := &stage{out: t.Output(), dir: t.TempDir()}
+	s := &stage{out: t.Output(), rego: command(t)}
 	defer s.close()
 	require.NoError(t, s.open())
 	p := newProxy(t)
@@ -262,7 +269,7 @@ func TestChaos(t *testing.T) {
 		require.NoError(t, err, "after %s", what)
 		t.Logf("%-36s in force again after %v", what, took.Round(10*time.Millisecond))
 	}
-	calls := func() { require.NoError(t, s.settle()) }
+	calls := func() { require.NoError(t, settle(s.clients)) }
 	holds := func(what string) { // the last good policies are in force
 		for _, c := range s.clients {
 			assert.Equal(t, fmt.Sprint("good", n), c.last().Policies, "%s: %s", what, c.name)
@@ -290,7 +297,7 @@ func TestChaos(t *testing.T) {
 	good("partitioned")
 
 	for _, lie := range lies() {
-		l, address := startLiar(t, lie)
+		l, address := startLiar(t, s.dir, lie)
 		p.to(address)
 		took, err := await("all have heard it", l.byAll)
 		require.NoError(t, err, lie.name)

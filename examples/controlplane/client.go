@@ -12,48 +12,46 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/rego-go/rego/budget"
+	"github.com/rego-go/rego/classify"
 	"github.com/rego-go/rego/interceptor"
 	testv1 "github.com/rego-go/rego/internal/testsrv/proto/rego/test/v1"
 	"github.com/rego-go/rego/policy"
 	"github.com/rego-go/rego/policy/controlplane"
+	"github.com/rego-go/rego/policy/file"
 )
 
 // client is a program that calls a backend all the time, by policies of a control plane.
 type client struct {
-	name, control, backend, snapshot string
+	name, service              string
+	certs, as                  string // a folder, and the name of its certificate there
+	limits                     string // a file: no control plane can ask for more
+	control, backend, snapshot string
+	pays                       bool // by a policy in code
 }
-
-// report is what a client prints of itself, a line each 100 ms.
-type report struct {
-	Shows    string // where its debug page and its metrics are
-	Policies string // version that calls used since the last report
-	State    string
-	Source   string
-	Refused  string // why the last set was refused; empty if none was
-
-	// Since the client has started.
-	Calls, Failed int
-	Slowest       time.Duration
-	Failure       string // of the last call that failed
-}
-
-// callTimeout is the deadline of each call: what takes longer has failed.
-const callTimeout = 2 * time.Second
 
 func (c client) run(w io.Writer) error {
 	store, err := policy.NewStore(policy.Set{Version: "built in"}, policy.Snapshot(c.snapshot))
 	if err != nil {
 		return err
 	}
-	// No control plane can ask for more than this.
-	if err := store.Guard(policy.Limits{MaxAttempts: 5, MaxExtraLoad: 0.1, MaxTimeout: time.Minute}.Check); err != nil {
+	limits, err := file.ReadLimits(c.limits)
+	if err != nil {
 		return err
 	}
 	metrics, registry, err := newMetrics()
 	if err != nil {
 		return err
 	}
-	it, err := interceptor.New(interceptor.WithPolicies(store), interceptor.WithRecorder(metrics))
+	options := []interceptor.Option{interceptor.WithPolicies(store), interceptor.WithLimits(limits), interceptor.WithRecorder(metrics)}
+	if c.pays {
+		own, err := paying()
+		if err != nil {
+			return err
+		}
+		options = append(options, own...)
+	}
+	it, err := interceptor.New(options...)
 	if err != nil {
 		return err
 	}
@@ -61,9 +59,13 @@ func (c client) run(w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	watcher, err := controlplane.Watch(c.control, controlplane.Node{Service: "shop", Instance: c.name}, store,
+	creds, err := credentialsOf(c.certs, c.as)
+	if err != nil {
+		return err
+	}
+	watcher, err := controlplane.Watch(c.control, controlplane.Node{Service: c.service, Instance: c.name}, store,
 		controlplane.WithLogger(slog.New(slog.DiscardHandler)),
-		controlplane.WithDialOptions(grpc.WithTransportCredentials(insecure.NewCredentials())))
+		controlplane.WithDialOptions(grpc.WithTransportCredentials(creds)))
 	if err != nil {
 		return err
 	}
@@ -74,8 +76,12 @@ func (c client) run(w io.Writer) error {
 	}
 	defer conn.Close()
 
-	l := &load{stub: testv1.NewTestServiceClient(conn), sums: report{Shows: shows}}
-	for range 4 {
+	l := &load{call: c.calls(testv1.NewTestServiceClient(conn)), sums: report{Shows: shows}}
+	callers := 4
+	if c.pays {
+		callers = 1 // the page has the attempts of a call under way before the call itself
+	}
+	for range callers {
 		go l.callForever()
 	}
 	for range time.Tick(100 * time.Millisecond) {
@@ -86,9 +92,57 @@ func (c client) run(w io.Writer) error {
 	return nil
 }
 
+// paying is the policy of payments as their owner has it in code, where it is stronger than
+// what a control plane says: three attempts, and a budget that pays for all of them.
+func paying() ([]interceptor.Option, error) {
+	enough, err := budget.NewTokenBucket(budget.TokenBucketConfig{PerSecond: 10_000, Burst: 10_000})
+	if err != nil {
+		return nil, err
+	}
+	return []interceptor.Option{interceptor.WithBudget("payments", enough), interceptor.WithRules(policy.Rule{
+		Methods: []string{testv1.TestService_Pay_FullMethodName},
+		Policy: policy.Policy{
+			Name:        "payments",
+			Idempotency: classify.Idempotent, // the backend knows a payment by its id
+			Retry:       policy.Retry{MaxAttempts: 3, Backoff: policy.Backoff{Initial: 5 * time.Millisecond}},
+			Budget:      "payments",
+		},
+	})}, nil
+}
+
+// calls returns the call that a client makes all the time.
+func (c client) calls(stub testv1.TestServiceClient) func(context.Context, ...grpc.CallOption) error {
+	if c.pays {
+		return func(ctx context.Context, opts ...grpc.CallOption) error {
+			_, err := stub.Pay(ctx, &testv1.PayRequest{Id: "order"}, opts...)
+			return err
+		}
+	}
+	return func(ctx context.Context, opts ...grpc.CallOption) error {
+		_, err := stub.Get(ctx, &testv1.GetRequest{Id: "basket"}, opts...)
+		return err
+	}
+}
+
+// report is what a client prints of itself, a line each 100 ms.
+type report struct {
+	Shows    string // where its debug page and its metrics are
+	Policies string // version that calls used since the last report
+	State    string
+	Source   string
+
+	// Since the client has started.
+	Calls, Failed int
+	Slowest       time.Duration
+	Failure       string // of the last call that failed
+}
+
+// callTimeout is the deadline of each call: what takes longer has failed.
+const callTimeout = 2 * time.Second
+
 // load is what the calls of a client come to.
 type load struct {
-	stub testv1.TestServiceClient
+	call func(context.Context, ...grpc.CallOption) error
 
 	mu   sync.Mutex
 	sums report
@@ -99,7 +153,7 @@ func (l *load) callForever() {
 		ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 		var tl interceptor.Timeline
 		start := time.Now()
-		_, err := l.stub.Get(ctx, &testv1.GetRequest{Id: "basket"}, interceptor.WithTimeline(&tl))
+		err := l.call(ctx, interceptor.WithTimeline(&tl))
 		l.add(&tl, time.Since(start), err)
 		cancel()
 	}
@@ -124,8 +178,5 @@ func (l *load) report(st *policy.Store) report {
 	l.mu.Unlock()
 	status := st.Status()
 	r.State, r.Source = status.State().String(), status.Source
-	if status.Refusal != nil {
-		r.Refused = status.Refusal.Err.Error()
-	}
 	return r
 }

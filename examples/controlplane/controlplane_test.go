@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -12,22 +13,47 @@ import (
 
 // TestMain lets the processes of a test be the test's own program.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && (os.Args[1] == "server" || os.Args[1] == "client") {
+	if len(os.Args) > 1 && os.Args[1] == "client" {
 		main()
 		return
 	}
-	os.Exit(m.Run())
+	os.Exit(test(m))
+}
+
+// folder is where the command is built. It is gone when the tests have ended.
+var folder string
+
+func test(m *testing.M) int {
+	var err error
+	if folder, err = os.MkdirTemp("", "rego"); err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(folder)
+	return m.Run()
+}
+
+var built = sync.OnceValues(func() (string, error) { return build(folder) })
+
+// command returns the command rego, which is built once for all tests.
+func command(t *testing.T) string {
+	t.Helper()
+	path, err := built()
+	require.NoError(t, err)
+	return path
 }
 
 // TestIncident plays the example. It fails by itself if a call has.
 func TestIncident(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
-	err := run(&out, nil)
+	err := run(&out, []string{"-rego", command(t)})
 	t.Log(out.String())
 	require.NoError(t, err)
-	var rows []string // of all tables, without what differs from run to run
+	var rows, payments []string // of all tables, without what differs from run to run
 	for line := range strings.Lines(out.String()) {
+		if row := strings.Fields(line); len(row) > 0 && (row[0] == "payments-1" || row[0] == "refunds-1") {
+			payments = append(payments, strings.Join(row, " "))
+		}
 		if row := strings.Fields(line); len(row) > 8 && strings.HasPrefix(row[0], "client-") && row[1] != "keeps" {
 			rows = append(rows, strings.Join(row[:len(row)-3], " "))
 			assert.Equal(t, "0", row[len(row)-1], line)
@@ -36,18 +62,33 @@ func TestIncident(t *testing.T) {
 	var want []string
 	for _, step := range []string{
 		"v1 current control plane 4 on", "v2 current control plane 4 off", "v3 current control plane 1 off",
-		"v3 current control plane 1 off", "v3 refused control plane 1 off", "v6 current control plane 2 on",
-		"v6 stale control plane 2 on", "v6 stale control plane 2 on", "v7 current control plane 4 on",
+		"v3 current control plane 1 off", "v3 current control plane 1 off", "v3 current control plane 1 off", "v3 refused control plane 1 off",
+		"v7 current control plane 2 on", "v7 current control plane 2 on", "v7 current control plane 2 on",
+		"v7 stale control plane 2 on", "v7 stale control plane 2 on", "v8 current control plane 4 on",
 	} {
 		for _, c := range []string{"client-1 ", "client-2 ", "client-3 "} {
 			want = append(want, c+step)
 		}
 	}
-	want[7*clients] = "client-1 v6 stale snapshot 2 on" // it was restarted
+	want[11*clients] = "client-1 v7 stale snapshot 2 on" // it was restarted
 	assert.Equal(t, want, rows)
+	// What an override does, by the clients' pages.
+	assert.Equal(t, []string{
+		"payments-1 p1 3.0 false default", "refunds-1 p1 3.0 false default",
+		"payments-1 p2 1.0 true set, over code", "refunds-1 p2 3.0 false default",
+	}, payments)
 	for _, w := range []string{
 		"max_atempts: unknown field",
-		"client-2 keeps v3 and refuses v5: rules[0].policy.retry.max_attempts: must not exceed the limit 5, got 50",
+		`the impostor is told: rpc error: code = PermissionDenied desc = the certificate of spiffe://shop.example/sa/shop is not that of service "payments"`,
+		"denied spiffe://shop.example/sa/shop at 127.0.0.1:",
+		", which said it was payments (instance impostor): PermissionDenied",
+		"all by what it was built with",
+		"refused v5 of file policies.yaml",
+		`rules[0]: policy "shop": retry.max_attempts: must not exceed the limit 10, got 50`,
+		`rules[0]: policy "shop": timeout: must not exceed the limit 1m0s, got 10m0s`,
+		"client-2 has v3, CLIENT_STATE_CURRENT, and has refused nothing",
+		"client-2 keeps v3 and refuses v6: rules[0].policy.retry.max_attempts: must not exceed the limit 5, got 8",
+		`refunds-1 has a warning: rules[0]: retry.off: no effect on "/rego.test.v1.TestService/Pay", since a rule in code is stronger`,
 		" 0 failed; ",
 		"client-2 shows itself at http://127.0.0.1:",
 		"by its metrics client-2 made 1.0",

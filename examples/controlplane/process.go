@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// process is this program in another role.
+// process is a program of the incident: rego, or this program in the role of a client.
 type process struct {
 	name string
 	cmd  *exec.Cmd
@@ -24,23 +24,29 @@ type process struct {
 	lines []string // of its output
 }
 
-// start runs this program in a role, and reads what it prints.
-func start(name string, args ...string) (*process, error) {
-	self, err := os.Executable()
+// start starts a program, and reads what it prints to one of its two outputs.
+func start(name string, cmd *exec.Cmd, output func() (io.ReadCloser, error)) (*process, error) {
+	p := &process{name: name, cmd: cmd, said: make(chan struct{})}
+	out, err := output()
 	if err != nil {
 		return nil, err
 	}
-	p := &process{name: name, cmd: exec.Command(self, args...), said: make(chan struct{})}
-	p.cmd.Stderr = os.Stderr
-	out, err := p.cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := p.cmd.Start(); err != nil {
+	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
 	go p.read(out) // until the process has ended
 	return p, nil
+}
+
+// startSelf runs this program in a role and in a folder.
+func startSelf(name, dir string, args ...string) (*process, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(self, args...)
+	cmd.Dir, cmd.Stderr = dir, os.Stderr
+	return start(name, cmd, cmd.StdoutPipe)
 }
 
 func (p *process) read(out io.Reader) {
@@ -59,6 +65,23 @@ func (p *process) kill() {
 	_ = p.cmd.Wait() // it was killed
 }
 
+// until waits for something that a process does, and no longer than the process lives.
+func (p *process) until(what string, ok func() bool) error {
+	ended := false
+	_, err := await(p.name+" "+what, func() bool {
+		select {
+		case <-p.said:
+			ended = true
+		default:
+		}
+		return ok() || ended
+	})
+	if err == nil && !ok() {
+		return fmt.Errorf("%s has ended: %s", p.name, p.find(""))
+	}
+	return err
+}
+
 // find returns the last line that has a text in it, or nothing.
 func (p *process) find(text string) string {
 	p.mu.Lock()
@@ -75,6 +98,19 @@ func (p *process) find(text string) string {
 func (p *process) last() (r report) {
 	_ = json.Unmarshal([]byte(p.find("{")), &r) // before the first line there is none
 	return r
+}
+
+// reports returns all reports of a client.
+func (p *process) reports() (all []report) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, line := range p.lines {
+		var r report
+		if json.Unmarshal([]byte(line), &r) == nil {
+			all = append(all, r)
+		}
+	}
+	return all
 }
 
 // patience is how long a step may take.

@@ -55,7 +55,7 @@ func newMetrics() (*otelobs.Metrics, *prometheus.Registry, error) {
 
 // shown is what the debug page says of a client: docs/debugpage.md has the fields.
 type shown struct {
-	Policies struct{ State, Source string }
+	Policies struct{ State, Version, Source, Lost string }
 	Methods  []struct{ Target, Method string }
 
 	// Of the page of its one method.
@@ -63,9 +63,13 @@ type shown struct {
 	Policy struct {
 		Version     string
 		MaxAttempts int `json:"max_attempts"`
+		Fields      []field
 	}
 	Hedging *struct{} // null if there is none
 }
+
+// field is one of a policy, and the source that says it.
+type field struct{ Name, Value, From string }
 
 // look reads the page of a client.
 func (p *process) look() (s shown, err error) {
