@@ -250,15 +250,17 @@ func TestChaos(t *testing.T) {
 	require.NoError(t, s.open())
 	p := newProxy(t)
 	p.to(s.control)
-	// All clients anew, through the proxy.
 	control := s.control
-	for i, c := range s.clients {
-		s.count(c)
-		c.kill()
+	anew := func() { // all clients, through the proxy, with nothing but their snapshots
 		s.control = p.listener.Addr().String()
-		require.NoError(t, s.startClient(i))
+		for i, c := range s.clients {
+			s.count(c)
+			c.kill()
+			require.NoError(t, s.startClient(i))
+		}
+		s.control = control
 	}
-	s.control = control
+	anew()
 
 	n := 0
 	good := func(what string) { // the control plane is good: clients follow it
@@ -296,7 +298,14 @@ func TestChaos(t *testing.T) {
 	p.to(control) // the connections did not survive
 	good("partitioned")
 
-	for _, lie := range lies() {
+	for i, lie := range lies() {
+		if i > 0 {
+			// A client that was lied to waits up to 30 s before it connects again, one that has
+			// just been started 2 s.
+			p.to(control)
+			anew()
+			good("a lie")
+		}
 		l, address := startLiar(t, s.dir, lie)
 		p.to(address)
 		took, err := await("all have heard it", l.byAll)
@@ -309,12 +318,7 @@ func TestChaos(t *testing.T) {
 	good("all lies")
 
 	s.server.kill()
-	for i, c := range s.clients { // all anew, with nothing but their snapshots
-		s.count(c)
-		c.kill()
-		s.control = p.listener.Addr().String()
-		require.NoError(t, s.startClient(i))
-	}
+	anew()
 	calls()
 	holds("restarted without a control plane")
 	for _, c := range s.clients {
