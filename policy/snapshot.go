@@ -67,6 +67,9 @@ func (s *snapshot) open(st *Store) {
 		return
 	}
 	accepted := m.GetAccepted().AsTime()
+	if now := time.Now(); accepted.After(now) { // a clock was wrong
+		accepted = now
+	}
 	st.status = Status{Source: snapshotSource, Accepted: accepted, Confirmed: accepted, known: true, kept: true}
 	st.origin = m.GetSource()
 	describe(&st.status, t)

@@ -17,6 +17,7 @@ import (
 type received struct {
 	*regov1.StreamPoliciesResponse
 	refused error
+	size    int // in bytes, not compressed
 }
 
 // codec is gRPC's own for protobuf, but for a received: a set that exceeds a bound is not
@@ -31,6 +32,7 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 	if !ok {
 		return c.CodecV2.Unmarshal(data, v)
 	}
+	r.size = data.Len()
 	buf := data.MaterializeToBuffer(mem.DefaultBufferPool())
 	defer buf.Free()
 	outline, sets, err := outlineOf(buf.ReadOnlyData())

@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/rego-go/rego/policy"
 	regov1 "github.com/rego-go/rego/proto/rego/v1"
 )
 
@@ -152,6 +153,7 @@ func (s *session) reply(answer *regov1.StreamPoliciesRequest, ended <-chan error
 // read keeps the newest set and the newest heartbeat at hand, and returns how the stream
 // ended.
 func read(s regov1.PolicyDiscoveryService_StreamPoliciesClient, sets, pulses chan *received) error {
+	var reading allowance
 	for {
 		r := new(received)
 		if err := s.RecvMsg(r); err != nil {
@@ -166,5 +168,31 @@ func read(s regov1.PolicyDiscoveryService_StreamPoliciesClient, sets, pulses cha
 		default:
 		}
 		to <- r // there is room: nobody else puts something in
+		rest := time.NewTimer(reading.wait(r.size, time.Now()))
+		select {
+		case <-rest.C:
+		case <-s.Context().Done():
+			rest.Stop()
+		}
 	}
+}
+
+// allowance is how much of a server is read: to decode what it sends takes time, which a server
+// that sends all the time would take from the calls.
+type allowance struct {
+	spent float64 // bytes, beyond what was allowed since
+	at    time.Time
+}
+
+const (
+	readPerSecond = 4 << 20 // bytes
+	readAtOnce    = 2 * policy.MaxSize
+	readLeast     = 1 << 10 // that a message counts as
+)
+
+// wait returns how long to wait before the next message, after one of so many bytes.
+func (a *allowance) wait(size int, now time.Time) time.Duration {
+	a.spent = max(a.spent-now.Sub(a.at).Seconds()*readPerSecond, 0) + float64(max(size, readLeast))
+	a.at = now
+	return time.Duration(max(a.spent-readAtOnce, 0) / readPerSecond * float64(time.Second))
 }

@@ -2,6 +2,7 @@ package file
 
 import (
 	"bytes"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -25,10 +26,17 @@ func encode(m protoreflect.Message) ([]byte, error) {
 // endMarker is the line with which YAML says that a document has ended.
 const endMarker = "..."
 
-// isEnded reports whether a YAML document says that it has ended.
+// isEnded reports whether a YAML document says that it has ended. Comments may follow.
 func isEnded(text string) bool {
-	text = strings.TrimRight(text, " \t\r\n")
-	return text == endMarker || strings.HasSuffix(text, "\n"+endMarker)
+	lines := strings.Split(text, "\n")
+	for _, line := range slices.Backward(lines) {
+		line, _, _ = strings.Cut(line, "#")
+		line = strings.TrimRight(line, " \t\r")
+		if line != "" {
+			return line == endMarker
+		}
+	}
+	return false
 }
 
 func fieldsNode(m protoreflect.Message) *yaml.Node {

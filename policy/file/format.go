@@ -213,7 +213,13 @@ func Marshal(s policy.Set, f Format) ([]byte, error) {
 	case YAML:
 		return encode(m.ProtoReflect())
 	default:
-		b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+		// The switches first: of a file that is cut short they are there, whatever else is not.
+		opts := proto.MarshalOptions{Deterministic: true}
+		b, err := opts.Marshal(&regov1.Set{RetriesOff: m.GetRetriesOff(), HedgesOff: m.GetHedgesOff()})
+		if err == nil {
+			m.RetriesOff, m.HedgesOff = false, false
+			b, err = opts.MarshalAppend(b, m)
+		}
 		if len(b) == 0 && err == nil { // retries_off: false, so that it is not an empty file
 			b = protowire.AppendVarint(protowire.AppendTag(nil, 5, protowire.VarintType), 0)
 		}

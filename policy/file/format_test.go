@@ -283,3 +283,20 @@ func TestBinaryBomb(t *testing.T) {
 	_, err := file.Parse(bytes.Repeat([]byte{3<<3 | 2, 0}, 1<<20), file.Binary)
 	require.ErrorContains(t, err, "has more than 100000 rules")
 }
+
+// TestCutBinary: a beginning of a binary file may be another set, but its switches are there.
+func TestCutBinary(t *testing.T) {
+	t.Parallel()
+	off := documented
+	off.RetriesOff, off.HedgesOff = true, true
+	b, err := file.Marshal(off, file.Binary)
+	require.NoError(t, err)
+	whole, err := file.Parse(b, file.Binary)
+	require.NoError(t, err)
+	assert.Equal(t, off, whole)
+	for n := 4; n < len(b); n++ {
+		if s, err := file.Parse(b[:n], file.Binary); err == nil {
+			assert.True(t, s.RetriesOff && s.HedgesOff, "%d", n)
+		}
+	}
+}

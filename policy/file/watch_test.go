@@ -271,11 +271,21 @@ func TestCutFile(t *testing.T) {
 	path = filepath.Join(t.TempDir(), "policies.yaml")
 	st = new(policy.Store)
 	w = file.Unwatched(path, st)
-	for _, text := range []string{"version: a\n", "version: b\n", "version: c...\n", "version: d\n...\n# e"} {
+	for _, text := range []string{"version: a\n", "version: b\n", "version: c...\n", "version: d # ...\n"} {
 		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
 		w.Look()
 		w.Look()
 		require.Equal(t, policy.StateCurrent, st.Status().State(), "no marker, no question")
+	}
+	for _, marker := range []string{"...", "...\r\n", "...\n\n", "... # end\n", "...\n# that was all\n \n"} {
+		require.NoError(t, os.WriteFile(path, []byte("version: whole\n"+marker), 0o600))
+		w.Look()
+		w.Look()
+		require.Equal(t, "whole", st.Current().Version(), "%q", marker)
+		require.NoError(t, os.WriteFile(path, []byte("version: cut\n"), 0o600))
+		w.Look()
+		w.Look()
+		require.Equal(t, policy.StateRefused, st.Status().State(), "%q", marker)
 	}
 }
 
