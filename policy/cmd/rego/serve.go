@@ -148,7 +148,6 @@ func (v *serve) run(ctx context.Context) error {
 			}
 		}
 	}()
-	p.follow(ctx, audit, func(ready bool) { healthy.SetServingStatus("", servingStatus(ready)) })
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", v.addr)
 	if err != nil {
 		return failure{err}
@@ -160,6 +159,7 @@ func (v *serve) run(ctx context.Context) error {
 	}
 	log.Info("rego: serving policies", "addr", l.Addr().String(), "metrics", metricsAt, "version", version(),
 		"tls", v.access.cert != "", "client_certificates", v.access.clientCA != "")
+	p.follow(ctx, audit, func(ready bool) { healthy.SetServingStatus("", servingStatus(ready)) })
 	ended := make(chan error, 1)
 	go func() { ended <- g.Serve(l) }()
 	select {

@@ -95,7 +95,7 @@ func (p *served) follow(ctx context.Context, audit *audit, ready func(bool)) {
 		audit.began(service, st)
 		go func() {
 			var failed error // of the snapshot
-			for refusals := st.Status().Refusals; ; {
+			for refusals := int64(0); ; {
 				changed := st.Changed()
 				now := st.Status()
 				if t := st.Current(); t != seen {

@@ -207,6 +207,7 @@ func TestServeLimits(t *testing.T) {
 	put(t, limits, "max_attempts: 3\n")
 	put(t, path, "rules: [{methods: ['*'], policy: {retry: {max_attempts: 9}}}]\n")
 	s := serving(t, "--file", path, "--limits", limits)
+	s.until("rego: audit", "event", "refused")
 	health := healthv1.NewHealthClient(s.dial(insecure.NewCredentials()))
 	r, err := health.Check(t.Context(), new(healthv1.HealthCheckRequest))
 	require.NoError(t, err)
