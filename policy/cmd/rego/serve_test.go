@@ -2,38 +2,23 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/json"
-	"encoding/pem"
-	"fmt"
 	"io"
 	"log/slog"
-	"math/big"
 	"net/http"
-	"net/url"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
-	"google.golang.org/grpc/status"
 
 	"github.com/rego-go/rego/policy"
 	"github.com/rego-go/rego/policy/controlplane"
@@ -225,113 +210,6 @@ func TestServeLimits(t *testing.T) {
 	assert.Equal(t, []any{"rules[0].policy.retry.max_attempts: must not exceed the limit 3, got 9"}, line["faults"])
 }
 
-// authority signs certificates.
-type authority struct {
-	t    *testing.T
-	dir  string
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-}
-
-func newAuthority(t *testing.T) *authority {
-	t.Helper()
-	a := &authority{t: t, dir: t.TempDir()}
-	a.cert, a.key = a.sign("ca", &x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign})
-	return a
-}
-
-func (a *authority) path(name string) string { return filepath.Join(a.dir, name+".pem") }
-
-// sign writes a certificate and its key.
-func (a *authority) sign(name string, c *x509.Certificate) (*x509.Certificate, *ecdsa.PrivateKey) {
-	a.t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(a.t, err)
-	c.SerialNumber, c.Subject = big.NewInt(time.Now().UnixNano()), pkix.Name{CommonName: name}
-	c.NotBefore, c.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
-	by, with := a.cert, a.key
-	if by == nil {
-		by, with = c, key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, c, by, key.Public(), with)
-	require.NoError(a.t, err)
-	secret, err := x509.MarshalPKCS8PrivateKey(key)
-	require.NoError(a.t, err)
-	require.NoError(a.t, os.WriteFile(a.path(name), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600))
-	require.NoError(a.t, os.WriteFile(a.path(name+"-key"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret}), 0o600))
-	c, err = x509.ParseCertificate(der)
-	require.NoError(a.t, err)
-	return c, key
-}
-
-// server writes a certificate for this machine and returns the flags of the server.
-func (a *authority) server() []string {
-	a.sign("server", &x509.Certificate{DNSNames: []string{"localhost"}})
-	return []string{"--cert", a.path("server"), "--key", a.path("server-key"), "--client-ca", a.path("ca")}
-}
-
-// client returns the credentials of somebody with a SPIFFE ID; without one if it is empty.
-func (a *authority) client(id string) credentials.TransportCredentials {
-	a.t.Helper()
-	roots := x509.NewCertPool()
-	roots.AddCert(a.cert)
-	c := &tls.Config{RootCAs: roots, ServerName: "localhost", MinVersion: tls.VersionTLS12}
-	if id != "" {
-		u, err := url.Parse(id)
-		require.NoError(a.t, err)
-		a.sign("client", &x509.Certificate{URIs: []*url.URL{u}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
-		pair, err := tls.LoadX509KeyPair(a.path("client"), a.path("client-key"))
-		require.NoError(a.t, err)
-		c.Certificates = []tls.Certificate{pair}
-	}
-	return credentials.NewTLS(c)
-}
-
-// TestServeRights: a certificate says who may read what, and who may list.
-func TestServeRights(t *testing.T) {
-	t.Parallel()
-	a := newAuthority(t)
-	audited := filepath.Join(t.TempDir(), "audit.jsonl")
-	s := serving(t, append(a.server(), "--clients", "spiffe://shop.example/sa/{service}", "--operators", "spiffe://shop.example/sa/oncall",
-		"--audit", audited)...)
-	shop := a.client("spiffe://shop.example/sa/shop")
-	wait(s.client("shop", shop), has("built in"))
-
-	impostor := s.client("payments", shop)
-	lost := wait(impostor, func(s policy.Status) bool { return s.Lost != nil }).Lost
-	assert.Equal(t, codes.PermissionDenied, status.Code(lost), lost)
-	nobody := s.client("shop", a.client(""))
-	lost = wait(nobody, func(s policy.Status) bool { return s.Lost != nil }).Lost
-	assert.Equal(t, codes.Unavailable, status.Code(lost), "there is no connection without a certificate")
-
-	list := func(creds credentials.TransportCredentials) ([]*regov1.Client, error) {
-		r, err := regov1.NewFleetServiceClient(s.dial(creds)).ListClients(t.Context(), new(regov1.ListClientsRequest))
-		return r.GetClients(), err
-	}
-	clients, err := list(a.client("spiffe://shop.example/sa/oncall"))
-	require.NoError(t, err)
-	assert.Len(t, clients, 1)
-	_, err = list(shop)
-	assert.Equal(t, codes.PermissionDenied, status.Code(err))
-
-	text, err := os.ReadFile(audited)
-	require.NoError(t, err)
-	var denied []map[string]any
-	for line := range bytes.Lines(text) {
-		var m map[string]any
-		require.NoError(t, json.Unmarshal(line, &m))
-		if m["event"] == "denied" {
-			denied = append(denied, m)
-		}
-	}
-	require.Len(t, denied, 2, "%s", text)
-	assert.Contains(t, string(text), `"event":"no-handshake"`, "who has no certificate leaves a trace, too")
-	assert.Equal(t, "payments", denied[0]["service"])
-	assert.Equal(t, []any{"spiffe://shop.example/sa/shop"}, denied[0]["identities"])
-	assert.Contains(t, denied[0]["why"], `is not that of service "payments"`)
-	assert.Equal(t, regov1.FleetService_ListClients_FullMethodName, denied[1]["method"])
-}
-
 // TestServeIsSeen by Prometheus, and by whoever asks what services there are.
 func TestServeIsSeen(t *testing.T) {
 	t.Parallel()
@@ -369,80 +247,4 @@ func TestServeIsSeen(t *testing.T) {
 		names = append(names, service.GetName())
 	}
 	assert.Subset(t, names, []string{"rego.v1.PolicyDiscoveryService", "rego.v1.FleetService", "grpc.health.v1.Health"})
-}
-
-// TestServeRefuses what would leave a door open.
-func TestServeRefuses(t *testing.T) {
-	t.Parallel()
-	a := newAuthority(t)
-	tlsFlags := strings.Join(a.server()[:4], " ")
-	all := strings.Join(a.server(), " ")
-	for args, want := range map[string]string{
-		"--addr :0":                      "an address that others can reach needs --cert and --key, or --insecure",
-		"--addr 0.0.0.0:0":               "an address that others can reach needs --cert and --key, or --insecure",
-		"--cert x":                       "--cert and --key belong together",
-		"--client-ca x":                  "--client-ca needs --cert and --key",
-		"--clients spiffe://a/{service}": "go by certificates, which --client-ca asks for",
-		tlsFlags + " --operators a.b":    "go by certificates, which --client-ca asks for",
-		all:                              "--client-ca needs --clients, which says what service a certificate is",
-		all + " --clients spiffe://a/b":  "must have {service} for one segment",
-		all + " --clients {service}.b --operators {service}": "must not have {service}",
-		"--cert missing.pem --key missing":                   "no such file",
-		"--limits missing.yaml":                              "no such file",
-		"--file policies.txt":                                "is none of .json",
-		"--log loud":                                         "--log must be text or json",
-		"--addr nowhere":                                     "--addr must be HOST:PORT",
-		"--max-clients 0":                                    "--max-clients must be at least 1",
-		"--service =x.yaml":                                  "--service must be NAME=FILE",
-		"--service shop=":                                    "--service must be NAME=FILE",
-		"extra":                                              "unknown command",
-	} {
-		code, _, errs := call("", append([]string{"serve"}, strings.Fields(args)...)...)
-		assert.NotEqual(t, exitOK, code, args)
-		assert.Contains(t, errs, want, args)
-	}
-}
-
-// TestAuditIsBounded: who is denied again and again does not fill a disk, and hides nobody else.
-func TestAuditIsBounded(t *testing.T) {
-	t.Parallel()
-	var out bytes.Buffer
-	a := &audit{log: slog.New(slog.NewJSONHandler(&out, nil)), said: make(map[string]*repeated)}
-	now := time.Now()
-	deny := func(who, service string, at time.Time) {
-		a.denied(controlplane.Denial{
-			Time: at, Method: "m", Identities: []string{who}, Node: &regov1.Node{Service: service}, Err: status.Error(codes.PermissionDenied, "no"),
-		})
-	}
-	for i := range 100_000 {
-		deny("one", strconv.Itoa(i), now)
-	}
-	deny("two", "shop", now)
-	assert.Equal(t, 2, bytes.Count(out.Bytes(), []byte("\n")))
-	assert.Contains(t, out.String(), `"identities":["two"]`)
-	out.Reset()
-	deny("one", "shop", now.Add(repeatAfter))
-	assert.Contains(t, out.String(), `"not_written_before":99999`)
-
-	for i := range 5000 {
-		deny(strconv.Itoa(i), "shop", now)
-	}
-	assert.LessOrEqual(t, len(a.said), maxRepeated+1)
-	out.Reset()
-	deny("last", "shop", now.Add(time.Hour))
-	assert.Regexp(t, `"not_written_before":4\d\d\d`, out.String())
-}
-
-// TestChanges: switches and what was changed are named whatever else there is.
-func TestChanges(t *testing.T) {
-	t.Parallel()
-	before := policy.Set{Rules: []policy.Rule{{Methods: []string{"/pay.v1.Pay/*", "/old.v1.Old/*"}}}}
-	after := policy.Set{RetriesOff: true, Rules: []policy.Rule{{Methods: []string{"/pay.v1.Pay/*"}, Policy: policy.Policy{Timeout: time.Second}}}}
-	for i := range 50 {
-		after.Rules = append(after.Rules, policy.Rule{Methods: []string{fmt.Sprintf("/a.B/M%02d", i)}})
-	}
-	list := changesOf(before, after)
-	assert.Equal(t, []string{"retries_off is true", "changed /pay.v1.Pay/*", "removed /old.v1.Old/*", "added /a.B/M00"}, list[:4])
-	assert.Equal(t, "added 30 more", list[len(list)-1])
-	assert.Empty(t, changesOf(before, before))
 }

@@ -1,0 +1,62 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/rego-go/rego/policy"
+	"github.com/rego-go/rego/policy/controlplane"
+	regov1 "github.com/rego-go/rego/proto/rego/v1"
+)
+
+// TestAuditIsBounded: who is denied again and again does not fill a disk, and hides nobody else.
+func TestAuditIsBounded(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	a := &audit{log: slog.New(slog.NewJSONHandler(&out, nil)), said: make(map[string]*repeated)}
+	now := time.Now()
+	deny := func(who, service string, at time.Time) {
+		a.denied(controlplane.Denial{
+			Time: at, Method: "m", Identities: []string{who}, Node: &regov1.Node{Service: service}, Err: status.Error(codes.PermissionDenied, "no"),
+		})
+	}
+	for i := range 100_000 {
+		deny("one", strconv.Itoa(i), now)
+	}
+	deny("two", "shop", now)
+	assert.Equal(t, 2, bytes.Count(out.Bytes(), []byte("\n")))
+	assert.Contains(t, out.String(), `"identities":["two"]`)
+	out.Reset()
+	deny("one", "shop", now.Add(repeatAfter))
+	assert.Contains(t, out.String(), `"not_written_before":99999`)
+
+	for i := range 5000 {
+		deny(strconv.Itoa(i), "shop", now)
+	}
+	assert.LessOrEqual(t, len(a.said), maxRepeated+1)
+	out.Reset()
+	deny("last", "shop", now.Add(time.Hour))
+	assert.Regexp(t, `"not_written_before":4\d\d\d`, out.String())
+}
+
+// TestChanges: switches and what was changed are named whatever else there is.
+func TestChanges(t *testing.T) {
+	t.Parallel()
+	before := policy.Set{Rules: []policy.Rule{{Methods: []string{"/pay.v1.Pay/*", "/old.v1.Old/*"}}}}
+	after := policy.Set{RetriesOff: true, Rules: []policy.Rule{{Methods: []string{"/pay.v1.Pay/*"}, Policy: policy.Policy{Timeout: time.Second}}}}
+	for i := range 50 {
+		after.Rules = append(after.Rules, policy.Rule{Methods: []string{fmt.Sprintf("/a.B/M%02d", i)}})
+	}
+	list := changesOf(before, after)
+	assert.Equal(t, []string{"retries_off is true", "changed /pay.v1.Pay/*", "removed /old.v1.Old/*", "added /a.B/M00"}, list[:4])
+	assert.Equal(t, "added 30 more", list[len(list)-1])
+	assert.Empty(t, changesOf(before, before))
+}
