@@ -55,7 +55,7 @@ func (f optionFunc) apply(c *config) { f(c) }
 type config struct {
 	code        *policy.Table // compiled from rules; stronger than store
 	store       *policy.Store
-	limits      limits
+	limits      policy.Limits // of the sets in store
 	rules       []policy.Rule
 	maxAttempts int
 	budgets     map[string]budget.Budget
@@ -86,15 +86,7 @@ func WithPolicies(st *policy.Store) Option {
 // Default: nothing is limited, and rules in code are stronger in all. The last one given
 // counts.
 func WithLimits(l policy.Limits) Option {
-	return optionFunc(func(c *config) { c.limits = limits{l} })
-}
-
-// limits are those of sets.
-type limits struct{ policy.Limits }
-
-// allowOverrides reports whether a set can override anything in code.
-func (l limits) allowOverrides() bool {
-	return len(l.Overridable) > 0 || slices.ContainsFunc(l.Methods, func(m policy.MethodLimits) bool { return len(m.Limits.Overridable) > 0 })
+	return optionFunc(func(c *config) { c.limits = l })
 }
 
 // WithRules adds rules that are fixed in code. A rule in code is stronger than

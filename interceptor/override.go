@@ -22,7 +22,7 @@ type overrides struct {
 // there.
 type pair struct {
 	code, set int
-	fields    string
+	fields    string // separated by spaces, so that pairs compare
 }
 
 // meeting returns the rules in code and in a set that cover what a selector does. ok is false
@@ -30,30 +30,38 @@ type pair struct {
 func (c *config) meeting(table *policy.Table, selector string) (p pair, ok bool) {
 	p.code, _ = c.code.Rule(selector)
 	p.set, _ = table.Rule(selector)
+	if p.code < 0 || p.set < 0 {
+		return p, false
+	}
 	p.fields = strings.Join(c.limits.OverridableFor(selector), " ")
-	return p, p.code >= 0 && p.set >= 0
+	return p, true
+}
+
+// overrides returns which fields of a pair's policy in code are the set's: those that it may
+// override, and writes.
+func (p pair) overrides(table *policy.Table) []string {
+	if p.fields == "" {
+		return nil
+	}
+	return table.Set().Rules[p.set].Policy.Writes(strings.Fields(p.fields)...)
 }
 
 // override returns the policy in code of a pair, as the set has the last word in it: as the only
-// rule of a table, which has the set's version. It is nil if the set writes nothing that it may.
+// rule of a table, which has the set's version. It is nil if nothing is overridden.
 func (c *config) override(table *policy.Table, p pair) (*policy.Table, error) {
-	by := table.Set().Rules[p.set].Policy
-	fields := strings.Fields(p.fields)
-	if len(fields) == 0 || len(by.Writes(fields...)) == 0 {
+	fields := p.overrides(table)
+	if len(fields) == 0 {
 		return nil, nil //nolint:nilnil // nothing is overridden
 	}
-	of := c.code.Set().Rules[p.code].Policy.Overridden(by, fields)
+	of := c.code.Set().Rules[p.code].Policy.Overridden(table.Set().Rules[p.set].Policy, fields)
 	return policy.Set{Version: table.Version(), Rules: []policy.Rule{{Methods: []string{"*"}, Policy: of}}}.Compile()
 }
 
 // overridden returns the policy that a method has in code with what the table in force
 // overrides of it; nil if that is nothing.
 func (it *Interceptor) overridden(table *policy.Table, method string) *policy.Table {
-	if !it.limits.allowOverrides() {
-		return nil
-	}
 	p, ok := it.meeting(table, method)
-	if !ok {
+	if !ok || p.fields == "" {
 		return nil
 	}
 	o := &it.overrides
@@ -73,10 +81,10 @@ func (it *Interceptor) overridden(table *policy.Table, method string) *policy.Ta
 // overriddenFields returns which fields of the policy that a selector has in code are the set's.
 func (c *config) overriddenFields(table *policy.Table, selector string) []string {
 	p, ok := c.meeting(table, selector)
-	if !ok || p.fields == "" {
+	if !ok {
 		return nil
 	}
-	return table.Set().Rules[p.set].Policy.Writes(strings.Fields(p.fields)...)
+	return p.overrides(table)
 }
 
 // meetings calls f once for each pair of rules that meet, with a selector for which they do.
@@ -102,9 +110,6 @@ func (c *config) meetings(table *policy.Table, f func(p pair, selector string)) 
 
 // checkOverrides returns what is wrong with rules in code as a set would override them.
 func (c *config) checkOverrides(table *policy.Table) error {
-	if !c.limits.allowOverrides() {
-		return nil
-	}
 	var faults policy.Faults
 	c.meetings(table, func(p pair, selector string) {
 		t, err := c.override(table, p)
@@ -128,7 +133,7 @@ func (c *config) checkOverrides(table *policy.Table) error {
 // says by itself is not limited.
 func (c *config) beyond(table *policy.Table, p pair, overridden policy.Policy, selector string) (found policy.Faults) {
 	before := c.limits.Exceeded(c.code.Set().Rules[p.code].Policy, selector)
-	writes := table.Set().Rules[p.set].Policy.Writes(strings.Fields(p.fields)...)
+	writes := p.overrides(table)
 	for _, f := range c.limits.Exceeded(overridden, selector) {
 		isSets := slices.ContainsFunc(writes, func(field string) bool { return field == f.Path || strings.HasPrefix(field, f.Path+".") })
 		if isSets || !slices.Contains(before, f) {
@@ -147,7 +152,11 @@ func (c *config) review(table *policy.Table) policy.Faults {
 func (c *config) noEffect(table *policy.Table) (found policy.Faults) {
 	rules := table.Set().Rules
 	c.meetings(table, func(p pair, selector string) {
-		if without := p.without(rules[p.set].Policy); len(without) > 0 {
+		taken := p.overrides(table)
+		without := slices.DeleteFunc(rules[p.set].Policy.Writes(), func(name string) bool {
+			return name == "name" || slices.Contains(taken, name)
+		})
+		if len(without) > 0 {
 			found = append(found, policy.Fault{
 				Path: fmt.Sprintf("rules[%d]", p.set), Policy: rules[p.set].Policy.Name,
 				Text: fmt.Sprintf("%s: no effect on %q, since a rule in code is stronger", strings.Join(without, ", "), selector),
@@ -170,15 +179,4 @@ func misspelt(table *policy.Table) (found policy.Faults) {
 		}
 	}
 	return found
-}
-
-// without returns what a policy writes that has no effect.
-func (p pair) without(of policy.Policy) (fields []string) {
-	may := strings.Fields(p.fields)
-	for _, name := range of.Writes() {
-		if name != "name" && (len(may) == 0 || !slices.Contains(of.Writes(may...), name)) {
-			fields = append(fields, name)
-		}
-	}
-	return fields
 }

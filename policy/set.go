@@ -200,11 +200,6 @@ func (t *Table) Rule(method string) (rule int, selector string) {
 	return -1, ""
 }
 
-// Covers reports whether a rule of the set covers all that a selector does.
-func (t *Table) Covers(selector string) bool {
-	return t.Lookup(selector) != nil // that of a service has the form of a method's name
-}
-
 // Names reports whether a rule names the method itself, and not only its service or all.
 func (t *Table) Names(method string) bool {
 	_, ok := t.methods[method]

@@ -93,19 +93,20 @@ func (f *feed) run(ctx context.Context) {
 // when they have given it.
 func (f *feed) send(set *pushed) {
 	var due []*client
-	var forms [2]bool
+	var plain, gzip bool
 	f.server.mu.Lock()
 	for c := range f.clients {
 		if !c.sending && !c.waiting && c.sent.number < set.number {
 			due = append(due, c)
-			forms[formOf(c.gzip)] = true
+			plain, gzip = plain || !c.gzip, gzip || c.gzip
 		}
 	}
 	f.server.mu.Unlock()
-	for _, gzip := range []bool{false, true} {
-		if forms[formOf(gzip)] {
-			_, _ = set.message(gzip) // before they all wait for it
-		}
+	if plain { // before they all wait for it
+		_, _ = set.plain()
+	}
+	if gzip {
+		_, _ = set.gzip()
 	}
 	for i, c := range due {
 		go func() { _ = f.server.push(c) }() // it fails if the stream has ended, and that ends it
@@ -113,13 +114,6 @@ func (f *feed) send(set *pushed) {
 			runtime.Gosched() // so that they are not all there at a time, each with its stack
 		}
 	}
-}
-
-func formOf(gzip bool) int {
-	if gzip {
-		return 1
-	}
-	return 0
 }
 
 // keptFaults is how many bytes of faults are kept of a client, and how many of warnings.

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"errors"
-
 	"github.com/spf13/cobra"
 
 	"github.com/rego-go/rego/policy"
@@ -48,9 +46,6 @@ func (o *owner) exceeded(d document) (policy.Faults, error) {
 	if err != nil {
 		return nil, err
 	}
-	var faults policy.Faults
-	if err := o.limits.Check(table); err != nil && !errors.As(err, &faults) {
-		return nil, err
-	}
-	return file.Locate(d.data, d.format, faults), nil
+	faults, err := faultsOf(o.limits.Check(table))
+	return file.Locate(d.data, d.format, faults), err
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
@@ -124,30 +125,14 @@ func (v *serve) run(ctx context.Context) error {
 		audit.denied(d)
 	}))
 	s := controlplane.NewServer(p.main, p.own, options...)
-	g := grpc.NewServer(append(controlplane.ServerOptions(), grpc.Creds(creds), grpc.KeepaliveParams(keepalive.ServerParameters{
-		Time: 30 * time.Second, Timeout: 15 * time.Second, MaxConnectionAge: oldest, MaxConnectionAgeGrace: shutdown,
-	}))...)
-	regov1.RegisterPolicyDiscoveryServiceServer(g, s)
-	regov1.RegisterFleetServiceServer(g, s.Fleet())
-	healthy := health.NewServer()
-	healthv1.RegisterHealthServer(g, healthy)
-	reflection.Register(g)
+	g, healthy := newServer(s, creds)
 
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)
-	go func() {
-		for {
-			select {
-			case <-hangups:
-				audit.again()
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
+	go reopen(ctx, audit, hangups)
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", v.addr)
 	if err != nil {
 		return failure{err}
@@ -173,6 +158,31 @@ func (v *serve) run(ctx context.Context) error {
 	g.GracefulStop()
 	late.Stop()
 	return nil
+}
+
+// newServer returns a server with all services, and the one that tells of its health.
+func newServer(s *controlplane.Server, creds credentials.TransportCredentials) (*grpc.Server, *health.Server) {
+	g := grpc.NewServer(append(controlplane.ServerOptions(), grpc.Creds(creds), grpc.KeepaliveParams(keepalive.ServerParameters{
+		Time: 30 * time.Second, Timeout: 15 * time.Second, MaxConnectionAge: oldest, MaxConnectionAgeGrace: shutdown,
+	}))...)
+	regov1.RegisterPolicyDiscoveryServiceServer(g, s)
+	regov1.RegisterFleetServiceServer(g, s.Fleet())
+	healthy := health.NewServer()
+	healthv1.RegisterHealthServer(g, healthy)
+	reflection.Register(g)
+	return g, healthy
+}
+
+// reopen opens the audit log again at each hangup, until ctx is done.
+func reopen(ctx context.Context, audit *audit, hangups <-chan os.Signal) {
+	for {
+		select {
+		case <-hangups:
+			audit.again()
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 func servingStatus(ready bool) healthv1.HealthCheckResponse_ServingStatus {

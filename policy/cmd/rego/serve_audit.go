@@ -104,9 +104,12 @@ func (a *audit) again() {
 }
 
 func (a *audit) close() {
-	if a.file != nil {
-		_ = a.file.f.Close() // lines are written one by one
+	if a.file == nil {
+		return
 	}
+	a.file.mu.Lock()
+	defer a.file.mu.Unlock()
+	_ = a.file.f.Close() // lines are written one by one
 }
 
 func (a *audit) write(event string, args ...any) {

@@ -2,13 +2,18 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strconv"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -59,4 +64,40 @@ func TestChanges(t *testing.T) {
 	assert.Equal(t, []string{"retries_off is true", "changed /pay.v1.Pay/*", "removed /old.v1.Old/*", "added /a.B/M00"}, list[:4])
 	assert.Equal(t, "added 30 more", list[len(list)-1])
 	assert.Empty(t, changesOf(before, before))
+}
+
+// TestAuditIsOpenedAgain: a file that was moved away is left alone, and a new one begun. A FIFO
+// that nobody reads is refused instead of waited for.
+func TestAuditIsOpenedAgain(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "audit.jsonl")
+	a, err := openAudit(path, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	a.write("first")
+	require.NoError(t, os.Rename(path, path+".1"))
+	a.write("second")
+	hangups := make(chan os.Signal)
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		reopen(ctx, a, hangups)
+	}()
+	hangups <- syscall.SIGHUP
+	stop()
+	<-ended
+	a.write("third")
+	a.close()
+	for file, want := range map[string][]string{path + ".1": {"first", "second"}, path: {"third"}} {
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		assert.Equal(t, len(want), bytes.Count(text, []byte("\n")), file)
+		for _, event := range want {
+			assert.Contains(t, string(text), `"event":"`+event+`"`, file)
+		}
+	}
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	require.NoError(t, syscall.Mkfifo(fifo, 0o600))
+	_, err = openAudit(fifo, slog.New(slog.DiscardHandler))
+	require.Error(t, err)
 }

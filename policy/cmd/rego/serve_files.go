@@ -85,9 +85,7 @@ func (p *served) follow(ctx context.Context, audit *audit, ready func(bool)) {
 	tell := func() {
 		mu.Lock()
 		defer mu.Unlock()
-		ready(!slices.ContainsFunc(p.waits, func(st *policy.Store) bool {
-			return st.Status().State() == policy.StateInitial || st.Status().Source == ""
-		}))
+		ready(!slices.ContainsFunc(p.waits, func(st *policy.Store) bool { return st.Status().Source == "" }))
 	}
 	tell()
 	watch := func(service string, st *policy.Store) {
