@@ -176,6 +176,27 @@ func TestSnapshotCannotBeWritten(t *testing.T) {
 	})
 }
 
+// TestWayBackOutlivesProcess: a revision that was too high stands over restarts, and so does the
+// epoch that took it back.
+func TestWayBackOutlivesProcess(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "policies")
+		offer := func(s policy.Set) error {
+			err := withSnapshot(t, path).Source("file").Update(s) // by a process of its own
+			synctest.Wait()
+			return err
+		}
+		require.NoError(t, offer(policy.Set{Version: "too high", Revision: 20261126}))
+		require.Error(t, offer(policy.Set{Version: "43", Revision: 43}))
+		require.NoError(t, offer(policy.Set{Version: "43", Epoch: 1, Revision: 43}))
+		require.Error(t, offer(policy.Set{Version: "too high", Revision: 20261126}), "of a replica that lags")
+		require.Error(t, offer(policy.Set{Version: "other", Epoch: 1, Revision: 43}), "another content")
+		require.NoError(t, offer(policy.Set{Version: "44", Epoch: 1, Revision: 44}))
+		assert.Equal(t, "44", withSnapshot(t, path).Current().Version())
+	})
+}
+
 // TestSnapshotIsWrittenLater: once there is room again, without another set.
 func TestSnapshotIsWrittenLater(t *testing.T) {
 	t.Parallel()
