@@ -40,7 +40,11 @@ type StreamPoliciesRequest struct {
 	Epoch uint64 `protobuf:"varint,6,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	// Warnings tell what of the set in force has no effect in this client, since its code is
 	// stronger, and what may be misspelt.
-	Warnings      []*Fault `protobuf:"bytes,7,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	Warnings []*Fault `protobuf:"bytes,7,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	// Report tells what the calls of the client did. A request that has one answers nothing:
+	// its nonce is empty, and so is the rest. A client sends reports only while the server asks
+	// for them.
+	Report        *Report `protobuf:"bytes,8,opt,name=report,proto3" json:"report,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -124,6 +128,13 @@ func (x *StreamPoliciesRequest) GetWarnings() []*Fault {
 	return nil
 }
 
+func (x *StreamPoliciesRequest) GetReport() *Report {
+	if x != nil {
+		return x.Report
+	}
+	return nil
+}
+
 // StreamPoliciesResponse is a set that is to be in force from now on, or a heartbeat.
 type StreamPoliciesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -134,7 +145,10 @@ type StreamPoliciesResponse struct {
 	Nonce string `protobuf:"bytes,2,opt,name=nonce,proto3" json:"nonce,omitempty"`
 	// Heartbeat is there instead of a set if the server has nothing new. The client answers
 	// it like a set, so that both directions of the connection are used.
-	Heartbeat     *Heartbeat `protobuf:"bytes,3,opt,name=heartbeat,proto3" json:"heartbeat,omitempty"`
+	Heartbeat *Heartbeat `protobuf:"bytes,3,opt,name=heartbeat,proto3" json:"heartbeat,omitempty"`
+	// ReportEvery asks for a Report so often, if calls have ended since the last one. At least
+	// 1s; its absence asks for none.
+	ReportEvery   *durationpb.Duration `protobuf:"bytes,4,opt,name=report_every,json=reportEvery,proto3" json:"report_every,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -186,6 +200,13 @@ func (x *StreamPoliciesResponse) GetNonce() string {
 func (x *StreamPoliciesResponse) GetHeartbeat() *Heartbeat {
 	if x != nil {
 		return x.Heartbeat
+	}
+	return nil
+}
+
+func (x *StreamPoliciesResponse) GetReportEvery() *durationpb.Duration {
+	if x != nil {
+		return x.ReportEvery
 	}
 	return nil
 }
@@ -376,11 +397,297 @@ func (x *Fault) GetColumn() int32 {
 	return 0
 }
 
+// Report is what the calls did that have ended since the last report of the client, while one
+// set was in force. What was not sent is not sent again: counts can be missing, and none is
+// told twice.
+type Report struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Version of the set that was in force.
+	Version string `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	// Epoch of that set.
+	Epoch uint64 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// Revision of that set.
+	Revision uint64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Methods whose calls have ended, at most 1000. The rest are one without a name.
+	Methods       []*MethodReport `protobuf:"bytes,4,rep,name=methods,proto3" json:"methods,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Report) Reset() {
+	*x = Report{}
+	mi := &file_rego_v1_discovery_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Report) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Report) ProtoMessage() {}
+
+func (x *Report) ProtoReflect() protoreflect.Message {
+	mi := &file_rego_v1_discovery_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Report.ProtoReflect.Descriptor instead.
+func (*Report) Descriptor() ([]byte, []int) {
+	return file_rego_v1_discovery_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Report) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Report) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *Report) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *Report) GetMethods() []*MethodReport {
+	if x != nil {
+		return x.Methods
+	}
+	return nil
+}
+
+// MethodReport is what the calls of a method did.
+type MethodReport struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Method is the full name, "/pkg.Service/Method". Empty for those whose names may be made up.
+	Method string `protobuf:"bytes,1,opt,name=method,proto3" json:"method,omitempty"`
+	// Ends of calls.
+	Ends []*EndCount `protobuf:"bytes,2,rep,name=ends,proto3" json:"ends,omitempty"`
+	// Retries is how many attempts of them were retries.
+	Retries uint64 `protobuf:"varint,3,opt,name=retries,proto3" json:"retries,omitempty"`
+	// Hedges is how many attempts of them were hedges.
+	Hedges uint64 `protobuf:"varint,4,opt,name=hedges,proto3" json:"hedges,omitempty"`
+	// Denials of attempts that would have been of use.
+	Denials       []*DenialCount `protobuf:"bytes,5,rep,name=denials,proto3" json:"denials,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MethodReport) Reset() {
+	*x = MethodReport{}
+	mi := &file_rego_v1_discovery_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MethodReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MethodReport) ProtoMessage() {}
+
+func (x *MethodReport) ProtoReflect() protoreflect.Message {
+	mi := &file_rego_v1_discovery_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MethodReport.ProtoReflect.Descriptor instead.
+func (*MethodReport) Descriptor() ([]byte, []int) {
+	return file_rego_v1_discovery_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *MethodReport) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *MethodReport) GetEnds() []*EndCount {
+	if x != nil {
+		return x.Ends
+	}
+	return nil
+}
+
+func (x *MethodReport) GetRetries() uint64 {
+	if x != nil {
+		return x.Retries
+	}
+	return 0
+}
+
+func (x *MethodReport) GetHedges() uint64 {
+	if x != nil {
+		return x.Hedges
+	}
+	return 0
+}
+
+func (x *MethodReport) GetDenials() []*DenialCount {
+	if x != nil {
+		return x.Denials
+	}
+	return nil
+}
+
+// EndCount is how many calls ended like that.
+type EndCount struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Code that the caller got.
+	Code Code `protobuf:"varint,1,opt,name=code,proto3,enum=rego.v1.Code" json:"code,omitempty"`
+	// Reason why there was no further attempt, in the words of timelines: "succeeded",
+	// "budget-denied".
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Calls that ended like that.
+	Calls         uint64 `protobuf:"varint,3,opt,name=calls,proto3" json:"calls,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndCount) Reset() {
+	*x = EndCount{}
+	mi := &file_rego_v1_discovery_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndCount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndCount) ProtoMessage() {}
+
+func (x *EndCount) ProtoReflect() protoreflect.Message {
+	mi := &file_rego_v1_discovery_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndCount.ProtoReflect.Descriptor instead.
+func (*EndCount) Descriptor() ([]byte, []int) {
+	return file_rego_v1_discovery_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *EndCount) GetCode() Code {
+	if x != nil {
+		return x.Code
+	}
+	return Code_OK
+}
+
+func (x *EndCount) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *EndCount) GetCalls() uint64 {
+	if x != nil {
+		return x.Calls
+	}
+	return 0
+}
+
+// DenialCount is how many attempts were denied.
+type DenialCount struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Kind is "retry" or "hedge".
+	Kind string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	// Reason in the words of timelines: "budget-denied".
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Count of them.
+	Count         uint64 `protobuf:"varint,3,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DenialCount) Reset() {
+	*x = DenialCount{}
+	mi := &file_rego_v1_discovery_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DenialCount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DenialCount) ProtoMessage() {}
+
+func (x *DenialCount) ProtoReflect() protoreflect.Message {
+	mi := &file_rego_v1_discovery_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DenialCount.ProtoReflect.Descriptor instead.
+func (*DenialCount) Descriptor() ([]byte, []int) {
+	return file_rego_v1_discovery_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *DenialCount) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *DenialCount) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *DenialCount) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
 var File_rego_v1_discovery_proto protoreflect.FileDescriptor
 
 const file_rego_v1_discovery_proto_rawDesc = "" +
 	"\n" +
-	"\x17rego/v1/discovery.proto\x12\arego.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x14rego/v1/policy.proto\"\xf0\x01\n" +
+	"\x17rego/v1/discovery.proto\x12\arego.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x14rego/v1/policy.proto\"\x99\x02\n" +
 	"\x15StreamPoliciesRequest\x12!\n" +
 	"\x04node\x18\x01 \x01(\v2\r.rego.v1.NodeR\x04node\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x1a\n" +
@@ -388,11 +695,13 @@ const file_rego_v1_discovery_proto_rawDesc = "" +
 	"\x05nonce\x18\x04 \x01(\tR\x05nonce\x12&\n" +
 	"\x06faults\x18\x05 \x03(\v2\x0e.rego.v1.FaultR\x06faults\x12\x14\n" +
 	"\x05epoch\x18\x06 \x01(\x04R\x05epoch\x12*\n" +
-	"\bwarnings\x18\a \x03(\v2\x0e.rego.v1.FaultR\bwarnings\"\x80\x01\n" +
+	"\bwarnings\x18\a \x03(\v2\x0e.rego.v1.FaultR\bwarnings\x12'\n" +
+	"\x06report\x18\b \x01(\v2\x0f.rego.v1.ReportR\x06report\"\xbe\x01\n" +
 	"\x16StreamPoliciesResponse\x12\x1e\n" +
 	"\x03set\x18\x01 \x01(\v2\f.rego.v1.SetR\x03set\x12\x14\n" +
 	"\x05nonce\x18\x02 \x01(\tR\x05nonce\x120\n" +
-	"\theartbeat\x18\x03 \x01(\v2\x12.rego.v1.HeartbeatR\theartbeat\"B\n" +
+	"\theartbeat\x18\x03 \x01(\v2\x12.rego.v1.HeartbeatR\theartbeat\x12<\n" +
+	"\freport_every\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\vreportEvery\"B\n" +
 	"\tHeartbeat\x125\n" +
 	"\binterval\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\binterval\"\xaa\x01\n" +
 	"\x04Node\x12\x18\n" +
@@ -406,7 +715,26 @@ const file_rego_v1_discovery_proto_rawDesc = "" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\x12\x12\n" +
 	"\x04line\x18\x03 \x01(\x05R\x04line\x12\x16\n" +
-	"\x06column\x18\x04 \x01(\x05R\x06column2o\n" +
+	"\x06column\x18\x04 \x01(\x05R\x06column\"\x85\x01\n" +
+	"\x06Report\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x1a\n" +
+	"\brevision\x18\x03 \x01(\x04R\brevision\x12/\n" +
+	"\amethods\x18\x04 \x03(\v2\x15.rego.v1.MethodReportR\amethods\"\xaf\x01\n" +
+	"\fMethodReport\x12\x16\n" +
+	"\x06method\x18\x01 \x01(\tR\x06method\x12%\n" +
+	"\x04ends\x18\x02 \x03(\v2\x11.rego.v1.EndCountR\x04ends\x12\x18\n" +
+	"\aretries\x18\x03 \x01(\x04R\aretries\x12\x16\n" +
+	"\x06hedges\x18\x04 \x01(\x04R\x06hedges\x12.\n" +
+	"\adenials\x18\x05 \x03(\v2\x14.rego.v1.DenialCountR\adenials\"[\n" +
+	"\bEndCount\x12!\n" +
+	"\x04code\x18\x01 \x01(\x0e2\r.rego.v1.CodeR\x04code\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x14\n" +
+	"\x05calls\x18\x03 \x01(\x04R\x05calls\"O\n" +
+	"\vDenialCount\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x14\n" +
+	"\x05count\x18\x03 \x01(\x04R\x05count2o\n" +
 	"\x16PolicyDiscoveryService\x12U\n" +
 	"\x0eStreamPolicies\x12\x1e.rego.v1.StreamPoliciesRequest\x1a\x1f.rego.v1.StreamPoliciesResponse(\x010\x01B.Z,github.com/rego-go/rego/proto/rego/v1;regov1b\x06proto3"
 
@@ -422,32 +750,43 @@ func file_rego_v1_discovery_proto_rawDescGZIP() []byte {
 	return file_rego_v1_discovery_proto_rawDescData
 }
 
-var file_rego_v1_discovery_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_rego_v1_discovery_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_rego_v1_discovery_proto_goTypes = []any{
 	(*StreamPoliciesRequest)(nil),  // 0: rego.v1.StreamPoliciesRequest
 	(*StreamPoliciesResponse)(nil), // 1: rego.v1.StreamPoliciesResponse
 	(*Heartbeat)(nil),              // 2: rego.v1.Heartbeat
 	(*Node)(nil),                   // 3: rego.v1.Node
 	(*Fault)(nil),                  // 4: rego.v1.Fault
-	nil,                            // 5: rego.v1.Node.LabelsEntry
-	(*Set)(nil),                    // 6: rego.v1.Set
-	(*durationpb.Duration)(nil),    // 7: google.protobuf.Duration
+	(*Report)(nil),                 // 5: rego.v1.Report
+	(*MethodReport)(nil),           // 6: rego.v1.MethodReport
+	(*EndCount)(nil),               // 7: rego.v1.EndCount
+	(*DenialCount)(nil),            // 8: rego.v1.DenialCount
+	nil,                            // 9: rego.v1.Node.LabelsEntry
+	(*Set)(nil),                    // 10: rego.v1.Set
+	(*durationpb.Duration)(nil),    // 11: google.protobuf.Duration
+	(Code)(0),                      // 12: rego.v1.Code
 }
 var file_rego_v1_discovery_proto_depIdxs = []int32{
-	3, // 0: rego.v1.StreamPoliciesRequest.node:type_name -> rego.v1.Node
-	4, // 1: rego.v1.StreamPoliciesRequest.faults:type_name -> rego.v1.Fault
-	4, // 2: rego.v1.StreamPoliciesRequest.warnings:type_name -> rego.v1.Fault
-	6, // 3: rego.v1.StreamPoliciesResponse.set:type_name -> rego.v1.Set
-	2, // 4: rego.v1.StreamPoliciesResponse.heartbeat:type_name -> rego.v1.Heartbeat
-	7, // 5: rego.v1.Heartbeat.interval:type_name -> google.protobuf.Duration
-	5, // 6: rego.v1.Node.labels:type_name -> rego.v1.Node.LabelsEntry
-	0, // 7: rego.v1.PolicyDiscoveryService.StreamPolicies:input_type -> rego.v1.StreamPoliciesRequest
-	1, // 8: rego.v1.PolicyDiscoveryService.StreamPolicies:output_type -> rego.v1.StreamPoliciesResponse
-	8, // [8:9] is the sub-list for method output_type
-	7, // [7:8] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	3,  // 0: rego.v1.StreamPoliciesRequest.node:type_name -> rego.v1.Node
+	4,  // 1: rego.v1.StreamPoliciesRequest.faults:type_name -> rego.v1.Fault
+	4,  // 2: rego.v1.StreamPoliciesRequest.warnings:type_name -> rego.v1.Fault
+	5,  // 3: rego.v1.StreamPoliciesRequest.report:type_name -> rego.v1.Report
+	10, // 4: rego.v1.StreamPoliciesResponse.set:type_name -> rego.v1.Set
+	2,  // 5: rego.v1.StreamPoliciesResponse.heartbeat:type_name -> rego.v1.Heartbeat
+	11, // 6: rego.v1.StreamPoliciesResponse.report_every:type_name -> google.protobuf.Duration
+	11, // 7: rego.v1.Heartbeat.interval:type_name -> google.protobuf.Duration
+	9,  // 8: rego.v1.Node.labels:type_name -> rego.v1.Node.LabelsEntry
+	6,  // 9: rego.v1.Report.methods:type_name -> rego.v1.MethodReport
+	7,  // 10: rego.v1.MethodReport.ends:type_name -> rego.v1.EndCount
+	8,  // 11: rego.v1.MethodReport.denials:type_name -> rego.v1.DenialCount
+	12, // 12: rego.v1.EndCount.code:type_name -> rego.v1.Code
+	0,  // 13: rego.v1.PolicyDiscoveryService.StreamPolicies:input_type -> rego.v1.StreamPoliciesRequest
+	1,  // 14: rego.v1.PolicyDiscoveryService.StreamPolicies:output_type -> rego.v1.StreamPoliciesResponse
+	14, // [14:15] is the sub-list for method output_type
+	13, // [13:14] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_rego_v1_discovery_proto_init() }
@@ -462,7 +801,7 @@ func file_rego_v1_discovery_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rego_v1_discovery_proto_rawDesc), len(file_rego_v1_discovery_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

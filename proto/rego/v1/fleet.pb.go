@@ -302,7 +302,11 @@ type Client struct {
 	Epoch uint64 `protobuf:"varint,10,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	// Warnings tell what of that set has no effect in this client, since its code is stronger,
 	// and what may be misspelt. The server keeps up to 8 KiB of them.
-	Warnings      []*Fault `protobuf:"bytes,11,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	Warnings []*Fault `protobuf:"bytes,11,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	// Replica of the control plane that the client is connected to. Empty if there is one alone.
+	Replica string `protobuf:"bytes,12,opt,name=replica,proto3" json:"replica,omitempty"`
+	// Canary says that the client gets the set that is tried out.
+	Canary        bool `protobuf:"varint,13,opt,name=canary,proto3" json:"canary,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -412,6 +416,20 @@ func (x *Client) GetWarnings() []*Fault {
 		return x.Warnings
 	}
 	return nil
+}
+
+func (x *Client) GetReplica() string {
+	if x != nil {
+		return x.Replica
+	}
+	return ""
+}
+
+func (x *Client) GetCanary() bool {
+	if x != nil {
+		return x.Canary
+	}
+	return false
 }
 
 // Refusal is a set that was not taken, and why.
@@ -753,7 +771,10 @@ type GetServerStateResponse struct {
 	Clients uint64 `protobuf:"varint,2,opt,name=clients,proto3" json:"clients,omitempty"`
 	// Stores that sets are served from: first the one for every service that has none of its
 	// own, then those that have, by service.
-	Stores        []*StoreState `protobuf:"bytes,3,rep,name=stores,proto3" json:"stores,omitempty"`
+	Stores []*StoreState `protobuf:"bytes,3,rep,name=stores,proto3" json:"stores,omitempty"`
+	// Replicas of the control plane that share a storage, this one included. Empty if there is
+	// one alone.
+	Replicas      []*ReplicaState `protobuf:"bytes,4,rep,name=replicas,proto3" json:"replicas,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -809,6 +830,86 @@ func (x *GetServerStateResponse) GetStores() []*StoreState {
 	return nil
 }
 
+func (x *GetServerStateResponse) GetReplicas() []*ReplicaState {
+	if x != nil {
+		return x.Replicas
+	}
+	return nil
+}
+
+// ReplicaState is what is known of a replica of the control plane.
+type ReplicaState struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of it.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Started is when it was made.
+	Started *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=started,proto3" json:"started,omitempty"`
+	// Told is when it has last told of itself.
+	Told *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=told,proto3" json:"told,omitempty"`
+	// Clients that are connected to it.
+	Clients       uint64 `protobuf:"varint,4,opt,name=clients,proto3" json:"clients,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplicaState) Reset() {
+	*x = ReplicaState{}
+	mi := &file_rego_v1_fleet_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplicaState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplicaState) ProtoMessage() {}
+
+func (x *ReplicaState) ProtoReflect() protoreflect.Message {
+	mi := &file_rego_v1_fleet_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplicaState.ProtoReflect.Descriptor instead.
+func (*ReplicaState) Descriptor() ([]byte, []int) {
+	return file_rego_v1_fleet_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ReplicaState) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ReplicaState) GetStarted() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Started
+	}
+	return nil
+}
+
+func (x *ReplicaState) GetTold() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Told
+	}
+	return nil
+}
+
+func (x *ReplicaState) GetClients() uint64 {
+	if x != nil {
+		return x.Clients
+	}
+	return 0
+}
+
 // StoreState is what is known of a set that the server hands out.
 type StoreState struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -846,7 +947,7 @@ type StoreState struct {
 
 func (x *StoreState) Reset() {
 	*x = StoreState{}
-	mi := &file_rego_v1_fleet_proto_msgTypes[9]
+	mi := &file_rego_v1_fleet_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -858,7 +959,7 @@ func (x *StoreState) String() string {
 func (*StoreState) ProtoMessage() {}
 
 func (x *StoreState) ProtoReflect() protoreflect.Message {
-	mi := &file_rego_v1_fleet_proto_msgTypes[9]
+	mi := &file_rego_v1_fleet_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -871,7 +972,7 @@ func (x *StoreState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoreState.ProtoReflect.Descriptor instead.
 func (*StoreState) Descriptor() ([]byte, []int) {
-	return file_rego_v1_fleet_proto_rawDescGZIP(), []int{9}
+	return file_rego_v1_fleet_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *StoreState) GetService() string {
@@ -972,6 +1073,216 @@ func (x *StoreState) GetEpoch() uint64 {
 	return 0
 }
 
+// ListTrafficRequest asks for traffic.
+type ListTrafficRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Service asks only for the clients of that service. Empty means all.
+	Service       string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListTrafficRequest) Reset() {
+	*x = ListTrafficRequest{}
+	mi := &file_rego_v1_fleet_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListTrafficRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListTrafficRequest) ProtoMessage() {}
+
+func (x *ListTrafficRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rego_v1_fleet_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListTrafficRequest.ProtoReflect.Descriptor instead.
+func (*ListTrafficRequest) Descriptor() ([]byte, []int) {
+	return file_rego_v1_fleet_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ListTrafficRequest) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+// ListTrafficResponse is the traffic of some time, by service and method.
+type ListTrafficResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Over is the time that it is counted over: about a minute, less if the server is younger.
+	Over *durationpb.Duration `protobuf:"bytes,1,opt,name=over,proto3" json:"over,omitempty"`
+	// Traffic of each method of each service, the one with the most calls first; at most 1000.
+	Traffic []*Traffic `protobuf:"bytes,2,rep,name=traffic,proto3" json:"traffic,omitempty"`
+	// LeftOut is how many methods the response had no room for.
+	LeftOut uint64 `protobuf:"varint,3,opt,name=left_out,json=leftOut,proto3" json:"left_out,omitempty"`
+	// Reporting is how many clients have told of their calls in that time.
+	Reporting     uint64 `protobuf:"varint,4,opt,name=reporting,proto3" json:"reporting,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListTrafficResponse) Reset() {
+	*x = ListTrafficResponse{}
+	mi := &file_rego_v1_fleet_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListTrafficResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListTrafficResponse) ProtoMessage() {}
+
+func (x *ListTrafficResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rego_v1_fleet_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListTrafficResponse.ProtoReflect.Descriptor instead.
+func (*ListTrafficResponse) Descriptor() ([]byte, []int) {
+	return file_rego_v1_fleet_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ListTrafficResponse) GetOver() *durationpb.Duration {
+	if x != nil {
+		return x.Over
+	}
+	return nil
+}
+
+func (x *ListTrafficResponse) GetTraffic() []*Traffic {
+	if x != nil {
+		return x.Traffic
+	}
+	return nil
+}
+
+func (x *ListTrafficResponse) GetLeftOut() uint64 {
+	if x != nil {
+		return x.LeftOut
+	}
+	return 0
+}
+
+func (x *ListTrafficResponse) GetReporting() uint64 {
+	if x != nil {
+		return x.Reporting
+	}
+	return 0
+}
+
+// Traffic is what the calls of a method did, of all clients of a service.
+type Traffic struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Service of the clients that made the calls.
+	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// Method that they called, empty for those whose names may be made up.
+	Method string `protobuf:"bytes,2,opt,name=method,proto3" json:"method,omitempty"`
+	// Ends of calls.
+	Ends []*EndCount `protobuf:"bytes,3,rep,name=ends,proto3" json:"ends,omitempty"`
+	// Retries among the attempts.
+	Retries uint64 `protobuf:"varint,4,opt,name=retries,proto3" json:"retries,omitempty"`
+	// Hedges among the attempts.
+	Hedges uint64 `protobuf:"varint,5,opt,name=hedges,proto3" json:"hedges,omitempty"`
+	// Denials of attempts that would have been of use.
+	Denials       []*DenialCount `protobuf:"bytes,6,rep,name=denials,proto3" json:"denials,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Traffic) Reset() {
+	*x = Traffic{}
+	mi := &file_rego_v1_fleet_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Traffic) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Traffic) ProtoMessage() {}
+
+func (x *Traffic) ProtoReflect() protoreflect.Message {
+	mi := &file_rego_v1_fleet_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Traffic.ProtoReflect.Descriptor instead.
+func (*Traffic) Descriptor() ([]byte, []int) {
+	return file_rego_v1_fleet_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Traffic) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *Traffic) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *Traffic) GetEnds() []*EndCount {
+	if x != nil {
+		return x.Ends
+	}
+	return nil
+}
+
+func (x *Traffic) GetRetries() uint64 {
+	if x != nil {
+		return x.Retries
+	}
+	return 0
+}
+
+func (x *Traffic) GetHedges() uint64 {
+	if x != nil {
+		return x.Hedges
+	}
+	return 0
+}
+
+func (x *Traffic) GetDenials() []*DenialCount {
+	if x != nil {
+		return x.Denials
+	}
+	return nil
+}
+
 var File_rego_v1_fleet_proto protoreflect.FileDescriptor
 
 const file_rego_v1_fleet_proto_rawDesc = "" +
@@ -985,7 +1296,7 @@ const file_rego_v1_fleet_proto_rawDesc = "" +
 	"page_token\x18\x04 \x01(\tR\tpageToken\"h\n" +
 	"\x13ListClientsResponse\x12)\n" +
 	"\aclients\x18\x01 \x03(\v2\x0f.rego.v1.ClientR\aclients\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb7\x03\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xe9\x03\n" +
 	"\x06Client\x12!\n" +
 	"\x04node\x18\x01 \x01(\v2\r.rego.v1.NodeR\x04node\x12\x12\n" +
 	"\x04peer\x18\x02 \x01(\tR\x04peer\x128\n" +
@@ -998,7 +1309,9 @@ const file_rego_v1_fleet_proto_rawDesc = "" +
 	"\tlast_seen\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\blastSeen\x12\x14\n" +
 	"\x05epoch\x18\n" +
 	" \x01(\x04R\x05epoch\x12*\n" +
-	"\bwarnings\x18\v \x03(\v2\x0e.rego.v1.FaultR\bwarnings\"\xad\x01\n" +
+	"\bwarnings\x18\v \x03(\v2\x0e.rego.v1.FaultR\bwarnings\x12\x18\n" +
+	"\areplica\x18\f \x01(\tR\areplica\x12\x16\n" +
+	"\x06canary\x18\r \x01(\bR\x06canary\"\xad\x01\n" +
 	"\aRefusal\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12.\n" +
@@ -1019,11 +1332,17 @@ const file_rego_v1_fleet_proto_rawDesc = "" +
 	"\aclients\x18\x05 \x01(\x04R\aclients\x12\x16\n" +
 	"\x06warned\x18\x06 \x01(\x04R\x06warned\x12\x14\n" +
 	"\x05epoch\x18\a \x01(\x04R\x05epoch\"\x17\n" +
-	"\x15GetServerStateRequest\"\x95\x01\n" +
+	"\x15GetServerStateRequest\"\xc8\x01\n" +
 	"\x16GetServerStateResponse\x124\n" +
 	"\astarted\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x12\x18\n" +
 	"\aclients\x18\x02 \x01(\x04R\aclients\x12+\n" +
-	"\x06stores\x18\x03 \x03(\v2\x13.rego.v1.StoreStateR\x06stores\"\xf5\x03\n" +
+	"\x06stores\x18\x03 \x03(\v2\x13.rego.v1.StoreStateR\x06stores\x121\n" +
+	"\breplicas\x18\x04 \x03(\v2\x15.rego.v1.ReplicaStateR\breplicas\"\xa2\x01\n" +
+	"\fReplicaState\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x124\n" +
+	"\astarted\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x12.\n" +
+	"\x04told\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04told\x12\x18\n" +
+	"\aclients\x18\x04 \x01(\x04R\aclients\"\xf5\x03\n" +
 	"\n" +
 	"StoreState\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x18\n" +
@@ -1040,7 +1359,21 @@ const file_rego_v1_fleet_proto_rawDesc = "" +
 	"\brefusals\x18\v \x01(\x03R\brefusals\x12%\n" +
 	"\x0esnapshot_error\x18\f \x01(\tR\rsnapshotError\x12\x18\n" +
 	"\aclients\x18\r \x01(\x04R\aclients\x12\x14\n" +
-	"\x05epoch\x18\x0e \x01(\x04R\x05epoch*\x98\x01\n" +
+	"\x05epoch\x18\x0e \x01(\x04R\x05epoch\".\n" +
+	"\x12ListTrafficRequest\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\"\xa9\x01\n" +
+	"\x13ListTrafficResponse\x12-\n" +
+	"\x04over\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x04over\x12*\n" +
+	"\atraffic\x18\x02 \x03(\v2\x10.rego.v1.TrafficR\atraffic\x12\x19\n" +
+	"\bleft_out\x18\x03 \x01(\x04R\aleftOut\x12\x1c\n" +
+	"\treporting\x18\x04 \x01(\x04R\treporting\"\xc4\x01\n" +
+	"\aTraffic\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x16\n" +
+	"\x06method\x18\x02 \x01(\tR\x06method\x12%\n" +
+	"\x04ends\x18\x03 \x03(\v2\x11.rego.v1.EndCountR\x04ends\x12\x18\n" +
+	"\aretries\x18\x04 \x01(\x04R\aretries\x12\x16\n" +
+	"\x06hedges\x18\x05 \x01(\x04R\x06hedges\x12.\n" +
+	"\adenials\x18\x06 \x03(\v2\x14.rego.v1.DenialCountR\adenials*\x98\x01\n" +
 	"\vClientState\x12\x1c\n" +
 	"\x18CLIENT_STATE_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14CLIENT_STATE_PENDING\x10\x01\x12\x18\n" +
@@ -1052,11 +1385,12 @@ const file_rego_v1_fleet_proto_rawDesc = "" +
 	"\x10STANDING_INITIAL\x10\x01\x12\x14\n" +
 	"\x10STANDING_CURRENT\x10\x02\x12\x12\n" +
 	"\x0eSTANDING_STALE\x10\x03\x12\x14\n" +
-	"\x10STANDING_REFUSED\x10\x042\x84\x02\n" +
+	"\x10STANDING_REFUSED\x10\x042\xce\x02\n" +
 	"\fFleetService\x12H\n" +
 	"\vListClients\x12\x1b.rego.v1.ListClientsRequest\x1a\x1c.rego.v1.ListClientsResponse\x12W\n" +
 	"\x10SummarizeClients\x12 .rego.v1.SummarizeClientsRequest\x1a!.rego.v1.SummarizeClientsResponse\x12Q\n" +
-	"\x0eGetServerState\x12\x1e.rego.v1.GetServerStateRequest\x1a\x1f.rego.v1.GetServerStateResponseB.Z,github.com/rego-go/rego/proto/rego/v1;regov1b\x06proto3"
+	"\x0eGetServerState\x12\x1e.rego.v1.GetServerStateRequest\x1a\x1f.rego.v1.GetServerStateResponse\x12H\n" +
+	"\vListTraffic\x12\x1b.rego.v1.ListTrafficRequest\x1a\x1c.rego.v1.ListTrafficResponseB.Z,github.com/rego-go/rego/proto/rego/v1;regov1b\x06proto3"
 
 var (
 	file_rego_v1_fleet_proto_rawDescOnce sync.Once
@@ -1071,7 +1405,7 @@ func file_rego_v1_fleet_proto_rawDescGZIP() []byte {
 }
 
 var file_rego_v1_fleet_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_rego_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_rego_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_rego_v1_fleet_proto_goTypes = []any{
 	(ClientState)(0),                 // 0: rego.v1.ClientState
 	(Standing)(0),                    // 1: rego.v1.Standing
@@ -1084,43 +1418,58 @@ var file_rego_v1_fleet_proto_goTypes = []any{
 	(*ClientCount)(nil),              // 8: rego.v1.ClientCount
 	(*GetServerStateRequest)(nil),    // 9: rego.v1.GetServerStateRequest
 	(*GetServerStateResponse)(nil),   // 10: rego.v1.GetServerStateResponse
-	(*StoreState)(nil),               // 11: rego.v1.StoreState
-	(*Node)(nil),                     // 12: rego.v1.Node
-	(*timestamppb.Timestamp)(nil),    // 13: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),      // 14: google.protobuf.Duration
-	(*Fault)(nil),                    // 15: rego.v1.Fault
+	(*ReplicaState)(nil),             // 11: rego.v1.ReplicaState
+	(*StoreState)(nil),               // 12: rego.v1.StoreState
+	(*ListTrafficRequest)(nil),       // 13: rego.v1.ListTrafficRequest
+	(*ListTrafficResponse)(nil),      // 14: rego.v1.ListTrafficResponse
+	(*Traffic)(nil),                  // 15: rego.v1.Traffic
+	(*Node)(nil),                     // 16: rego.v1.Node
+	(*timestamppb.Timestamp)(nil),    // 17: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),      // 18: google.protobuf.Duration
+	(*Fault)(nil),                    // 19: rego.v1.Fault
+	(*EndCount)(nil),                 // 20: rego.v1.EndCount
+	(*DenialCount)(nil),              // 21: rego.v1.DenialCount
 }
 var file_rego_v1_fleet_proto_depIdxs = []int32{
 	4,  // 0: rego.v1.ListClientsResponse.clients:type_name -> rego.v1.Client
-	12, // 1: rego.v1.Client.node:type_name -> rego.v1.Node
-	13, // 2: rego.v1.Client.connected:type_name -> google.protobuf.Timestamp
+	16, // 1: rego.v1.Client.node:type_name -> rego.v1.Node
+	17, // 2: rego.v1.Client.connected:type_name -> google.protobuf.Timestamp
 	0,  // 3: rego.v1.Client.state:type_name -> rego.v1.ClientState
 	5,  // 4: rego.v1.Client.refusal:type_name -> rego.v1.Refusal
-	14, // 5: rego.v1.Client.pending:type_name -> google.protobuf.Duration
-	13, // 6: rego.v1.Client.last_seen:type_name -> google.protobuf.Timestamp
-	15, // 7: rego.v1.Client.warnings:type_name -> rego.v1.Fault
-	13, // 8: rego.v1.Refusal.time:type_name -> google.protobuf.Timestamp
-	15, // 9: rego.v1.Refusal.faults:type_name -> rego.v1.Fault
+	18, // 5: rego.v1.Client.pending:type_name -> google.protobuf.Duration
+	17, // 6: rego.v1.Client.last_seen:type_name -> google.protobuf.Timestamp
+	19, // 7: rego.v1.Client.warnings:type_name -> rego.v1.Fault
+	17, // 8: rego.v1.Refusal.time:type_name -> google.protobuf.Timestamp
+	19, // 9: rego.v1.Refusal.faults:type_name -> rego.v1.Fault
 	8,  // 10: rego.v1.SummarizeClientsResponse.counts:type_name -> rego.v1.ClientCount
 	0,  // 11: rego.v1.ClientCount.state:type_name -> rego.v1.ClientState
-	13, // 12: rego.v1.GetServerStateResponse.started:type_name -> google.protobuf.Timestamp
-	11, // 13: rego.v1.GetServerStateResponse.stores:type_name -> rego.v1.StoreState
-	1,  // 14: rego.v1.StoreState.standing:type_name -> rego.v1.Standing
-	13, // 15: rego.v1.StoreState.accepted:type_name -> google.protobuf.Timestamp
-	13, // 16: rego.v1.StoreState.confirmed:type_name -> google.protobuf.Timestamp
-	14, // 17: rego.v1.StoreState.age:type_name -> google.protobuf.Duration
-	5,  // 18: rego.v1.StoreState.refusal:type_name -> rego.v1.Refusal
-	2,  // 19: rego.v1.FleetService.ListClients:input_type -> rego.v1.ListClientsRequest
-	6,  // 20: rego.v1.FleetService.SummarizeClients:input_type -> rego.v1.SummarizeClientsRequest
-	9,  // 21: rego.v1.FleetService.GetServerState:input_type -> rego.v1.GetServerStateRequest
-	3,  // 22: rego.v1.FleetService.ListClients:output_type -> rego.v1.ListClientsResponse
-	7,  // 23: rego.v1.FleetService.SummarizeClients:output_type -> rego.v1.SummarizeClientsResponse
-	10, // 24: rego.v1.FleetService.GetServerState:output_type -> rego.v1.GetServerStateResponse
-	22, // [22:25] is the sub-list for method output_type
-	19, // [19:22] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	17, // 12: rego.v1.GetServerStateResponse.started:type_name -> google.protobuf.Timestamp
+	12, // 13: rego.v1.GetServerStateResponse.stores:type_name -> rego.v1.StoreState
+	11, // 14: rego.v1.GetServerStateResponse.replicas:type_name -> rego.v1.ReplicaState
+	17, // 15: rego.v1.ReplicaState.started:type_name -> google.protobuf.Timestamp
+	17, // 16: rego.v1.ReplicaState.told:type_name -> google.protobuf.Timestamp
+	1,  // 17: rego.v1.StoreState.standing:type_name -> rego.v1.Standing
+	17, // 18: rego.v1.StoreState.accepted:type_name -> google.protobuf.Timestamp
+	17, // 19: rego.v1.StoreState.confirmed:type_name -> google.protobuf.Timestamp
+	18, // 20: rego.v1.StoreState.age:type_name -> google.protobuf.Duration
+	5,  // 21: rego.v1.StoreState.refusal:type_name -> rego.v1.Refusal
+	18, // 22: rego.v1.ListTrafficResponse.over:type_name -> google.protobuf.Duration
+	15, // 23: rego.v1.ListTrafficResponse.traffic:type_name -> rego.v1.Traffic
+	20, // 24: rego.v1.Traffic.ends:type_name -> rego.v1.EndCount
+	21, // 25: rego.v1.Traffic.denials:type_name -> rego.v1.DenialCount
+	2,  // 26: rego.v1.FleetService.ListClients:input_type -> rego.v1.ListClientsRequest
+	6,  // 27: rego.v1.FleetService.SummarizeClients:input_type -> rego.v1.SummarizeClientsRequest
+	9,  // 28: rego.v1.FleetService.GetServerState:input_type -> rego.v1.GetServerStateRequest
+	13, // 29: rego.v1.FleetService.ListTraffic:input_type -> rego.v1.ListTrafficRequest
+	3,  // 30: rego.v1.FleetService.ListClients:output_type -> rego.v1.ListClientsResponse
+	7,  // 31: rego.v1.FleetService.SummarizeClients:output_type -> rego.v1.SummarizeClientsResponse
+	10, // 32: rego.v1.FleetService.GetServerState:output_type -> rego.v1.GetServerStateResponse
+	14, // 33: rego.v1.FleetService.ListTraffic:output_type -> rego.v1.ListTrafficResponse
+	30, // [30:34] is the sub-list for method output_type
+	26, // [26:30] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_rego_v1_fleet_proto_init() }
@@ -1135,7 +1484,7 @@ func file_rego_v1_fleet_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rego_v1_fleet_proto_rawDesc), len(file_rego_v1_fleet_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   10,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -22,6 +22,7 @@ const (
 	FleetService_ListClients_FullMethodName      = "/rego.v1.FleetService/ListClients"
 	FleetService_SummarizeClients_FullMethodName = "/rego.v1.FleetService/SummarizeClients"
 	FleetService_GetServerState_FullMethodName   = "/rego.v1.FleetService/GetServerState"
+	FleetService_ListTraffic_FullMethodName      = "/rego.v1.FleetService/ListTraffic"
 )
 
 // FleetServiceClient is the client API for FleetService service.
@@ -29,8 +30,9 @@ const (
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
 // FleetService tells operators what became of the policies that a server hands out. It is a
-// service of its own, so that it can have a port and rights of its own. Each server tells of
-// itself: of two replicas, both have to be asked.
+// service of its own, so that it can have a port and rights of its own. Replicas of a control
+// plane that share a storage tell of the clients of all of them. A server without one tells of
+// its own.
 type FleetServiceClient interface {
 	// ListClients tells which clients are connected, what they have in force and what
 	// they refused last.
@@ -39,6 +41,8 @@ type FleetServiceClient interface {
 	SummarizeClients(ctx context.Context, in *SummarizeClientsRequest, opts ...grpc.CallOption) (*SummarizeClientsResponse, error)
 	// GetServerState tells what the server itself has, and whether its own source is there.
 	GetServerState(ctx context.Context, in *GetServerStateRequest, opts ...grpc.CallOption) (*GetServerStateResponse, error)
+	// ListTraffic tells what the calls of the clients did of late, by service and method.
+	ListTraffic(ctx context.Context, in *ListTrafficRequest, opts ...grpc.CallOption) (*ListTrafficResponse, error)
 }
 
 type fleetServiceClient struct {
@@ -79,13 +83,24 @@ func (c *fleetServiceClient) GetServerState(ctx context.Context, in *GetServerSt
 	return out, nil
 }
 
+func (c *fleetServiceClient) ListTraffic(ctx context.Context, in *ListTrafficRequest, opts ...grpc.CallOption) (*ListTrafficResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListTrafficResponse)
+	err := c.cc.Invoke(ctx, FleetService_ListTraffic_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // FleetServiceServer is the server API for FleetService service.
 // All implementations must embed UnimplementedFleetServiceServer
 // for forward compatibility.
 //
 // FleetService tells operators what became of the policies that a server hands out. It is a
-// service of its own, so that it can have a port and rights of its own. Each server tells of
-// itself: of two replicas, both have to be asked.
+// service of its own, so that it can have a port and rights of its own. Replicas of a control
+// plane that share a storage tell of the clients of all of them. A server without one tells of
+// its own.
 type FleetServiceServer interface {
 	// ListClients tells which clients are connected, what they have in force and what
 	// they refused last.
@@ -94,6 +109,8 @@ type FleetServiceServer interface {
 	SummarizeClients(context.Context, *SummarizeClientsRequest) (*SummarizeClientsResponse, error)
 	// GetServerState tells what the server itself has, and whether its own source is there.
 	GetServerState(context.Context, *GetServerStateRequest) (*GetServerStateResponse, error)
+	// ListTraffic tells what the calls of the clients did of late, by service and method.
+	ListTraffic(context.Context, *ListTrafficRequest) (*ListTrafficResponse, error)
 	mustEmbedUnimplementedFleetServiceServer()
 }
 
@@ -112,6 +129,9 @@ func (UnimplementedFleetServiceServer) SummarizeClients(context.Context, *Summar
 }
 func (UnimplementedFleetServiceServer) GetServerState(context.Context, *GetServerStateRequest) (*GetServerStateResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetServerState not implemented")
+}
+func (UnimplementedFleetServiceServer) ListTraffic(context.Context, *ListTrafficRequest) (*ListTrafficResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListTraffic not implemented")
 }
 func (UnimplementedFleetServiceServer) mustEmbedUnimplementedFleetServiceServer() {}
 func (UnimplementedFleetServiceServer) testEmbeddedByValue()                      {}
@@ -188,6 +208,24 @@ func _FleetService_GetServerState_Handler(srv interface{}, ctx context.Context, 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _FleetService_ListTraffic_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListTrafficRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).ListTraffic(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_ListTraffic_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).ListTraffic(ctx, req.(*ListTrafficRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // FleetService_ServiceDesc is the grpc.ServiceDesc for FleetService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -206,6 +244,10 @@ var FleetService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetServerState",
 			Handler:    _FleetService_GetServerState_Handler,
+		},
+		{
+			MethodName: "ListTraffic",
+			Handler:    _FleetService_ListTraffic_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
