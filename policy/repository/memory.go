@@ -3,6 +3,7 @@ package repository
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"iter"
 	"maps"
 	"slices"
@@ -54,12 +55,40 @@ func (m *memory) Commit(ctx context.Context, conditions []Condition, changes []C
 			return 0, ErrConflict
 		}
 	}
+	if err := m.checkLocked(changes); err != nil {
+		return 0, err
+	}
 	m.applyLocked(changes)
 	return m.revision, nil
 }
 
+// checkLocked refuses what a storage of many processes refuses, so that who has tested with this
+// one is not surprised.
+func (m *memory) checkLocked(changes []Change) error {
+	keys := make(map[string]struct{}, len(changes))
+	for i, c := range changes {
+		if _, ok := keys[c.Key]; ok {
+			return fmt.Errorf("repository: changes[%d]: %q is changed twice", i, c.Key)
+		}
+		keys[c.Key] = struct{}{}
+		if c.Lease == nil || c.Delete {
+			continue
+		}
+		l, ok := c.Lease.(*memoryLease)
+		if !ok || l.storage != m {
+			return fmt.Errorf("repository: changes[%d]: the lease is of another storage", i)
+		}
+		select {
+		case <-l.done: // it is closed under the lock
+			return fmt.Errorf("repository: changes[%d]: the lease has ended", i)
+		default:
+		}
+	}
+	return nil
+}
+
 func (m *memory) applyLocked(changes []Change) {
-	m.revision++
+	revision := m.revision + 1
 	var u Update
 	for _, c := range changes {
 		delete(m.leases, c.Key)
@@ -70,7 +99,7 @@ func (m *memory) applyLocked(changes []Change) {
 			}
 			continue
 		}
-		e := Entry{c.Key, bytes.Clone(c.Value), m.revision}
+		e := Entry{c.Key, bytes.Clone(c.Value), revision}
 		m.entries[c.Key] = e
 		u.Put = append(u.Put, e)
 		if l, ok := c.Lease.(*memoryLease); ok {
@@ -80,6 +109,10 @@ func (m *memory) applyLocked(changes []Change) {
 			m.leases[c.Key] = l
 		}
 	}
+	if len(u.Put)+len(u.Deleted) == 0 {
+		return
+	}
+	m.revision = revision
 	for w := range m.watches {
 		w.tell(u)
 	}
@@ -138,7 +171,7 @@ func (m *memory) Watch(ctx context.Context, prefix string) iter.Seq[Update] {
 			w.due = nil
 			m.mu.Unlock()
 			for _, u := range due {
-				if !yield(u) {
+				if ctx.Err() != nil || !yield(u) {
 					return
 				}
 			}

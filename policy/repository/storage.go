@@ -18,7 +18,9 @@ type Storage interface {
 
 	// Commit makes all changes if all conditions hold, and returns its revision. If one does
 	// not hold it returns [ErrConflict], and has changed nothing. After any other error it may
-	// have made the changes, all of them or none.
+	// have made the changes, all of them or none. It is an error to change a key twice, or to put
+	// an entry with a lease that has ended. A commit that changes nothing has the revision of the
+	// one before.
 	Commit(ctx context.Context, conditions []Condition, changes []Change) (uint64, error)
 
 	// Watch yields all entries whose keys begin with prefix, as an Update with Reset, and then
