@@ -233,7 +233,7 @@ func testManyEntries(t *testing.T, s repository.Storage) {
 }
 
 func testLargeValues(t *testing.T, s repository.Storage) {
-	const size, n = 1 << 20, 20
+	const size, n = 1 << 20, 12
 	updates := watch(t, s, "large/")
 	updates.next() // empty
 	for i := range n {

@@ -1,0 +1,146 @@
+// Package etcd keeps what the replicas of a control plane share in etcd: a [Storage] is a
+// repository.Storage, of which any number of processes have one each.
+//
+// All keys of a storage begin with its prefix, and nothing else may write there. Reads and
+// watches are never older than what was known before, and a watch says when etcd cannot be
+// reached. A commit is sent once: what is not known to have failed may have been made.
+//
+// Begin with [Config] for a client that notices dead connections, and [New].
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/rego-go/rego/policy/repository"
+)
+
+// Storage is a part of what etcd keeps: all keys that begin with a prefix. It is safe for
+// concurrent use.
+//
+// Revisions are etcd's own. They are of all keys of the cluster, so that between two commits of a
+// storage there may be gaps. An entry may be as large as a request to etcd: 1.5 MiB, keys and
+// all changes of its commit included, unless the servers have another --max-request-bytes.
+type Storage struct {
+	client *clientv3.Client
+	kv     clientv3.KV
+	prefix string
+}
+
+// New returns the storage of all keys that begin with prefix, such as "/rego/". An empty prefix
+// means all keys of the cluster. Two control planes in one cluster have prefixes of which none
+// begins with the other.
+//
+// The client belongs to the caller, who closes it after all watches and leases have ended. The
+// storage uses the client's connection and credentials; what the caller has put into the fields
+// KV, Watcher and Lease, such as a namespace, is passed by.
+func New(client *clientv3.Client, prefix string) *Storage {
+	kv := clientv3.NewKVFromKVClient(once{clientv3.RetryKVClient(client)}, client)
+	return &Storage{client: client, kv: kv, prefix: prefix}
+}
+
+// Durable is true.
+func (s *Storage) Durable() bool { return true }
+
+// List is as repository.Storage says. It asks in pages, all at one revision, so that the
+// number of entries has no limit. It waits for etcd until ctx is done.
+func (s *Storage) List(ctx context.Context, prefix string) ([]repository.Entry, error) {
+	entries, _, err := s.list(ctx, prefix, 0)
+	if err != nil {
+		return nil, fmt.Errorf("etcd: list %q: %w", s.prefix+prefix, err)
+	}
+	return entries, nil
+}
+
+const (
+	// A page has 16 entries at first, and twice as many while pages are small: no answer is
+	// larger than the largest entry times 256, and thousands of small entries are a few answers.
+	firstPage = 16
+	lastPage  = 256
+	smallPage = 1 << 20
+)
+
+// list returns also the revision that the entries are of. It gives etcd up to patience for each
+// page, if that is not zero.
+func (s *Storage) list(ctx context.Context, prefix string, patience time.Duration) ([]repository.Entry, int64, error) {
+	l := listing{storage: s, patience: patience, limit: firstPage}
+	for {
+		l.begin(s.prefix + prefix)
+		err := l.run(ctx)
+		switch {
+		case err == nil:
+			return l.entries, l.revision, nil
+		case errors.Is(err, rpctypes.ErrCompacted) && ctx.Err() == nil:
+			// Between two pages. All is read again at a newer revision.
+		default:
+			return nil, 0, err
+		}
+	}
+}
+
+// listing reads a range page by page.
+type listing struct {
+	storage  *Storage
+	patience time.Duration
+	limit    int64
+
+	from, end string
+	revision  int64 // of the first page; 0 before it
+	entries   []repository.Entry
+}
+
+// begin starts at the first key with the prefix.
+func (l *listing) begin(prefix string) {
+	l.from, l.end = prefix, clientv3.GetPrefixRangeEnd(prefix)
+	if prefix == "" {
+		l.from, l.end = "\x00", "\x00" // etcd's words for all keys
+	}
+	l.revision, l.entries = 0, nil
+}
+
+func (l *listing) run(ctx context.Context) error {
+	for {
+		page, err := l.page(ctx)
+		if l.limit > 1 && status.Code(err) == codes.ResourceExhausted {
+			l.limit /= 2 // it was larger than the client takes
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if l.revision == 0 {
+			l.revision = page.Header.GetRevision()
+		}
+		size := 0
+		for _, kv := range page.Kvs {
+			size += len(kv.Key) + len(kv.Value)
+			l.entries = append(l.entries, l.storage.entry(kv))
+		}
+		if !page.More || len(page.Kvs) == 0 {
+			return nil
+		}
+		l.from = string(page.Kvs[len(page.Kvs)-1].Key) + "\x00"
+		if size < smallPage {
+			l.limit = min(2*l.limit, lastPage)
+		}
+	}
+}
+
+// page is a linearizable read, so that the revision of the first is at least that of every
+// commit that has returned.
+func (l *listing) page(ctx context.Context) (*clientv3.GetResponse, error) {
+	ctx = clientv3.WithRequireLeader(ctx)
+	if l.patience > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, l.patience)
+		defer cancel()
+	}
+	return l.storage.kv.Get(ctx, l.from, clientv3.WithRange(l.end), clientv3.WithLimit(l.limit), clientv3.WithRev(l.revision))
+}

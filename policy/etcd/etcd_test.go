@@ -1,0 +1,45 @@
+package etcd_test
+
+import (
+	"fmt"
+	"os"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/rego-go/rego/internal/storagetest"
+	"github.com/rego-go/rego/policy/etcd"
+	"github.com/rego-go/rego/policy/etcd/etcdtest"
+	"github.com/rego-go/rego/policy/repository"
+)
+
+func TestMain(m *testing.M) {
+	etcdtest.Main()
+	os.Exit(m.Run())
+}
+
+func start(t *testing.T, n int) *etcdtest.Cluster {
+	t.Helper()
+	c, err := etcdtest.Start(t.TempDir(), n)
+	require.NoError(t, err)
+	t.Cleanup(c.Close)
+	return c
+}
+
+func newClient(t *testing.T, endpoints ...string) *clientv3.Client {
+	t.Helper()
+	client, err := clientv3.New(etcd.Config(endpoints...))
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = client.Close() })
+	return client
+}
+
+func TestStorage(t *testing.T) {
+	client := newClient(t, start(t, 1).Endpoints()...)
+	var opened atomic.Int64
+	storagetest.Test(t, func(*testing.T) repository.Storage {
+		return etcd.New(client, fmt.Sprintf("/test/%d/", opened.Add(1)))
+	})
+}

@@ -1,0 +1,231 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"math/rand/v2"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/rego-go/rego/policy/repository"
+)
+
+const (
+	// grace is how long a watch looks for etcd before it says that etcd is lost. An election
+	// takes about as long.
+	grace = 2 * time.Second
+	// etcd is given firstPatience for an answer at first, and twice as long each time that
+	// it did not answer.
+	firstPatience = time.Second
+	lastPatience  = 16 * time.Second
+	// Tries are up to firstDelay apart, and up to twice as far each time.
+	firstDelay = 50 * time.Millisecond
+	lastDelay  = 2 * time.Second
+)
+
+// Watch is as repository.Storage says. It asks once a second whether it still hears all, by a
+// read of no entries that the quorum of etcd confirms: a member that is cut off from the
+// others and a connection that has died silently are left within five seconds. Then, as after a
+// compaction that it was too slow for, all entries are read again.
+//
+// Lost is told when etcd does not answer for two seconds more; six to eight seconds after etcd was last
+// heard, if it falls silent, and sooner if it refuses. Tries continue at random intervals of up to
+// two seconds. Lost is told also while etcd has an older revision than the watch has seen,
+// as after a backup was restored without raising revisions: such a watch goes on when etcd has
+// passed it, or in a new process.
+func (s *Storage) Watch(ctx context.Context, prefix string) iter.Seq[repository.Update] {
+	return func(yield func(repository.Update) bool) {
+		ctx, stop := context.WithCancel(ctx)
+		defer stop()
+		w := &watch{storage: s, prefix: prefix, since: time.Now()}
+		w.tell = func(u repository.Update) {
+			if ctx.Err() == nil && !yield(u) {
+				stop()
+			}
+		}
+		w.run(ctx)
+	}
+}
+
+// watch reads all, follows, and begins anew when it cannot follow.
+type watch struct {
+	storage *Storage
+	prefix  string
+	tell    func(repository.Update) // does nothing once the context of run is done
+
+	seen  int64     // the revision up to which all has been told
+	since time.Time // when it was found out that etcd cannot be followed
+	lost  bool      // and that has been told
+	tries int       // since etcd could be followed last
+}
+
+func (w *watch) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		w.wait(ctx)
+		err := w.reset(ctx)
+		if err == nil {
+			err = w.follow(ctx)
+			w.since = time.Now()
+			if errors.Is(err, errSilent) {
+				w.since = w.since.Add(-unanswered * tick)
+			}
+			continue
+		}
+		if !w.lost && time.Since(w.since) >= grace {
+			w.lost = true
+			w.tell(repository.Update{Lost: fmt.Errorf("etcd: watch %q: %w", w.storage.prefix+w.prefix, err)})
+		}
+	}
+}
+
+// wait lets time pass before another try.
+func (w *watch) wait(ctx context.Context) {
+	w.tries++
+	if w.tries == 1 {
+		return
+	}
+	t := time.NewTimer(rand.N(doubled(firstDelay, w.tries-1, lastDelay)))
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// doubled is d, doubled n times, up to most.
+func doubled(d time.Duration, n int, most time.Duration) time.Duration {
+	for ; n > 0 && d < most; n-- {
+		d *= 2
+	}
+	return min(d, most)
+}
+
+// reset reads and tells all.
+func (w *watch) reset(ctx context.Context) error {
+	entries, at, err := w.storage.list(ctx, w.prefix, doubled(firstPatience, w.tries-1, lastPatience))
+	if err != nil {
+		return err
+	}
+	if at < w.seen {
+		return fmt.Errorf("its revision is %d, and was %d", at, w.seen)
+	}
+	w.seen, w.lost = at, false
+	w.tell(repository.Update{Reset: true, Put: entries})
+	return nil
+}
+
+// errSilent is why a watch is left that does not say that it has ended.
+var errSilent = errors.New("no answer")
+
+// follow tells what changes, until the watch has ended or cannot be trusted any more.
+func (w *watch) follow(ctx context.Context) error {
+	// Its own watcher has its own stream, and takes the next member when it is made anew.
+	watcher := clientv3.NewWatcher(w.storage.client)
+	defer watcher.Close() //nolint:errcheck // it is left
+	ctx, stop := context.WithCancel(clientv3.WithRequireLeader(ctx))
+	defer stop()
+
+	opened := make(chan clientv3.WatchChan, 1)
+	go func() {
+		opened <- watcher.Watch(ctx, w.storage.prefix+w.prefix, clientv3.WithPrefix(),
+			clientv3.WithRev(w.seen+1), clientv3.WithFragment())
+	}()
+	revisions := make(chan int64, 1) // what checks found; 0 if they found nothing
+	checking := false
+
+	var responses clientv3.WatchChan
+	var p pulse
+	ticks := time.NewTicker(tick)
+	defer ticks.Stop()
+	for {
+		select {
+		case responses = <-opened:
+			opened = nil
+		case r, ok := <-responses:
+			if !ok {
+				return context.Cause(ctx)
+			}
+			if err := r.Err(); err != nil {
+				return err
+			}
+			w.take(r.Events)
+			w.settled(p.reached(told(r)))
+		case revision := <-revisions:
+			checking = false
+			if revision != 0 {
+				w.settled(p.current(revision))
+			}
+		case <-ticks.C:
+			if !p.tick() {
+				return errSilent
+			}
+			if !checking {
+				checking = true
+				go func() { revisions <- w.check(ctx, watcher) }()
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// told is the revision up to which a watch has told all with a response. The header of one with
+// events may be ahead of them.
+func told(r clientv3.WatchResponse) int64 {
+	if len(r.Events) > 0 {
+		return r.Events[len(r.Events)-1].Kv.ModRevision
+	}
+	return r.Header.GetRevision()
+}
+
+// settled forgets what went wrong once a watch keeps up.
+func (w *watch) settled(keepsUp bool) {
+	if keepsUp {
+		w.tries = 0
+	}
+}
+
+// check asks the quorum for its revision, and the watch's member how far it has told. The answer
+// of the member is a response of the watch.
+func (w *watch) check(ctx context.Context, watcher clientv3.Watcher) int64 {
+	ctx, cancel := context.WithTimeout(ctx, tick)
+	defer cancel()
+	now, err := w.storage.kv.Get(ctx, w.storage.prefix+w.prefix+"\x00", clientv3.WithCountOnly())
+	if err != nil {
+		return 0
+	}
+	if watcher.RequestProgress(ctx) != nil {
+		return 0
+	}
+	return now.Header.GetRevision()
+}
+
+// take tells events, those of one revision together. The client has put the fragments of a
+// response together, and etcd does not tell a revision in two responses.
+func (w *watch) take(events []*clientv3.Event) {
+	var u repository.Update
+	var at int64
+	for _, e := range events {
+		if e.Kv.ModRevision <= w.seen {
+			continue // it has been told before the stream was opened again
+		}
+		if at != 0 && at != e.Kv.ModRevision {
+			w.tell(u)
+			u = repository.Update{}
+			w.seen = at
+		}
+		at = e.Kv.ModRevision
+		if e.Type == clientv3.EventTypeDelete {
+			u.Deleted = append(u.Deleted, w.storage.key(e.Kv))
+		} else {
+			u.Put = append(u.Put, w.storage.entry(e.Kv))
+		}
+	}
+	if at != 0 {
+		w.tell(u)
+		w.seen = at
+	}
+}
