@@ -1,0 +1,115 @@
+package rollout
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/rego-go/rego/policy"
+)
+
+// Plan says how a set of policies is tried out. Only Steps has no default.
+type Plan struct {
+	// Steps are shares of the clients, rising, each above 0 and below 1: the clients of the
+	// first share get the set first. After the last step all clients get it. There is at least
+	// one step, and at most a hundred.
+	Steps []float64
+
+	// Bake is how long each step lasts, at least. Zero means 10 minutes.
+	Bake time.Duration
+
+	// Alpha bounds the probability that a set is rejected which does no harm, over the whole
+	// rollout and however often it is looked at. It is above 0 and below 1. Zero means 0.01.
+	Alpha float64
+
+	// MinCalls is how many calls of the canary each step takes, at least. Zero means 1000.
+	MinCalls int64
+
+	// MaxExtra is how many extra attempts per call are no harm, whatever the other clients make.
+	// It is at most 4. Zero means 0.1: the default budget lets retries be a tenth of the calls.
+	MaxExtra float64
+}
+
+const maxSteps = 100
+
+// WithDefaults returns the plan with the defaults in the place of zeros.
+func (p Plan) WithDefaults() Plan {
+	if p.Bake == 0 {
+		p.Bake = 10 * time.Minute
+	}
+	if p.Alpha == 0 {
+		p.Alpha = 0.01
+	}
+	if p.MinCalls == 0 {
+		p.MinCalls = 1000
+	}
+	if p.MaxExtra == 0 {
+		p.MaxExtra = 0.1
+	}
+	return p
+}
+
+// Validate returns nil, or a [policy.Faults] with every field that is wrong. Zeros that have a
+// default are right.
+func (p Plan) Validate() error {
+	var faults policy.Faults
+	add := func(path, format string, args ...any) {
+		faults = append(faults, policy.Fault{Path: path, Text: fmt.Sprintf(format, args...)})
+	}
+	if n := len(p.Steps); n == 0 || n > maxSteps {
+		add("steps", "must be between 1 and %d shares, got %d", maxSteps, n)
+	}
+	for i, share := range p.Steps[:min(len(p.Steps), maxSteps)] {
+		path := fmt.Sprintf("steps[%d]", i)
+		switch {
+		case !(share > 0 && share < 1): // NaN too
+			add(path, "must be above 0 and below 1, got %v", share)
+		case i > 0 && share <= p.Steps[i-1]:
+			add(path, "must be above steps[%d], which is %v, got %v", i-1, p.Steps[i-1], share)
+		}
+	}
+	p = p.WithDefaults()
+	if p.Bake < 0 {
+		add("bake", "must not be negative, got %v", p.Bake)
+	}
+	if !(p.Alpha > 0 && p.Alpha < 1) {
+		add("alpha", "must be above 0 and below 1, got %v", p.Alpha)
+	}
+	if p.MinCalls < 0 {
+		add("min_calls", "must not be negative, got %d", p.MinCalls)
+	}
+	if !(p.MaxExtra > 0 && p.MaxExtra <= perCall) {
+		add("max_extra", "must be above 0 and at most %d, got %v", perCall, p.MaxExtra)
+	}
+	if len(faults) == 0 {
+		return nil
+	}
+	return faults
+}
+
+// Includes reports whether an instance of a client is among a share of them, for the set of this
+// version. It answers the same in every process and release. An instance that is in a share is in
+// every larger one, so a client that has the set keeps it when the next step begins. Which
+// instances come first is different for each version, so it is not always the same ones that
+// take the risk.
+//
+// Of many instances, about the share is included; of a few, it can be none. A share of 0 or less
+// includes no instance, and one of 1 or more includes all.
+func Includes(version, instance string, share float64) bool {
+	h := sha256.New()
+	h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(version)))) // else "1" and "23" were "12" and "3"
+	h.Write([]byte(version))
+	h.Write([]byte(instance))
+	return fraction(h.Sum(nil)) < share
+}
+
+// mantissa is how many bits of a hash a float64 holds exactly.
+const mantissa = 53
+
+// hashed returns the first bits of a hash as a whole number.
+func hashed(sum []byte) float64 { return float64(binary.BigEndian.Uint64(sum) >> (64 - mantissa)) }
+
+// fraction returns the first bits of a hash as a number from 0 to below 1.
+func fraction(sum []byte) float64 { return math.Ldexp(hashed(sum), -mantissa) }
