@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/encoding/gzip"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/rego-go/rego/policy"
@@ -20,22 +21,25 @@ import (
 // client is a stream with what is known of who is at its other end.
 type client struct {
 	stream    grpc.ServerStream
-	feed      *feed
 	id        uint64
 	node      *regov1.Node
 	peer      string
+	replica   string // that it is connected to; empty if there is one alone
 	connected time.Time
 	gzip      bool        // it takes sets compressed
 	beat      *time.Timer // the next heartbeat
 
 	// Guarded by the server's mu.
+	feed     *feed
+	canary   bool // it tries out what others do not have
+	chunk    *chunk
 	edition  // that it has in force
 	warnings []*regov1.Fault
 	refusal  *regov1.Refusal
 	refused  bool // its last answer was a refusal
 	left     bool
 	sending  bool      // somebody is in stream.SendMsg, where only one may be
-	sent     sent      // the last set
+	sent     sentSet   // the last set
 	waiting  bool      // for the answer to that
 	since    time.Time // it has been waiting
 	beating  bool      // the answer to a heartbeat is awaited
@@ -47,6 +51,12 @@ type sent struct {
 	number uint64
 	nonce  string
 	edition
+}
+
+// sentSet is a set that was sent, and where it was from.
+type sentSet struct {
+	feed *feed
+	sent
 }
 
 // edition is how a set is called.
@@ -117,11 +127,18 @@ func checkWords(r *regov1.StreamPoliciesRequest) error {
 
 func (c *client) name() name { return name{c.node.GetService(), c.node.GetInstance()} }
 
-// told reports whether the client has been sent a set.
-func (c *client) told() bool {
-	c.feed.server.mu.Lock()
-	defer c.feed.server.mu.Unlock()
+// told reports whether c has been sent a set.
+func (s *Server) told(c *client) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	return c.sent.number > 0
+}
+
+// from returns where c has its sets from.
+func (s *Server) from(c *client) *feed {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return c.feed
 }
 
 // push sends c the newest set, unless it has got that or owes an answer to another one: then
@@ -130,7 +147,7 @@ func (c *client) told() bool {
 // has not read, and hold up whoever sends to it. That is nobody else's goroutine.
 func (s *Server) push(c *client) error {
 	for {
-		set := c.feed.newest()
+		set := s.from(c).newest()
 		if set == nil || !s.begin(c, set) {
 			return nil
 		}
@@ -145,15 +162,22 @@ func (s *Server) push(c *client) error {
 	}
 }
 
+// isDueLocked reports whether set can be sent to c: it is of where c has its sets from, and c has
+// had neither it nor a newer one from there.
+func (c *client) isDueLocked(set *pushed) bool {
+	return !c.sending && !c.waiting && set.feed == c.feed && (set.feed != c.sent.feed || set.number > c.sent.number)
+}
+
 // begin reports whether set is to be sent to c now.
 func (s *Server) begin(c *client, set *pushed) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if c.left || c.sending || c.waiting || set.number <= c.sent.number {
+	if c.left || !c.isDueLocked(set) {
 		return false
 	}
 	c.sending, c.waiting, c.since, c.unasked = true, true, time.Now(), 0
-	c.sent = set.sent
+	c.sent = sentSet{set.feed, set.sent}
+	c.chunk.changed = true
 	return true
 }
 
@@ -204,14 +228,21 @@ func (s *Server) answered(c *client, r *regov1.StreamPoliciesRequest) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c.edition = edition{r.GetVersion(), r.GetEpoch(), r.GetRevision()}
+	if has := (edition{r.GetVersion(), r.GetEpoch(), r.GetRevision()}); has != c.edition {
+		c.edition = has
+		c.chunk.changed = true
+	}
 	if c.edition == c.sent.edition {
 		c.edition = c.sent.edition // one string for all who have it
 	}
-	c.warnings = c.feed.warnings.keep(r.GetWarnings())
+	if !slices.EqualFunc(c.warnings, r.GetWarnings(), func(a, b *regov1.Fault) bool { return proto.Equal(a, b) }) {
+		c.warnings = c.feed.warnings.keep(r.GetWarnings())
+		c.chunk.changed = true
+	}
 	switch {
 	case r.GetNonce() == c.sent.nonce && c.waiting:
 		c.waiting = false
+		c.chunk.changed = true
 		if c.refused = len(r.GetFaults()) > 0; c.refused {
 			c.refusal = &regov1.Refusal{
 				Version: c.sent.version, Epoch: c.sent.epoch, Revision: c.sent.revision,

@@ -20,9 +20,8 @@ type feed struct {
 	server *Server
 	store  *policy.Store
 
-	mu    sync.Mutex // held while a set is looked for
-	last  *pushed    // nil if there was none to be sent
-	count uint64
+	mu   sync.Mutex // held while a set is looked for
+	last *pushed    // nil if there was none to be sent
 
 	// Guarded by the server's mu.
 	clients          map[*client]struct{}
@@ -33,6 +32,7 @@ type feed struct {
 // pushed is a set on its way to all clients of a feed, which share its encoded forms.
 type pushed struct {
 	sent
+	feed  *feed
 	table *policy.Table
 	plain func() (*grpc.PreparedMsg, error)
 	gzip  func() (*grpc.PreparedMsg, error)
@@ -57,8 +57,8 @@ func (f *feed) newest() *pushed {
 	if !mayBeSent(f.store, t) {
 		return f.last
 	}
-	f.count++
-	p := &pushed{table: t, sent: sent{f.count, strconv.FormatUint(f.count, 10), editionOf(t.Set())}}
+	number := f.server.number()
+	p := &pushed{feed: f, table: t, sent: sent{number, strconv.FormatUint(number, 10), editionOf(t.Set())}}
 	encoded := func(compress bool) func() (*grpc.PreparedMsg, error) {
 		return sync.OnceValues(func() (*grpc.PreparedMsg, error) {
 			return encode(&regov1.StreamPoliciesResponse{Set: t.Set().Proto(), Nonce: p.nonce}, compress)
@@ -67,6 +67,14 @@ func (f *feed) newest() *pushed {
 	p.plain, p.gzip = encoded(false), encoded(true)
 	f.last = p
 	return p
+}
+
+// number returns that of the next set, of whatever feed.
+func (s *Server) number() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.numbers++
+	return s.numbers
 }
 
 // mayBeSent reports whether what st has is meant to be served.
@@ -96,7 +104,7 @@ func (f *feed) send(set *pushed) {
 	var plain, gzip bool
 	f.server.mu.Lock()
 	for c := range f.clients {
-		if !c.sending && !c.waiting && c.sent.number < set.number {
+		if c.isDueLocked(set) {
 			due = append(due, c)
 			plain, gzip = plain || !c.gzip, gzip || c.gzip
 		}
@@ -108,8 +116,12 @@ func (f *feed) send(set *pushed) {
 	if gzip {
 		_, _ = set.gzip()
 	}
+	pushAll(f.server, due)
+}
+
+func pushAll(s *Server, due []*client) {
 	for i, c := range due {
-		go func() { _ = f.server.push(c) }() // it fails if the stream has ended, and that ends it
+		go func() { _ = s.push(c) }() // it fails if the stream has ended, and that ends it
 		if i%64 == 63 {
 			runtime.Gosched() // so that they are not all there at a time, each with its stack
 		}

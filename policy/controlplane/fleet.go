@@ -47,10 +47,11 @@ const (
 	maxResponse  = 3 << 20
 )
 
-// place is where a client stands in the list. No two have the same.
+// place is where a client stands in the list. No two have the same. Told is the entry that tells
+// of a client of another replica.
 type place struct {
-	Service, Instance, Peer string
-	ID                      uint64
+	Service, Instance, Peer, Told string
+	ID                            uint64
 }
 
 func (p place) compare(q place) int {
@@ -58,14 +59,17 @@ func (p place) compare(q place) int {
 		strings.Compare(p.Service, q.Service),
 		strings.Compare(p.Instance, q.Instance),
 		strings.Compare(p.Peer, q.Peer),
+		strings.Compare(p.Told, q.Told),
 		cmp.Compare(p.ID, q.ID),
 	)
 }
 
-// listed is a client that is connected, or else one that has gone.
+// listed is a client that is connected, one that is connected to another replica, or one that has
+// gone.
 type listed struct {
 	place
 	connected *client
+	remote    *remote
 	gone      *goneClient
 }
 
@@ -114,21 +118,27 @@ func (s *Server) find(service string, after place, disconnected bool, now time.T
 		}
 	}
 	for c := range s.clients {
-		add(listed{place: place{c.node.GetService(), c.node.GetInstance(), c.peer, c.id}, connected: c})
+		add(listed{place: place{c.node.GetService(), c.node.GetInstance(), c.peer, "", c.id}, connected: c})
 	}
+	s.exchange.clientsOfOthers(func(c *remote) {
+		add(listed{place: place{c.said.GetNode().GetService(), c.said.GetNode().GetInstance(), c.said.GetPeer(), c.key, c.id}, remote: c})
+	})
 	s.gone.forget(now)
 	if disconnected {
 		for e := s.gone.order.Front(); e != nil; e = e.Next() {
 			c := e.Value.(*goneClient)
-			add(listed{place: place{c.name.service, c.name.instance, c.said.GetPeer(), c.id}, gone: c})
+			add(listed{place: place{c.name.service, c.name.instance, c.said.GetPeer(), "gone", c.id}, gone: c})
 		}
 	}
 	return found
 }
 
 func (s *Server) describe(l listed, now time.Time) *regov1.Client {
-	if l.gone != nil {
+	switch {
+	case l.gone != nil:
 		return l.gone.said
+	case l.remote != nil:
+		return l.remote.describe(now)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -140,9 +150,20 @@ func (c *client) describe(now time.Time) *regov1.Client {
 		Node: c.node, Peer: c.peer, Connected: timestamppb.New(c.connected),
 		Version: c.version, Epoch: c.epoch, Revision: c.revision, Warnings: c.warnings, Refusal: c.refusal, State: c.state(),
 	}
+	m.Replica, m.Canary = c.replica, c.canary
 	if c.waiting {
 		m.Pending = durationpb.New(now.Sub(c.since))
 	}
+	return m
+}
+
+// describe returns what the other replica told, and for how long the client has owed an answer now.
+func (r *remote) describe(now time.Time) *regov1.Client {
+	if r.said.GetPending() == nil {
+		return r.said
+	}
+	m := proto.CloneOf(r.said)
+	m.Pending = durationpb.New(m.GetPending().AsDuration() + now.Sub(r.told))
 	return m
 }
 

@@ -23,6 +23,7 @@ type gone struct {
 	order  list.List // of *goneClient, the longest gone first
 	byName map[name]*list.Element
 	bytes  int
+	ids    uint64
 }
 
 type goneClient struct {
@@ -34,15 +35,18 @@ type goneClient struct {
 }
 
 // add remembers c, which has gone now.
-func (g *gone) add(c *client, now time.Time) {
-	g.back(c.name())
-	said := c.describe(now)
+func (g *gone) add(c *client, now time.Time) { g.remember(c.name(), c.describe(now), now) }
+
+// remember remembers a client by what is known of it.
+func (g *gone) remember(n name, said *regov1.Client, now time.Time) {
+	g.back(n)
 	said.State, said.Pending, said.LastSeen = regov1.ClientState_CLIENT_STATE_DISCONNECTED, nil, timestamppb.New(now)
-	last := &goneClient{c.id, c.name(), now, proto.Size(said), said}
+	g.ids++
+	last := &goneClient{g.ids, n, now, proto.Size(said), said}
 	if g.byName == nil {
 		g.byName = make(map[name]*list.Element)
 	}
-	g.byName[last.name] = g.order.PushBack(last)
+	g.byName[n] = g.order.PushBack(last)
 	g.bytes += last.bytes
 	g.forget(now)
 }

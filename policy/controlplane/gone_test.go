@@ -24,7 +24,7 @@ func TestGoneIsBounded(t *testing.T) {
 		leave(&many, i, "")
 	}
 	assert.Equal(t, 10_000, many.order.Len())
-	assert.Equal(t, uint64(1000), many.order.Front().Value.(*goneClient).id)
+	assert.Equal(t, "1000", many.order.Front().Value.(*goneClient).name.instance)
 	leave(&many, 5000, "again")
 	assert.Equal(t, 10_000, many.order.Len(), "known by the same name")
 

@@ -28,15 +28,20 @@ type Server struct {
 	regov1.UnimplementedPolicyDiscoveryServiceServer
 	config serving
 	began  time.Time
-	feed   *feed            // for every service that has none of its own
-	feeds  map[string]*feed // by service
 
 	mu      sync.Mutex
-	streams int // open ones, whether or not they have said who they are
+	scopes  map[string]*scope // by service; "" is for every service that has none of its own
+	numbers uint64            // of sets that were pushed
+	streams int               // open ones, whether or not they have said who they are
 	clients map[*client]struct{}
 	names   map[name]int // how many are connected by that name
 	gone    gone
 	ids     uint64
+	chunks  chunks // of clients, as other replicas are told of them
+
+	traffic  traffic
+	exchange *exchange // with other replicas; nil if there are none
+	onReport func(*client, *regov1.Report)
 }
 
 // name is what a client is known by from one connection to the next.
@@ -47,38 +52,35 @@ type name struct{ service, instance string }
 // source must not take away what its clients have. stores are served to the clients of
 // the services they are named by, instead of st; nil means none.
 func NewServer(st *policy.Store, stores map[string]*policy.Store, opts ...ServeOption) *Server {
+	s := newServer(opts)
+	shared := make(map[*policy.Store]*feed, len(stores)+1)
+	of := func(st *policy.Store) *scope {
+		if shared[st] == nil {
+			shared[st] = s.newFeed(st)
+		}
+		return &scope{main: shared[st]}
+	}
+	s.scopes[""] = of(st)
+	for service, own := range stores {
+		s.scopes[service] = of(own)
+	}
+	return s
+}
+
+func newServer(opts []ServeOption) *Server {
 	s := &Server{
-		config:  serving{maxClients: 100_000},
+		config:  serving{maxClients: 100_000, sourceName: "repository"},
 		began:   time.Now(),
+		scopes:  make(map[string]*scope),
 		clients: make(map[*client]struct{}),
 		names:   make(map[name]int),
-		feeds:   make(map[string]*feed, len(stores)),
 	}
 	for _, o := range opts {
 		if o != nil {
 			o.serve(&s.config)
 		}
 	}
-	shared := make(map[*policy.Store]*feed, len(stores)+1)
-	of := func(st *policy.Store) *feed {
-		if shared[st] == nil {
-			shared[st] = &feed{server: s, store: st, clients: make(map[*client]struct{})}
-		}
-		return shared[st]
-	}
-	s.feed = of(st)
-	for service, own := range stores {
-		s.feeds[service] = of(own)
-	}
 	return s
-}
-
-// feedOf returns where the clients of a service have their sets from.
-func (s *Server) feedOf(service string) *feed {
-	if f, ok := s.feeds[service]; ok {
-		return f
-	}
-	return s.feed
 }
 
 // helloTimeout is how long a client may take to say who it is.
@@ -105,7 +107,7 @@ func (s *Server) StreamPolicies(stream regov1.PolicyDiscoveryService_StreamPolic
 	}
 	s.add(c)
 	defer s.remove(c)
-	if s.push(c) == nil && !c.told() {
+	if s.push(c) == nil && !s.told(c) {
 		s.heartbeat(c) // so that the client knows that there are no policies yet
 	}
 	for {
@@ -166,22 +168,20 @@ func (s *Server) leave() {
 	s.streams--
 }
 
-// add has c served. The first client of a feed starts its goroutine, the last one ends it.
+// add has c served.
 func (s *Server) add(c *client) {
-	f := s.feedOf(c.node.GetService())
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c.feed = f
 	s.ids++
 	c.id = s.ids
+	if s.exchange != nil {
+		c.replica = s.exchange.name
+	}
 	s.clients[c] = struct{}{}
 	s.names[c.name()]++
 	s.gone.back(c.name())
-	if f.clients[c] = struct{}{}; len(f.clients) == 1 {
-		ctx, stop := context.WithCancel(context.Background())
-		f.stop = stop
-		go f.run(ctx)
-	}
+	s.joinLocked(c)
+	s.chunks.add(c)
 	c.beat = time.AfterFunc(spread(heartbeatEvery), func() { s.heartbeat(c) })
 }
 
@@ -191,9 +191,8 @@ func (s *Server) remove(c *client) {
 	c.left = true
 	c.beat.Stop()
 	delete(s.clients, c)
-	if delete(c.feed.clients, c); len(c.feed.clients) == 0 {
-		c.feed.stop()
-	}
+	c.partLocked()
+	c.chunk.remove(c)
 	if s.names[c.name()]--; s.names[c.name()] == 0 {
 		delete(s.names, c.name())
 		s.gone.add(c, time.Now())

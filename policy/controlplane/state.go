@@ -70,6 +70,20 @@ func (s *Server) count(service string) (counts map[kind]alike, all uint64) {
 			all++
 		}
 	}
+	s.exchange.clientsOfOthers(func(r *remote) {
+		c := r.said
+		if service != "" && service != c.GetNode().GetService() {
+			return
+		}
+		k := kind{c.GetNode().GetService(), c.GetState(), edition{c.GetVersion(), c.GetEpoch(), c.GetRevision()}}
+		n := counts[k]
+		n.clients++
+		if len(c.GetWarnings()) > 0 {
+			n.warned++
+		}
+		counts[k] = n
+		all++
+	})
 	return counts, all
 }
 
@@ -81,16 +95,30 @@ func (f *fleet) GetServerState(ctx context.Context, _ *regov1.GetServerStateRequ
 	s := f.server
 	now := time.Now()
 	clients := s.countByStore()
+	stores := s.stores()
 	state := &regov1.GetServerStateResponse{Started: timestamppb.New(s.began)}
-	room := maxResponse / (len(s.feeds) + 1) // for the words of each store
-	state.Stores = append(state.Stores, stateOf("", s.feed.store.Status(), clients[""], now, room))
-	for _, service := range slices.Sorted(maps.Keys(s.feeds)) {
-		state.Stores = append(state.Stores, stateOf(service, s.feeds[service].store.Status(), clients[service], now, room))
+	room := maxResponse / (len(stores) + 1)                    // for the words of each store
+	for _, service := range slices.Sorted(maps.Keys(stores)) { // "" is the first
+		state.Stores = append(state.Stores, stateOf(service, stores[service].Status(), clients[service], now, room))
 	}
 	for _, n := range clients {
 		state.Clients += n
 	}
+	if s.exchange != nil {
+		state.Replicas = s.exchange.replicas()
+	}
 	return state, nil
+}
+
+// stores returns what is in force, by service.
+func (s *Server) stores() map[string]*policy.Store {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make(map[string]*policy.Store, len(s.scopes))
+	for service, of := range s.scopes {
+		all[service] = of.main.store
+	}
+	return all
 }
 
 // countByStore returns how many clients are connected, by service if that has a store of its
@@ -100,12 +128,9 @@ func (s *Server) countByStore() map[string]uint64 {
 	defer s.mu.Unlock()
 	n := make(map[string]uint64)
 	for c := range s.clients {
-		service := c.node.GetService()
-		if _, own := s.feeds[service]; !own {
-			service = ""
-		}
-		n[service]++
+		n[s.ownerLocked(c.node.GetService())]++
 	}
+	s.exchange.clientsOfOthers(func(r *remote) { n[s.ownerLocked(r.said.GetNode().GetService())]++ })
 	return n
 }
 

@@ -102,7 +102,7 @@ type Revision struct {
 	Author string `protobuf:"bytes,6,opt,name=author,proto3" json:"author,omitempty"`
 	// Message says why, in the author's words.
 	Message string `protobuf:"bytes,7,opt,name=message,proto3" json:"message,omitempty"`
-	// Base is the revision that it was based on.
+	// Base is the revision that was in force before it, and that a rollback leads to.
 	Base uint64 `protobuf:"varint,8,opt,name=base,proto3" json:"base,omitempty"`
 	// Restores is the revision whose content this one has again; zero if it is new.
 	Restores uint64 `protobuf:"varint,9,opt,name=restores,proto3" json:"restores,omitempty"`

@@ -33,10 +33,10 @@ type StoredHead struct {
 	Last uint64 `protobuf:"varint,3,opt,name=last,proto3" json:"last,omitempty"`
 	// Rollout is the last one, under way or ended.
 	Rollout *Rollout `protobuf:"bytes,4,opt,name=rollout,proto3" json:"rollout,omitempty"`
-	// InForce tells of the set in force.
-	InForce *Revision `protobuf:"bytes,5,opt,name=in_force,json=inForce,proto3" json:"in_force,omitempty"`
 	// ChangeId is that of the last change of any kind.
-	ChangeId      string `protobuf:"bytes,6,opt,name=change_id,json=changeId,proto3" json:"change_id,omitempty"`
+	ChangeId string `protobuf:"bytes,5,opt,name=change_id,json=changeId,proto3" json:"change_id,omitempty"`
+	// Highest is the highest revision that was given, where the storage itself gives none.
+	Highest       uint64 `protobuf:"varint,6,opt,name=highest,proto3" json:"highest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -99,13 +99,6 @@ func (x *StoredHead) GetRollout() *Rollout {
 	return nil
 }
 
-func (x *StoredHead) GetInForce() *Revision {
-	if x != nil {
-		return x.InForce
-	}
-	return nil
-}
-
 func (x *StoredHead) GetChangeId() string {
 	if x != nil {
 		return x.ChangeId
@@ -113,13 +106,18 @@ func (x *StoredHead) GetChangeId() string {
 	return ""
 }
 
+func (x *StoredHead) GetHighest() uint64 {
+	if x != nil {
+		return x.Highest
+	}
+	return 0
+}
+
 // StoredSet is a set that was put. It never changes.
 type StoredSet struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Revision tells of it. Where revisions are the storage's own, it has none.
-	Revision *Revision `protobuf:"bytes,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	// Set in its binary form, compressed with gzip.
-	Set           []byte `protobuf:"bytes,2,opt,name=set,proto3" json:"set,omitempty"`
+	// Set in its binary form, without epoch and revision, compressed with gzip.
+	Set           []byte `protobuf:"bytes,1,opt,name=set,proto3" json:"set,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -152,13 +150,6 @@ func (x *StoredSet) ProtoReflect() protoreflect.Message {
 // Deprecated: Use StoredSet.ProtoReflect.Descriptor instead.
 func (*StoredSet) Descriptor() ([]byte, []int) {
 	return file_rego_v1_repository_proto_rawDescGZIP(), []int{1}
-}
-
-func (x *StoredSet) GetRevision() *Revision {
-	if x != nil {
-		return x.Revision
-	}
-	return nil
 }
 
 func (x *StoredSet) GetSet() []byte {
@@ -317,7 +308,9 @@ type StoredEvidence struct {
 	// BeforeCanary is what of Seen was before the step began.
 	BeforeCanary *ArmCounts `protobuf:"bytes,4,opt,name=before_canary,json=beforeCanary,proto3" json:"before_canary,omitempty"`
 	// BeforeRest likewise.
-	BeforeRest    *ArmCounts `protobuf:"bytes,5,opt,name=before_rest,json=beforeRest,proto3" json:"before_rest,omitempty"`
+	BeforeRest *ArmCounts `protobuf:"bytes,5,opt,name=before_rest,json=beforeRest,proto3" json:"before_rest,omitempty"`
+	// Progress is the rollout with what was seen of it.
+	Progress      *Rollout `protobuf:"bytes,6,opt,name=progress,proto3" json:"progress,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -383,6 +376,13 @@ func (x *StoredEvidence) GetBeforeCanary() *ArmCounts {
 func (x *StoredEvidence) GetBeforeRest() *ArmCounts {
 	if x != nil {
 		return x.BeforeRest
+	}
+	return nil
+}
+
+func (x *StoredEvidence) GetProgress() *Rollout {
+	if x != nil {
+		return x.Progress
 	}
 	return nil
 }
@@ -538,18 +538,17 @@ var File_rego_v1_repository_proto protoreflect.FileDescriptor
 
 const file_rego_v1_repository_proto_rawDesc = "" +
 	"\n" +
-	"\x18rego/v1/repository.proto\x12\arego.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13rego/v1/admin.proto\x1a\x13rego/v1/fleet.proto\"\xcf\x01\n" +
+	"\x18rego/v1/repository.proto\x12\arego.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13rego/v1/admin.proto\x1a\x13rego/v1/fleet.proto\"\xbb\x01\n" +
 	"\n" +
 	"StoredHead\x12\x18\n" +
 	"\acurrent\x18\x01 \x01(\x04R\acurrent\x12\x1c\n" +
 	"\tcandidate\x18\x02 \x01(\x04R\tcandidate\x12\x12\n" +
 	"\x04last\x18\x03 \x01(\x04R\x04last\x12*\n" +
-	"\arollout\x18\x04 \x01(\v2\x10.rego.v1.RolloutR\arollout\x12,\n" +
-	"\bin_force\x18\x05 \x01(\v2\x11.rego.v1.RevisionR\ainForce\x12\x1b\n" +
-	"\tchange_id\x18\x06 \x01(\tR\bchangeId\"L\n" +
-	"\tStoredSet\x12-\n" +
-	"\brevision\x18\x01 \x01(\v2\x11.rego.v1.RevisionR\brevision\x12\x10\n" +
-	"\x03set\x18\x02 \x01(\fR\x03set\"\x9b\x01\n" +
+	"\arollout\x18\x04 \x01(\v2\x10.rego.v1.RolloutR\arollout\x12\x1b\n" +
+	"\tchange_id\x18\x05 \x01(\tR\bchangeId\x12\x18\n" +
+	"\ahighest\x18\x06 \x01(\x04R\ahighest\"\x1d\n" +
+	"\tStoredSet\x12\x10\n" +
+	"\x03set\x18\x01 \x01(\fR\x03set\"\x9b\x01\n" +
 	"\fStoredCounts\x12.\n" +
 	"\x06strata\x18\x01 \x03(\v2\x16.rego.v1.StoredStratumR\x06strata\x12\x1a\n" +
 	"\brefusing\x18\x02 \x01(\x04R\brefusing\x12%\n" +
@@ -558,14 +557,15 @@ const file_rego_v1_repository_proto_rawDesc = "" +
 	"\rStoredStratum\x12\x16\n" +
 	"\x06method\x18\x01 \x01(\tR\x06method\x12*\n" +
 	"\x06canary\x18\x02 \x01(\v2\x12.rego.v1.ArmCountsR\x06canary\x12&\n" +
-	"\x04rest\x18\x03 \x01(\v2\x12.rego.v1.ArmCountsR\x04rest\"\xf6\x01\n" +
+	"\x04rest\x18\x03 \x01(\v2\x12.rego.v1.ArmCountsR\x04rest\"\xa4\x02\n" +
 	"\x0eStoredEvidence\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12*\n" +
 	"\x04seen\x18\x02 \x03(\v2\x16.rego.v1.StoredStratumR\x04seen\x12\x1a\n" +
 	"\bevidence\x18\x03 \x03(\x01R\bevidence\x127\n" +
 	"\rbefore_canary\x18\x04 \x01(\v2\x12.rego.v1.ArmCountsR\fbeforeCanary\x123\n" +
 	"\vbefore_rest\x18\x05 \x01(\v2\x12.rego.v1.ArmCountsR\n" +
-	"beforeRest\"@\n" +
+	"beforeRest\x12,\n" +
+	"\bprogress\x18\x06 \x01(\v2\x10.rego.v1.RolloutR\bprogress\"@\n" +
 	"\rStoredClients\x12/\n" +
 	"\aclients\x18\x01 \x03(\v2\x15.rego.v1.StoredClientR\aclients\"G\n" +
 	"\fStoredClient\x12\x0e\n" +
@@ -597,31 +597,29 @@ var file_rego_v1_repository_proto_goTypes = []any{
 	(*StoredClient)(nil),          // 6: rego.v1.StoredClient
 	(*StoredTraffic)(nil),         // 7: rego.v1.StoredTraffic
 	(*Rollout)(nil),               // 8: rego.v1.Rollout
-	(*Revision)(nil),              // 9: rego.v1.Revision
-	(*ArmCounts)(nil),             // 10: rego.v1.ArmCounts
-	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
-	(*Client)(nil),                // 12: rego.v1.Client
-	(*ListTrafficResponse)(nil),   // 13: rego.v1.ListTrafficResponse
+	(*ArmCounts)(nil),             // 9: rego.v1.ArmCounts
+	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
+	(*Client)(nil),                // 11: rego.v1.Client
+	(*ListTrafficResponse)(nil),   // 12: rego.v1.ListTrafficResponse
 }
 var file_rego_v1_repository_proto_depIdxs = []int32{
 	8,  // 0: rego.v1.StoredHead.rollout:type_name -> rego.v1.Rollout
-	9,  // 1: rego.v1.StoredHead.in_force:type_name -> rego.v1.Revision
-	9,  // 2: rego.v1.StoredSet.revision:type_name -> rego.v1.Revision
-	3,  // 3: rego.v1.StoredCounts.strata:type_name -> rego.v1.StoredStratum
-	10, // 4: rego.v1.StoredStratum.canary:type_name -> rego.v1.ArmCounts
-	10, // 5: rego.v1.StoredStratum.rest:type_name -> rego.v1.ArmCounts
-	11, // 6: rego.v1.StoredEvidence.time:type_name -> google.protobuf.Timestamp
-	3,  // 7: rego.v1.StoredEvidence.seen:type_name -> rego.v1.StoredStratum
-	10, // 8: rego.v1.StoredEvidence.before_canary:type_name -> rego.v1.ArmCounts
-	10, // 9: rego.v1.StoredEvidence.before_rest:type_name -> rego.v1.ArmCounts
-	6,  // 10: rego.v1.StoredClients.clients:type_name -> rego.v1.StoredClient
-	12, // 11: rego.v1.StoredClient.client:type_name -> rego.v1.Client
-	13, // 12: rego.v1.StoredTraffic.traffic:type_name -> rego.v1.ListTrafficResponse
-	13, // [13:13] is the sub-list for method output_type
-	13, // [13:13] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	3,  // 1: rego.v1.StoredCounts.strata:type_name -> rego.v1.StoredStratum
+	9,  // 2: rego.v1.StoredStratum.canary:type_name -> rego.v1.ArmCounts
+	9,  // 3: rego.v1.StoredStratum.rest:type_name -> rego.v1.ArmCounts
+	10, // 4: rego.v1.StoredEvidence.time:type_name -> google.protobuf.Timestamp
+	3,  // 5: rego.v1.StoredEvidence.seen:type_name -> rego.v1.StoredStratum
+	9,  // 6: rego.v1.StoredEvidence.before_canary:type_name -> rego.v1.ArmCounts
+	9,  // 7: rego.v1.StoredEvidence.before_rest:type_name -> rego.v1.ArmCounts
+	8,  // 8: rego.v1.StoredEvidence.progress:type_name -> rego.v1.Rollout
+	6,  // 9: rego.v1.StoredClients.clients:type_name -> rego.v1.StoredClient
+	11, // 10: rego.v1.StoredClient.client:type_name -> rego.v1.Client
+	12, // 11: rego.v1.StoredTraffic.traffic:type_name -> rego.v1.ListTrafficResponse
+	12, // [12:12] is the sub-list for method output_type
+	12, // [12:12] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_rego_v1_repository_proto_init() }

@@ -1,0 +1,272 @@
+package repository_test
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/rego-go/rego/policy"
+	"github.com/rego-go/rego/policy/repository"
+	"github.com/rego-go/rego/policy/rollout"
+	regov1 "github.com/rego-go/rego/proto/rego/v1"
+)
+
+// set returns a valid set of a version.
+func set(version string) policy.Set {
+	return policy.Set{Version: version, Rules: []policy.Rule{{Methods: []string{"*"}, Policy: policy.Policy{Name: version}}}}
+}
+
+func open(t *testing.T) *repository.Repository {
+	t.Helper()
+	return repository.New(repository.Memory(), nil)
+}
+
+// put puts a set on what is there, and returns what is there then.
+func put(t *testing.T, r *repository.Repository, s policy.Set, base uint64, plan *rollout.Plan) repository.Policies {
+	t.Helper()
+	p, err := r.Put(t.Context(), repository.Put{By: repository.By{Author: "ann", Message: "why " + s.Version}, Service: "shop", Set: s, Base: base, Plan: plan})
+	require.NoError(t, err)
+	return p
+}
+
+var plan = &rollout.Plan{Steps: []float64{0.1, 0.5}, Bake: time.Minute, MinCalls: 100}
+
+func TestPut(t *testing.T) {
+	t.Parallel()
+	r := open(t)
+	_, err := r.Get(t.Context(), "shop")
+	require.ErrorIs(t, err, repository.ErrNotFound)
+
+	p := put(t, r, set("a"), 0, nil)
+	assert.Equal(t, uint64(1), p.Set.Revision)
+	assert.Equal(t, "a", p.Set.Version)
+	assert.Equal(t, "ann", p.Revision.GetAuthor())
+	p = put(t, r, set("b"), 1, nil)
+	assert.Equal(t, uint64(2), p.Set.Revision)
+	assert.Equal(t, uint64(1), p.Revision.GetBase())
+
+	for _, tt := range []struct {
+		name string
+		put  repository.Put
+		err  error
+	}{
+		{"on what is not there any more", repository.Put{Set: set("c"), Base: 1}, repository.ErrConflict},
+		{"on nothing", repository.Put{Set: set("c")}, repository.ErrConflict},
+		{"too long a message", repository.Put{Set: set("c"), Base: 2, By: repository.By{Message: string(make([]byte, 1<<11))}}, repository.ErrInvalid},
+		{"no UTF-8", repository.Put{Set: set("c"), Base: 2, By: repository.By{Message: "\xff"}}, repository.ErrInvalid},
+		{"a plan without steps", repository.Put{Set: set("c"), Base: 2, Plan: &rollout.Plan{}}, repository.ErrInvalid},
+	} {
+		tt.put.Service = "shop"
+		_, err := r.Put(t.Context(), tt.put)
+		require.ErrorIs(t, err, tt.err, tt.name)
+	}
+	bad := set("c")
+	bad.Rules[0].Policy.Retry.MaxAttempts = -1
+	_, err = r.Put(t.Context(), repository.Put{Service: "shop", Set: bad, Base: 2})
+	faults, ok := errors.AsType[policy.Faults](err)
+	require.True(t, ok, "%v", err)
+	assert.Equal(t, "rules[0].policy.retry.max_attempts", faults[0].Path)
+	_, err = r.Put(t.Context(), repository.Put{Service: "other", Set: set("c"), Plan: plan})
+	require.ErrorIs(t, err, repository.ErrInvalid, "nothing to compare with")
+
+	now, err := r.Get(t.Context(), "shop")
+	require.NoError(t, err)
+	assert.Equal(t, uint64(2), now.Set.Revision, "nothing of this changed anything")
+	again := put(t, r, set("b"), 2, nil)
+	assert.Equal(t, uint64(2), again.Set.Revision, "it is in force already")
+	p, err = r.Put(t.Context(), repository.Put{Service: "shop", Set: set("c"), Overwrite: true, DryRun: true})
+	require.NoError(t, err)
+	assert.Equal(t, "b", p.Set.Version)
+	p, err = r.Put(t.Context(), repository.Put{Service: "shop", Set: set("c"), Overwrite: true})
+	require.NoError(t, err)
+	assert.Equal(t, uint64(3), p.Set.Revision)
+}
+
+// TestCheckRefuses what is beyond limits, also of what is put in force again.
+func TestCheckRefuses(t *testing.T) {
+	t.Parallel()
+	var forbidden string
+	r := repository.New(repository.Memory(), func(_ string, c *policy.Table) error {
+		if c.Set().Version == forbidden {
+			return policy.Faults{{Path: "version", Text: "must not be that"}}
+		}
+		return nil
+	})
+	put(t, r, set("a"), 0, nil)
+	put(t, r, set("b"), 1, nil)
+	forbidden = "a"
+	_, err := r.Put(t.Context(), repository.Put{Service: "shop", Set: set("a"), Base: 2})
+	require.ErrorContains(t, err, "must not be that")
+	_, err = r.RollBack(t.Context(), repository.RollBack{Service: "shop"})
+	require.ErrorContains(t, err, "must not be that")
+}
+
+// TestOneOfTwo puts of the same base is made, whoever they are of.
+func TestOneOfTwo(t *testing.T) {
+	t.Parallel()
+	r := open(t)
+	put(t, r, set("first"), 0, nil)
+	for round := range uint64(20) {
+		var made, conflicts int
+		var mu sync.Mutex
+		var wg sync.WaitGroup
+		for i := range 8 {
+			wg.Go(func() {
+				_, err := r.Put(t.Context(), repository.Put{Service: "shop", Set: set(fmt.Sprint(round, "-", i)), Base: round + 1})
+				mu.Lock()
+				defer mu.Unlock()
+				switch {
+				case err == nil:
+					made++
+				case errors.Is(err, repository.ErrConflict):
+					conflicts++
+				default:
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		require.Equal(t, 1, made)
+		require.Equal(t, 7, conflicts)
+	}
+}
+
+func TestSameChangeTwice(t *testing.T) {
+	t.Parallel()
+	r := open(t)
+	change := repository.Put{By: repository.By{ChangeID: "x"}, Service: "shop", Set: set("a")}
+	first, err := r.Put(t.Context(), change)
+	require.NoError(t, err)
+	second, err := r.Put(t.Context(), change)
+	require.NoError(t, err, "its answer may have been lost")
+	assert.Equal(t, first.Set.Revision, second.Set.Revision)
+	put(t, r, set("b"), 1, nil)
+	_, err = r.Put(t.Context(), change)
+	require.ErrorIs(t, err, repository.ErrConflict)
+}
+
+func TestRollBack(t *testing.T) {
+	t.Parallel()
+	r := open(t)
+	_, err := r.RollBack(t.Context(), repository.RollBack{Service: "shop"})
+	require.ErrorIs(t, err, repository.ErrNotFound)
+	put(t, r, set("a"), 0, nil)
+	_, err = r.RollBack(t.Context(), repository.RollBack{Service: "shop"})
+	require.ErrorIs(t, err, repository.ErrNotFound, "there was nothing before")
+	put(t, r, set("b"), 1, nil)
+	put(t, r, set("c"), 2, nil)
+	_, err = r.RollBack(t.Context(), repository.RollBack{Service: "shop", Base: 2})
+	require.ErrorIs(t, err, repository.ErrConflict)
+
+	p, err := r.RollBack(t.Context(), repository.RollBack{Service: "shop", Base: 3})
+	require.NoError(t, err)
+	assert.Equal(t, "b", p.Set.Version)
+	assert.Equal(t, uint64(4), p.Set.Revision, "clients refuse a lower one")
+	assert.Equal(t, uint64(2), p.Revision.GetRestores())
+	p, err = r.RollBack(t.Context(), repository.RollBack{Service: "shop", To: 1})
+	require.NoError(t, err)
+	assert.Equal(t, "a", p.Set.Version)
+	assert.Equal(t, uint64(5), p.Set.Revision)
+	_, err = r.RollBack(t.Context(), repository.RollBack{Service: "shop", To: 77})
+	require.ErrorIs(t, err, repository.ErrNotFound)
+
+	list, more, err := r.Log(t.Context(), "shop", 0, 3)
+	require.NoError(t, err)
+	assert.True(t, more)
+	var versions []string
+	for _, l := range list {
+		versions = append(versions, l.GetVersion())
+	}
+	assert.Equal(t, []string{"a", "b", "c"}, versions)
+	list, more, err = r.Log(t.Context(), "shop", 3, 100)
+	require.NoError(t, err)
+	assert.False(t, more)
+	assert.Len(t, list, 2)
+	old, _, err := r.At(t.Context(), "shop", 2)
+	require.NoError(t, err)
+	assert.Equal(t, "b", old.Version)
+}
+
+func TestTrial(t *testing.T) {
+	t.Parallel()
+	r := open(t)
+	put(t, r, set("a"), 0, nil)
+	p := put(t, r, set("b"), 1, plan)
+	require.True(t, p.Trying())
+	assert.Equal(t, "a", p.Set.Version)
+	assert.Equal(t, uint64(2), p.Candidate.Revision)
+	assert.InDelta(t, 0.1, p.Rollout.GetShare(), 0)
+	_, err := r.Put(t.Context(), repository.Put{Service: "shop", Set: set("c"), Base: 1})
+	require.ErrorIs(t, err, repository.ErrConflict, "another set is being tried out")
+
+	p, err = r.RollBack(t.Context(), repository.RollBack{By: repository.By{Author: "bob"}, Service: "shop", Base: 2})
+	require.NoError(t, err)
+	assert.False(t, p.Trying())
+	assert.Equal(t, "a", p.Set.Version)
+	assert.Equal(t, uint64(3), p.Set.Revision, "who has tried it comes back")
+	assert.Equal(t, regov1.RolloutState_ROLLOUT_STATE_ENDED, p.Rollout.GetState())
+	assert.Contains(t, p.Rollout.GetReason(), "bob")
+	_, err = r.RollBack(t.Context(), repository.RollBack{Service: "shop"})
+	require.ErrorIs(t, err, repository.ErrNotFound, "what was taken back does not return by another rollback")
+
+	p = put(t, r, set("b"), 3, plan)
+	p, err = r.Promote(t.Context(), repository.Promotion{By: repository.By{Author: "bob"}, Service: "shop", Candidate: p.Candidate.Revision})
+	require.NoError(t, err)
+	assert.Equal(t, "b", p.Set.Version)
+	assert.Equal(t, uint64(4), p.Set.Revision, "who has it keeps it")
+	assert.Equal(t, regov1.RolloutState_ROLLOUT_STATE_PROMOTED, p.Rollout.GetState())
+
+	put(t, r, set("c"), 4, plan)
+	p, err = r.Put(t.Context(), repository.Put{Service: "shop", Set: set("d"), Overwrite: true})
+	require.NoError(t, err)
+	assert.False(t, p.Trying())
+	assert.Equal(t, "d", p.Set.Version)
+	assert.Equal(t, uint64(6), p.Set.Revision)
+}
+
+// TestHistoryIsBounded to the last hundred, and what is in force is always there.
+func TestHistoryIsBounded(t *testing.T) {
+	t.Parallel()
+	r := open(t)
+	put(t, r, set("stays"), 0, nil)
+	for i := range 150 {
+		put(t, r, set(fmt.Sprint(i)), p(t, r).Set.Revision, plan)
+		_, err := r.RollBack(t.Context(), repository.RollBack{Service: "shop"})
+		require.NoError(t, err)
+	}
+	list, _, err := r.Log(t.Context(), "shop", 0, 1000)
+	require.NoError(t, err)
+	assert.InDelta(t, 100, len(list), 1)
+	assert.Equal(t, "stays", p(t, r).Set.Version)
+}
+
+func p(t *testing.T, r *repository.Repository) repository.Policies {
+	t.Helper()
+	now, err := r.Get(t.Context(), "shop")
+	require.NoError(t, err)
+	return now
+}
+
+// TestOtherNames are apart: one name is how another begins, and one is empty.
+func TestOtherNames(t *testing.T) {
+	t.Parallel()
+	r := open(t)
+	for _, service := range []string{"", "shop", "shop/cart", "sho", "shöp %"} {
+		_, err := r.Put(t.Context(), repository.Put{Service: service, Set: set("of " + service)})
+		require.NoError(t, err)
+	}
+	all, err := r.Services(t.Context())
+	require.NoError(t, err)
+	require.Len(t, all, 5)
+	for _, p := range all {
+		assert.Equal(t, "of "+p.Service, p.Set.Version)
+		one, err := r.Get(t.Context(), p.Service)
+		require.NoError(t, err)
+		assert.Equal(t, p.Set, one.Set)
+	}
+}

@@ -1,0 +1,257 @@
+package repository
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/rego-go/rego/policy/rollout"
+	regov1 "github.com/rego-go/rego/proto/rego/v1"
+)
+
+// itself is the author of what the control plane decides.
+const itself = "the control plane"
+
+// lookEvery is the least time between two looks at a rollout, whichever replicas look.
+const lookEvery = time.Second
+
+func countsKey(service string, revision uint64) string {
+	return fmt.Sprintf("%s%s/%020d/", counts, escape(service), revision)
+}
+
+func evidenceKey(service string) string { return evidence + escape(service) + "/" }
+
+// Judge notes what a replica has heard since the set of that revision is tried out, all in all,
+// and decides by what all replicas have heard: the set stays where it is, goes to more clients or
+// to all, or is taken back from all. It returns what there is then, and whether this call has
+// decided that. Any number of replicas may call it at any time: nothing is counted twice. The
+// error is [ErrConflict] if somebody else has changed something meanwhile, and [ErrNotFound] if the
+// set is not tried out any more.
+func (r *Repository) Judge(ctx context.Context, service, replica string, revision uint64, heard *regov1.StoredCounts) (after Policies, decided bool, err error) {
+	have, err := r.Get(ctx, service)
+	switch {
+	case err != nil:
+		return have, false, err
+	case !have.Trying() || have.Candidate.Revision != revision:
+		return have, false, ErrNotFound
+	}
+	mine := countsKey(service, revision) + escape(replica)
+	if _, err := r.storage.Commit(ctx, []Condition{{headKey(service), have.entry}}, []Change{{Key: mine, Value: marshal(heard)}}); err != nil {
+		return have, false, err
+	}
+	told, err := r.storage.List(ctx, countsKey(service, revision))
+	if err != nil {
+		return have, false, err
+	}
+	was, entry, err := r.evidence(ctx, service, revision)
+	if err != nil {
+		return have, false, err
+	}
+	now := time.Now()
+	if since := now.Sub(was.GetTime().AsTime()); was.GetTime() != nil && since >= 0 && since < lookEvery {
+		return have, false, nil // somebody has just looked
+	}
+	l, err := newLook(have, was, told, now)
+	if err != nil {
+		return have, false, err
+	}
+	e := l.edit()
+	conditions := []Condition{{headKey(service), have.entry}, {evidenceKey(service), entry}}
+	if err := r.commitIf(ctx, e, conditions); err != nil {
+		return have, false, err
+	}
+	if l.decision.Verdict == rollout.Stay {
+		return have, false, nil
+	}
+	after, err = r.Get(ctx, service)
+	return after, true, err
+}
+
+// evidence returns how far the trial of a revision has been judged, and the revision of that
+// entry.
+func (r *Repository) evidence(ctx context.Context, service string, revision uint64) (*regov1.StoredEvidence, uint64, error) {
+	m := new(regov1.StoredEvidence)
+	e, err := r.entry(ctx, evidenceKey(service))
+	if errors.Is(err, ErrNotFound) {
+		return m, 0, nil
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	if err := proto.Unmarshal(e.Value, m); err != nil {
+		return nil, 0, fmt.Errorf("the evidence of service %q: %w: %w", service, errStored, err)
+	}
+	if m.GetProgress().GetCandidate().GetRevision() != revision {
+		m = new(regov1.StoredEvidence) // of another set
+	}
+	return m, e.Revision, nil
+}
+
+// leftOvers returns the changes that remove what was heard during a rollout.
+func (r *Repository) leftOvers(ctx context.Context, service string) ([]Change, error) {
+	told, err := r.storage.List(ctx, counts+escape(service)+"/")
+	if err != nil {
+		return nil, err
+	}
+	changes := []Change{{Key: evidenceKey(service), Delete: true}}
+	for _, e := range told[:min(len(told), maxLeftOvers)] {
+		changes = append(changes, Change{Key: e.Key, Delete: true})
+	}
+	return changes, nil
+}
+
+// maxLeftOvers keeps a commit below what etcd takes. The rest goes with the next rollout.
+const maxLeftOvers = 80
+
+// look is one look at a rollout.
+type look struct {
+	have     Policies
+	now      time.Time
+	plan     rollout.Plan
+	evidence *rollout.Evidence
+	seen     []rollout.Stratum
+	total    rollout.Arms // of the whole rollout
+	before   rollout.Arms // of that, before the step began
+	decision rollout.Decision
+	progress *regov1.Rollout
+}
+
+// newLook adds what was not seen before to the evidence, and decides.
+func newLook(have Policies, was *regov1.StoredEvidence, told []Entry, now time.Time) (*look, error) {
+	l := &look{have: have, now: now, plan: *PlanFromProto(have.Rollout.GetPlan())}
+	l.before = rollout.Arms{Canary: countsOf(was.GetBeforeCanary()), Rest: countsOf(was.GetBeforeRest())}
+	var err error
+	if l.evidence, err = rollout.EvidenceFrom(was.GetEvidence()); err != nil {
+		return nil, fmt.Errorf("the evidence of service %q: %w: %w", have.Service, errStored, err)
+	}
+	before := make(map[string]rollout.Arms, len(was.GetSeen()))
+	for _, s := range was.GetSeen() {
+		before[s.GetMethod()] = armsOf(s)
+	}
+	l.progress = proto.CloneOf(have.Rollout)
+	l.progress.CanaryClients, l.progress.Clients, l.progress.Refusing = 0, 0, 0
+	sum := make(map[string]int)
+	for _, e := range told {
+		m := new(regov1.StoredCounts)
+		if err := proto.Unmarshal(e.Value, m); err != nil {
+			return nil, fmt.Errorf("%s: %w: %w", e.Key, errStored, err)
+		}
+		l.progress.CanaryClients += m.GetCanaryClients()
+		l.progress.Clients += m.GetClients()
+		l.progress.Refusing += m.GetRefusing()
+		for _, s := range m.GetStrata() {
+			i, ok := sum[s.GetMethod()]
+			if !ok {
+				i = len(l.seen)
+				sum[s.GetMethod()] = i
+				l.seen = append(l.seen, rollout.Stratum{Method: s.GetMethod()})
+			}
+			l.seen[i].Arms = l.seen[i].Arms.Plus(armsOf(s))
+		}
+	}
+	for _, s := range l.seen {
+		l.total = l.total.Plus(s.Arms)
+		l.evidence.Add(s.Method, less(s.Arms, before[s.Method]), l.plan.MaxExtra)
+	}
+	l.decision = l.plan.Decide(rollout.State{
+		Step: int(have.Rollout.GetStep()), Started: have.Rollout.GetStepStarted().AsTime(), Now: now,
+		Evidence: l.evidence, InStep: less(l.total, l.before), Seen: l.seen, Refusing: int(l.progress.GetRefusing()),
+	})
+	l.progress.Canary, l.progress.Rest = countsProto(l.total.Canary), countsProto(l.total.Rest)
+	l.progress.FailedEvidence, l.progress.ExtraEvidence = l.evidence.E()
+	l.progress.Reason = l.decision.Reason
+	return l, nil
+}
+
+// edit returns what the decision comes to.
+func (l *look) edit() *edit {
+	p := l.have
+	p.Rollout, p.head = l.progress, proto.CloneOf(l.have.head)
+	p.head.Rollout = l.progress
+	var e *edit
+	switch {
+	case l.decision.Verdict == rollout.Reject:
+		made := &regov1.Revision{Time: timestamppb.New(l.now), Author: itself, Message: l.decision.Reason}
+		return p.withdraw(made, regov1.RolloutState_ROLLOUT_STATE_REJECTED, l.decision.Reason)
+	case l.decision.Verdict == rollout.Advance && l.decision.Step >= len(l.plan.Steps):
+		return p.promote(l.decision.Reason)
+	case l.decision.Verdict == rollout.Advance:
+		e = p.edit()
+		ro := e.head.GetRollout()
+		ro.Step, ro.Share, ro.StepStarted = int32(l.decision.Step), l.plan.Steps[l.decision.Step], timestamppb.New(l.now)
+		l.before = l.total
+	default: // only what was seen is noted; the head stays as it is
+		e = &edit{service: p.Service}
+	}
+	e.also = append(e.also, Change{Key: evidenceKey(p.Service), Value: marshal(l.stored())})
+	return e
+}
+
+// stored returns what the next look goes on from.
+func (l *look) stored() *regov1.StoredEvidence {
+	m := &regov1.StoredEvidence{
+		Time: timestamppb.New(l.now), Evidence: l.evidence.Floats(), Progress: l.progress,
+		BeforeCanary: countsProto(l.before.Canary), BeforeRest: countsProto(l.before.Rest),
+	}
+	for _, s := range l.seen {
+		m.Seen = append(m.Seen, &regov1.StoredStratum{Method: s.Method, Canary: countsProto(s.Arms.Canary), Rest: countsProto(s.Arms.Rest)})
+	}
+	return m
+}
+
+// Progress returns the rollout of p with what was last seen of it; nil if there is none.
+func (r *Repository) Progress(ctx context.Context, p Policies) (*regov1.Rollout, error) {
+	if !p.Trying() {
+		return p.Rollout, nil
+	}
+	was, _, err := r.evidence(ctx, p.Service, p.Candidate.Revision)
+	if err != nil {
+		return nil, err
+	}
+	seen := was.GetProgress()
+	if seen == nil {
+		return p.Rollout, nil
+	}
+	seen.Step, seen.Share, seen.StepStarted = p.Rollout.GetStep(), p.Rollout.GetShare(), p.Rollout.GetStepStarted()
+	return seen, nil
+}
+
+func countsOf(c *regov1.ArmCounts) rollout.Counts {
+	return rollout.Counts{Calls: c.GetCalls(), Failed: c.GetFailed(), Extra: c.GetExtra()}
+}
+
+func countsProto(c rollout.Counts) *regov1.ArmCounts {
+	return &regov1.ArmCounts{Calls: c.Calls, Failed: c.Failed, Extra: c.Extra}
+}
+
+func armsOf(s *regov1.StoredStratum) rollout.Arms {
+	return rollout.Arms{Canary: countsOf(s.GetCanary()), Rest: countsOf(s.GetRest())}
+}
+
+// less returns what of a is not in b. Counts of a replica that has begun anew under the same name
+// can be lower than before: then there is nothing new.
+func less(a, b rollout.Arms) rollout.Arms {
+	diff := func(a, b rollout.Counts) rollout.Counts {
+		return rollout.Counts{Calls: max(a.Calls-b.Calls, 0), Failed: max(a.Failed-b.Failed, 0), Extra: max(a.Extra-b.Extra, 0)}
+	}
+	return rollout.Arms{Canary: diff(a.Canary, b.Canary), Rest: diff(a.Rest, b.Rest)}
+}
+
+func planProto(p rollout.Plan) *regov1.RolloutPlan {
+	return &regov1.RolloutPlan{Steps: p.Steps, Bake: durationpb.New(p.Bake), Alpha: p.Alpha, MinCalls: p.MinCalls, MaxExtra: p.MaxExtra}
+}
+
+// PlanFromProto returns the plan that m is the wire form of; nil if m is.
+func PlanFromProto(m *regov1.RolloutPlan) *rollout.Plan {
+	if m == nil {
+		return nil
+	}
+	return &rollout.Plan{
+		Steps: m.GetSteps(), Bake: m.GetBake().AsDuration(), Alpha: m.GetAlpha(), MinCalls: m.GetMinCalls(), MaxExtra: m.GetMaxExtra(),
+	}
+}

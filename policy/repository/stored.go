@@ -1,0 +1,359 @@
+package repository
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"reflect"
+	"slices"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/rego-go/rego/policy"
+	regov1 "github.com/rego-go/rego/proto/rego/v1"
+)
+
+// Keys. A service has a head, which says by number what is in force and what is tried out, and
+// which every change writes: whoever changes something does so on the condition that the head
+// is as it was. A set and its place in the log are written once, in the commit that first names
+// them, so both entries have the revision of the set.
+const (
+	heads    = "heads/"
+	logs     = "log/"
+	sets     = "sets/"
+	counts   = "counts/"
+	evidence = "evidence/"
+)
+
+func headKey(service string) string { return heads + escape(service) + "/" }
+
+func numbered(kind, service string, n uint64) string {
+	return fmt.Sprintf("%s%s/%020d", kind, escape(service), n)
+}
+
+// escape makes one segment of a key.
+func escape(s string) string { return url.PathEscape(s) }
+
+func unescape(s string) string {
+	if u, err := url.PathUnescape(s); err == nil {
+		return u
+	}
+	return s
+}
+
+// kept is how many revisions of a service are in its history.
+const kept = 100
+
+// maxStored is the most bytes of a set once it is compressed: with what is written beside it, it
+// has to stay below the 1.5 MiB that etcd takes.
+const maxStored = 1 << 20
+
+// edit is a change of a service that is to be committed.
+type edit struct {
+	service  string
+	entry    uint64 // the head's, which must be as it was
+	head     *regov1.StoredHead
+	set      *policy.Set // to be added as head.last; nil if none is
+	revision *regov1.Revision
+	drop     []uint64 // numbers that leave the history
+	kept     bool     // the set has the revision that it is to have
+	over     bool     // a rollout has ended
+	also     []Change
+}
+
+func (p Policies) edit() *edit {
+	h := &regov1.StoredHead{}
+	if p.head != nil {
+		h = proto.CloneOf(p.head)
+	}
+	return &edit{service: p.Service, entry: p.entry, head: h}
+}
+
+// keep has the set that is added keep its revision.
+func (e *edit) keep(revision uint64) {
+	if e.head.GetHighest() == 0 || revision > e.head.GetHighest() {
+		e.kept = true
+		e.head.Highest = revision
+	}
+}
+
+// add adds a set to the history, which then has the number head.last.
+func (e *edit) add(s policy.Set, made *regov1.Revision) {
+	e.head.Last++
+	if n := e.head.GetLast(); n > kept {
+		if old := n - kept; old != e.head.GetCurrent() && old != e.head.GetCandidate() {
+			e.drop = append(e.drop, old)
+		}
+	}
+	if !e.kept {
+		e.head.Highest++
+	}
+	s.Revision = e.head.GetHighest()
+	made.Service, made.Epoch, made.Version, made.Revision = e.service, s.Epoch, s.Version, s.Revision
+	made.Sha256 = digest(s)
+	e.set, e.revision = &s, made
+}
+
+// end notes how the rollout ended that was under way.
+func (e *edit) end(state regov1.RolloutState, reason string, now *timestamppb.Timestamp) {
+	e.over = true
+	ro := e.head.GetRollout()
+	ro.State, ro.Reason, ro.Ended = state, reason, now
+	if state == regov1.RolloutState_ROLLOUT_STATE_PROMOTED {
+		ro.Share = 1
+	} else {
+		ro.Share = 0
+	}
+}
+
+// commit makes the change, or none: [ErrConflict] if the head is not as it was.
+func (r *Repository) commit(ctx context.Context, e *edit) error {
+	return r.commitIf(ctx, e, []Condition{{headKey(e.service), e.entry}})
+}
+
+func (r *Repository) commitIf(ctx context.Context, e *edit, conditions []Condition) error {
+	changes := slices.Clone(e.also)
+	if e.over {
+		more, err := r.leftOvers(ctx, e.service)
+		if err != nil {
+			return err
+		}
+		changes = append(changes, more...)
+	}
+	if e.set != nil {
+		packed, err := pack(*e.set)
+		if err != nil {
+			return err
+		}
+		n := e.head.GetLast()
+		changes = append(changes,
+			Change{Key: numbered(sets, e.service, n), Value: packed},
+			Change{Key: numbered(logs, e.service, n), Value: marshal(e.revision)})
+	}
+	for _, n := range e.drop {
+		changes = append(changes,
+			Change{Key: numbered(sets, e.service, n), Delete: true},
+			Change{Key: numbered(logs, e.service, n), Delete: true})
+	}
+	if e.head != nil {
+		changes = append(changes, Change{Key: headKey(e.service), Value: marshal(e.head)})
+	}
+	_, err := r.storage.Commit(ctx, conditions, changes)
+	return err
+}
+
+// Get returns what a service has. The error is [ErrNotFound] if it has never had anything of its
+// own; the rest is as if it had nothing.
+func (r *Repository) Get(ctx context.Context, service string) (Policies, error) {
+	e, err := r.entry(ctx, headKey(service))
+	if err != nil {
+		return Policies{Service: service}, err
+	}
+	return r.load(ctx, service, e)
+}
+
+// entry returns the entry of a key, and [ErrNotFound] if there is none.
+func (r *Repository) entry(ctx context.Context, key string) (Entry, error) {
+	found, err := r.storage.List(ctx, key)
+	if err != nil {
+		return Entry{}, err
+	}
+	for _, e := range found {
+		if e.Key == key {
+			return e, nil
+		}
+	}
+	return Entry{}, ErrNotFound
+}
+
+// load returns what a head says.
+func (r *Repository) load(ctx context.Context, service string, e Entry) (Policies, error) {
+	p := Policies{Service: service, head: new(regov1.StoredHead), entry: e.Revision}
+	if err := proto.Unmarshal(e.Value, p.head); err != nil {
+		return p, fmt.Errorf("the head of service %q: %w: %w", service, errStored, err)
+	}
+	var err error
+	if p.Set, p.Revision, err = r.numbered(ctx, service, p.head.GetCurrent()); err != nil {
+		return p, err
+	}
+	p.Rollout = p.head.GetRollout()
+	if n := p.head.GetCandidate(); n != 0 {
+		set, revision, err := r.numbered(ctx, service, n)
+		if err != nil {
+			return p, err
+		}
+		p.Candidate, p.Rollout.Candidate = &set, revision
+	}
+	return p, nil
+}
+
+// errStored is for entries that are there and cannot be read, or are missing beside others.
+var errStored = errors.New("what is stored cannot be read")
+
+// numbered returns a set by its number, which a head or the log names.
+func (r *Repository) numbered(ctx context.Context, service string, n uint64) (policy.Set, *regov1.Revision, error) {
+	fail := func(err error) (policy.Set, *regov1.Revision, error) {
+		if errors.Is(err, ErrNotFound) {
+			err = fmt.Errorf("%w: it is missing", errStored)
+		}
+		return policy.Set{}, nil, fmt.Errorf("set %d of service %q: %w", n, service, err)
+	}
+	meta, err := r.entry(ctx, numbered(logs, service, n))
+	if err != nil {
+		return fail(err)
+	}
+	revision, err := r.revisionOf(meta)
+	if err != nil {
+		return fail(err)
+	}
+	content, err := r.entry(ctx, numbered(sets, service, n))
+	if err != nil {
+		return fail(err)
+	}
+	set, err := unpack(content.Value)
+	if err != nil {
+		return fail(fmt.Errorf("%w: %w", errStored, err))
+	}
+	set.Epoch, set.Revision = revision.GetEpoch(), revision.GetRevision()
+	return set, revision, nil
+}
+
+func (r *Repository) revisionOf(e Entry) (*regov1.Revision, error) {
+	m := new(regov1.Revision)
+	if err := proto.Unmarshal(e.Value, m); err != nil {
+		return nil, fmt.Errorf("%s: %w: %w", e.Key, errStored, err)
+	}
+	if r.storage.Durable() {
+		m.Revision = e.Revision
+	}
+	return m, nil
+}
+
+// At returns the set that has, or had, a revision, and who put it.
+func (r *Repository) At(ctx context.Context, service string, revision uint64) (policy.Set, *regov1.Revision, error) {
+	all, err := r.storage.List(ctx, logs+escape(service)+"/")
+	if err != nil {
+		return policy.Set{}, nil, err
+	}
+	for _, e := range all {
+		m, err := r.revisionOf(e)
+		if err != nil {
+			return policy.Set{}, nil, err
+		}
+		if m.GetRevision() == revision {
+			return r.numbered(ctx, service, numberOf(e.Key))
+		}
+	}
+	return policy.Set{}, nil, fmt.Errorf("%w: revision %d is not in the history of service %q", ErrNotFound, revision, service)
+}
+
+func numberOf(key string) (n uint64) {
+	_, _ = fmt.Sscanf(key[strings.LastIndexByte(key, '/')+1:], "%d", &n)
+	return n
+}
+
+// Log returns the history of a service, the newest first: at most n revisions below before, or
+// from the newest if that is 0. more says that there are older ones.
+func (r *Repository) Log(ctx context.Context, service string, before uint64, n int) (list []*regov1.Revision, more bool, err error) {
+	all, err := r.storage.List(ctx, logs+escape(service)+"/")
+	if err != nil {
+		return nil, false, err
+	}
+	for _, e := range slices.Backward(all) {
+		m, err := r.revisionOf(e)
+		switch {
+		case err != nil:
+			return nil, false, err
+		case before != 0 && m.GetRevision() >= before:
+		case len(list) == n:
+			return list, true, nil
+		default:
+			list = append(list, m)
+		}
+	}
+	return list, false, nil
+}
+
+// Services returns what all services have, by name.
+func (r *Repository) Services(ctx context.Context) ([]Policies, error) {
+	all, err := r.storage.List(ctx, heads)
+	if err != nil {
+		return nil, err
+	}
+	var list []Policies
+	for _, e := range all {
+		p, err := r.load(ctx, serviceOf(e.Key), e)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, p)
+	}
+	return list, nil
+}
+
+func serviceOf(key string) string {
+	return unescape(strings.TrimSuffix(strings.TrimPrefix(key, heads), "/"))
+}
+
+// content returns a set without what tells it from others of the same content.
+func content(s policy.Set) *regov1.Set {
+	m := s.Proto()
+	m.Epoch, m.Revision = 0, 0
+	return m
+}
+
+func digest(s policy.Set) []byte {
+	sum := sha256.Sum256(marshal(content(s)))
+	return sum[:]
+}
+
+func sameContent(a, b policy.Set) bool {
+	return a.Epoch == b.Epoch && reflect.DeepEqual(digest(a), digest(b))
+}
+
+func marshal(m proto.Message) []byte {
+	b, _ := proto.MarshalOptions{Deterministic: true}.Marshal(m) // of texts that are UTF-8
+	return b
+}
+
+// pack returns a set as it is stored.
+func pack(s policy.Set) ([]byte, error) {
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	_, _ = w.Write(marshal(content(s))) // into memory
+	_ = w.Close()
+	if b.Len() > maxStored {
+		return nil, fmt.Errorf("%w: the set has %d bytes when it is compressed, and may have %d", ErrInvalid, b.Len(), maxStored)
+	}
+	return marshal(&regov1.StoredSet{Set: b.Bytes()}), nil
+}
+
+func unpack(b []byte) (policy.Set, error) {
+	m := new(regov1.StoredSet)
+	if err := proto.Unmarshal(b, m); err != nil {
+		return policy.Set{}, err
+	}
+	z, err := gzip.NewReader(bytes.NewReader(m.GetSet()))
+	if err != nil {
+		return policy.Set{}, err
+	}
+	plain, err := io.ReadAll(io.LimitReader(z, policy.MaxSize+1))
+	if err != nil {
+		return policy.Set{}, err
+	}
+	if len(plain) > policy.MaxSize {
+		return policy.Set{}, fmt.Errorf("it has more than %d bytes", policy.MaxSize)
+	}
+	s := new(regov1.Set)
+	if err := proto.Unmarshal(plain, s); err != nil {
+		return policy.Set{}, err
+	}
+	return policy.FromProto(s)
+}

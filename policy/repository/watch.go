@@ -1,0 +1,129 @@
+package repository
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/rego-go/rego/policy"
+)
+
+// Changes is what a watch tells of policies.
+type Changes struct {
+	// Policies of services that have changed: all of them at first, and after the storage was
+	// lost.
+	Policies []Policies
+	// All says that the services which are not among Policies have none.
+	All bool
+	// Lost says why the storage is out of reach. Everything else is empty then.
+	Lost error
+}
+
+// backoff is the wait before what could not be read is read again.
+var backoff = policy.Backoff{Initial: 200 * time.Millisecond, Multiplier: 2, Max: 5 * time.Second, Jitter: policy.JitterEqual}
+
+// Watch yields the policies of all services and then each change, until ctx is done. Of changes
+// that come faster than they are taken, some are left out, but never the newest. A service whose
+// entries are damaged is left out, and logged: whoever has its policies keeps them.
+func (r *Repository) Watch(ctx context.Context, log *slog.Logger) iter.Seq[Changes] {
+	return func(yield func(Changes) bool) {
+		for u := range r.storage.Watch(ctx, heads) {
+			c := Changes{All: u.Reset, Lost: u.Lost}
+			for _, e := range u.Put {
+				if p, ok := r.read(ctx, serviceOf(e.Key), e, log); ok {
+					c.Policies = append(c.Policies, p)
+				} else if ctx.Err() != nil {
+					return
+				} else {
+					c.All = false
+				}
+			}
+			if !yield(c) {
+				return
+			}
+		}
+	}
+}
+
+// read loads what a head says, again and again while the storage does not answer.
+func (r *Repository) read(ctx context.Context, service string, e Entry, log *slog.Logger) (Policies, bool) {
+	for tries := 0; ; tries++ {
+		within, cancel := context.WithTimeout(ctx, readTimeout)
+		p, err := r.load(within, service, e)
+		cancel()
+		switch {
+		case err == nil:
+			return p, true
+		case ctx.Err() != nil:
+			return Policies{}, false
+		case errors.Is(err, errStored):
+			log.Error("rego: policies are left out", "service", service, "error", err)
+			return Policies{}, false
+		case tries == 0:
+			log.Warn("rego: policies cannot be read yet", "service", service, "error", err)
+		}
+		again := time.NewTimer(backoff.Delay(tries, nil))
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			again.Stop()
+			return Policies{}, false
+		}
+	}
+}
+
+// Follower keeps a store at what a service has.
+type Follower struct {
+	stop context.CancelFunc
+	done chan struct{}
+}
+
+// Follow keeps st at what is in force for service, or for all that have none of their own if
+// that has none, until the Follower is closed. name is the source's in the status of the store.
+// A set that is tried out is not for whoever follows: who does is not among the clients that are
+// compared. Nil means slog.Default.
+func (r *Repository) Follow(service, name string, st *policy.Store, log *slog.Logger) *Follower {
+	if log == nil {
+		log = slog.Default()
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	f := &Follower{stop, make(chan struct{})}
+	source := st.Source(name)
+	go func() {
+		defer close(f.done)
+		own := false // the service has policies of its own
+		for c := range r.Watch(ctx, log) {
+			if c.Lost != nil {
+				source.Lost(c.Lost)
+				log.Warn("rego: the storage of policies is out of reach, policies stay as they are", "error", c.Lost)
+				continue
+			}
+			var set *policy.Set
+			for _, p := range c.Policies {
+				if p.Service == service || p.Service == "" && !own && set == nil {
+					set = &p.Set
+					own = own || p.Service == service
+				}
+			}
+			if set == nil {
+				continue
+			}
+			if err := source.Update(*set); err != nil {
+				log.Error("rego: policies are refused", "version", set.Version, "revision", set.Revision, "error", strings.TrimSpace(err.Error()))
+			} else {
+				log.Info("rego: policies are in force", "version", set.Version, "revision", set.Revision)
+			}
+		}
+	}()
+	return f
+}
+
+// Close ends it and returns when it has ended. The store keeps what it has.
+func (f *Follower) Close() error {
+	f.stop()
+	<-f.done
+	return nil
+}
