@@ -21,7 +21,7 @@ func (f *fleet) SummarizeClients(ctx context.Context, r *regov1.SummarizeClients
 	if err := f.may(ctx, regov1.FleetService_SummarizeClients_FullMethodName); err != nil {
 		return nil, err
 	}
-	counts, all := f.server.count(r.GetService())
+	counts, all := f.server.count(r.GetService(), r.GetHere())
 	kinds := slices.SortedFunc(maps.Keys(counts), func(a, b kind) int {
 		return cmp.Or(
 			strings.Compare(a.service, b.service),
@@ -54,7 +54,7 @@ type kind struct {
 // alike is how many clients are of one kind.
 type alike struct{ clients, warned uint64 }
 
-func (s *Server) count(service string) (counts map[kind]alike, all uint64) {
+func (s *Server) count(service string, here bool) (counts map[kind]alike, all uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	counts = make(map[kind]alike)
@@ -69,6 +69,9 @@ func (s *Server) count(service string) (counts map[kind]alike, all uint64) {
 			counts[k] = n
 			all++
 		}
+	}
+	if here {
+		return counts, all
 	}
 	s.exchange.clientsOfOthers(func(r *remote) {
 		c := r.said

@@ -518,7 +518,9 @@ func (x *Refusal) GetEpoch() uint64 {
 type SummarizeClientsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Service asks only for the clients of that service. Empty means all.
-	Service       string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// Here asks only for the clients that are connected to the replica that is asked.
+	Here          bool `protobuf:"varint,2,opt,name=here,proto3" json:"here,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -558,6 +560,13 @@ func (x *SummarizeClientsRequest) GetService() string {
 		return x.Service
 	}
 	return ""
+}
+
+func (x *SummarizeClientsRequest) GetHere() bool {
+	if x != nil {
+		return x.Here
+	}
+	return false
 }
 
 // SummarizeClientsResponse counts the clients that are connected.
@@ -1317,9 +1326,10 @@ const file_rego_v1_fleet_proto_rawDesc = "" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12.\n" +
 	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12&\n" +
 	"\x06faults\x18\x04 \x03(\v2\x0e.rego.v1.FaultR\x06faults\x12\x14\n" +
-	"\x05epoch\x18\x05 \x01(\x04R\x05epoch\"3\n" +
+	"\x05epoch\x18\x05 \x01(\x04R\x05epoch\"G\n" +
 	"\x17SummarizeClientsRequest\x12\x18\n" +
-	"\aservice\x18\x01 \x01(\tR\aservice\"}\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x12\n" +
+	"\x04here\x18\x02 \x01(\bR\x04here\"}\n" +
 	"\x18SummarizeClientsResponse\x12\x18\n" +
 	"\aclients\x18\x01 \x01(\x04R\aclients\x12,\n" +
 	"\x06counts\x18\x02 \x03(\v2\x14.rego.v1.ClientCountR\x06counts\x12\x19\n" +

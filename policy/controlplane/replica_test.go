@@ -1,0 +1,280 @@
+package controlplane_test
+
+import (
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/rego-go/rego/policy"
+	"github.com/rego-go/rego/policy/controlplane"
+	"github.com/rego-go/rego/policy/repository"
+	"github.com/rego-go/rego/policy/rollout"
+	regov1 "github.com/rego-go/rego/proto/rego/v1"
+)
+
+// shared is a storage in memory that says it is not, so that replicas in one process share it.
+type shared struct{ repository.Storage }
+
+func (shared) Durable() bool { return true }
+
+// replica serves a repository until the test ends.
+func (n *network) replica(t *testing.T, repo *repository.Repository, name string, opts ...controlplane.ServeOption) *controlplane.Replica {
+	t.Helper()
+	opts = append(opts, controlplane.LogTo(slog.New(slog.DiscardHandler)))
+	r, err := controlplane.NewReplica(repo, name, opts...)
+	require.NoError(t, err)
+	n.serve(r.Server)
+	return r
+}
+
+// crowd watches as so many instances of a service, each with a store.
+func (n *network) crowd(t *testing.T, service string, size int, opts ...controlplane.Option) (stores []*policy.Store, end func()) {
+	t.Helper()
+	watchers := make([]*controlplane.Watcher, size)
+	for i := range size {
+		st := new(policy.Store)
+		w, err := controlplane.Watch("passthrough:///control", controlplane.Node{Service: service, Instance: instance(i)}, st, append(opts, silent, n.options())...)
+		require.NoError(t, err)
+		stores, watchers[i] = append(stores, st), w
+	}
+	return stores, func() {
+		for _, w := range watchers {
+			_ = w.Close()
+		}
+	}
+}
+
+func instance(i int) string { return fmt.Sprint("i-", i) }
+
+// versions returns what each store has.
+func versions(stores []*policy.Store) []string {
+	list := make([]string, len(stores))
+	for i, st := range stores {
+		list[i] = st.Status().Version
+	}
+	return list
+}
+
+// every returns a version for each of so many instances.
+func every(n int, version func(i int) string) []string {
+	list := make([]string, n)
+	for i := range n {
+		list[i] = version(i)
+	}
+	return list
+}
+
+func always(version string) func(int) string { return func(int) string { return version } }
+
+func puts(t *testing.T, repo *repository.Repository, p repository.Put) repository.Policies {
+	t.Helper()
+	p.Overwrite = true
+	after, err := repo.Put(t.Context(), p)
+	require.NoError(t, err)
+	return after
+}
+
+// TestTrialGoesToAShare of the instances, the same ones at every replica, and is taken back from
+// all, or given to all.
+func TestTrialGoesToAShare(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, n *network) {
+		const size = 40
+		repo := repository.New(repository.Memory(), nil)
+		puts(t, repo, repository.Put{Set: set("a")})
+		r := n.replica(t, repo, "one")
+		stores, end := n.crowd(t, "shop", size)
+		defer end()
+		time.Sleep(time.Second)
+		assert.Equal(t, every(size, always("a")), versions(stores))
+
+		p := puts(t, repo, repository.Put{Set: set("b"), Plan: &rollout.Plan{Steps: []float64{0.2}}})
+		time.Sleep(time.Second)
+		mixed := every(size, func(i int) string {
+			if rollout.Includes("b", instance(i), 0.2) {
+				return "b"
+			}
+			return "a"
+		})
+		assert.Contains(t, mixed, "b")
+		assert.Equal(t, mixed, versions(stores))
+		for _, c := range n.list(t, "shop") {
+			assert.Equal(t, c.GetVersion() == "b", c.GetCanary(), c.GetNode().GetInstance())
+			assert.Equal(t, regov1.ClientState_CLIENT_STATE_CURRENT, c.GetState())
+		}
+
+		_, err := repo.RollBack(t.Context(), repository.RollBack{})
+		require.NoError(t, err)
+		time.Sleep(time.Second)
+		assert.Equal(t, every(size, always("a")), versions(stores))
+		for _, st := range stores {
+			assert.Equal(t, p.Candidate.Revision+1, st.Status().Revision, "they come back by a higher revision")
+			assert.Zero(t, st.Status().Refusals)
+		}
+
+		p = puts(t, repo, repository.Put{Set: set("b"), Plan: &rollout.Plan{Steps: []float64{0.2}}})
+		time.Sleep(time.Second)
+		assert.Equal(t, mixed, versions(stores), "the same version goes to the same instances")
+		_, err = repo.Promote(t.Context(), repository.Promotion{})
+		require.NoError(t, err)
+		time.Sleep(time.Second)
+		assert.Equal(t, every(size, always("b")), versions(stores))
+		for _, st := range stores {
+			assert.Equal(t, p.Candidate.Revision, st.Status().Revision)
+			assert.Zero(t, st.Status().Refusals)
+		}
+		end()
+		n.stop()
+		require.NoError(t, r.Close())
+	})
+}
+
+// TestServiceGetsPoliciesOfItsOwn while its clients are connected.
+func TestServiceGetsPoliciesOfItsOwn(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, n *network) {
+		repo := repository.New(shared{repository.Memory()}, nil)
+		r := n.replica(t, repo, "one")
+		shop, end := n.crowd(t, "shop", 2)
+		defer end()
+		other, endOther := n.crowd(t, "other", 1)
+		defer endOther()
+		time.Sleep(time.Second)
+		assert.Equal(t, []string{"", ""}, versions(shop), "there are no policies yet")
+		assert.Equal(t, policy.StateStale, shop[0].Status().State())
+
+		puts(t, repo, repository.Put{Set: set("of all")})
+		time.Sleep(time.Second)
+		assert.Equal(t, []string{"of all", "of all"}, versions(shop))
+		puts(t, repo, repository.Put{Service: "shop", Set: set("of the shop")})
+		puts(t, repo, repository.Put{Set: set("of all, again")})
+		time.Sleep(time.Second)
+		assert.Equal(t, []string{"of the shop", "of the shop"}, versions(shop))
+		assert.Equal(t, []string{"of all, again"}, versions(other))
+		end()
+		endOther()
+		n.stop()
+		require.NoError(t, r.Close())
+	})
+}
+
+// TestReplicasTellOfEachOther: each lists the clients of both, also those that were connected to
+// one that has died, and what their calls do.
+func TestReplicasTellOfEachOther(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, a *network) {
+		storage := shared{repository.Memory()}
+		repo := repository.New(storage, nil)
+		puts(t, repo, repository.Put{Set: set("1")})
+		b := new(network)
+		defer b.stop()
+		one, two := a.replica(t, repo, "one"), b.replica(t, repository.New(storage, nil), "two")
+		_, endA := a.crowd(t, "shop", 250)
+		defer endA()
+		_, endB := b.crowd(t, "cart", 3)
+		defer endB()
+		time.Sleep(5 * time.Second)
+		for _, n := range []*network{a, b} {
+			all := n.list(t, "")
+			require.Len(t, all, 253)
+			at := make(map[string]int)
+			for _, c := range all {
+				at[c.GetReplica()]++
+				assert.Equal(t, "1", c.GetVersion())
+				assert.Equal(t, regov1.ClientState_CLIENT_STATE_CURRENT, c.GetState())
+			}
+			assert.Equal(t, map[string]int{"one": 250, "two": 3}, at)
+			sum, err := n.fleet(t).SummarizeClients(t.Context(), new(regov1.SummarizeClientsRequest))
+			require.NoError(t, err)
+			assert.Equal(t, uint64(253), sum.GetClients())
+			assert.Len(t, sum.GetCounts(), 2)
+			state, err := n.fleet(t).GetServerState(t.Context(), new(regov1.GetServerStateRequest))
+			require.NoError(t, err)
+			assert.Len(t, state.GetReplicas(), 2)
+			assert.Equal(t, uint64(253), state.GetClients())
+			paged, _ := pages(t, n.fleet(t), &regov1.ListClientsRequest{PageSize: 100}, func(int) {})
+			assert.Len(t, paged, 253)
+		}
+		puts(t, repo, repository.Put{Set: set("2")})
+		time.Sleep(5 * time.Second)
+		for _, c := range b.list(t, "") {
+			assert.Equal(t, "2", c.GetVersion())
+		}
+
+		a.stop()
+		require.NoError(t, one.Close())
+		time.Sleep(5 * time.Second)
+		assert.Len(t, b.list(t, ""), 3)
+		r, err := b.fleet(t).ListClients(t.Context(), &regov1.ListClientsRequest{Disconnected: true})
+		require.NoError(t, err)
+		assert.Len(t, r.GetClients(), 253, "those of the replica that has gone are not forgotten")
+		endA()
+		endB()
+		b.stop()
+		require.NoError(t, two.Close())
+	})
+}
+
+// TestOutlet: what is put goes to where the policies are kept, and what changes there goes into
+// the repository.
+func TestOutlet(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, n *network) {
+		file := newStore(t, policy.Set{})
+		source := file.Source("policies.yaml")
+		require.NoError(t, source.Update(set("in the file")))
+		var fails atomic.Bool
+		fails.Store(true)
+		repo := repository.New(repository.Memory(), nil)
+		r := n.replica(t, repo, "one", controlplane.Outlet("", file, "policies.yaml", func(s policy.Set) error {
+			if fails.Load() {
+				return assert.AnError
+			}
+			return source.Update(s)
+		}))
+		stores, end := n.crowd(t, "shop", 40)
+		defer end()
+		time.Sleep(time.Second)
+		now, err := repo.Get(t.Context(), "")
+		require.NoError(t, err)
+		assert.Equal(t, "in the file", now.Set.Version)
+		assert.Equal(t, "policies.yaml", now.Revision.GetAuthor())
+		assert.Zero(t, now.Set.Revision, "as in the file")
+
+		_, err = repo.Put(t.Context(), repository.Put{Set: set("put")})
+		require.NoError(t, err)
+		time.Sleep(time.Second)
+		assert.Equal(t, "in the file", file.Status().Version)
+		fails.Store(false)
+		time.Sleep(10 * time.Second)
+		assert.Equal(t, "put", file.Status().Version)
+		assert.Equal(t, uint64(1), file.Status().Revision)
+		assert.Equal(t, every(40, always("put")), versions(stores))
+
+		_, err = repo.Put(t.Context(), repository.Put{Set: set("tried"), Base: 1, Plan: &rollout.Plan{Steps: []float64{0.5}}})
+		require.NoError(t, err)
+		time.Sleep(time.Second)
+		assert.Contains(t, versions(stores), "tried")
+		assert.Equal(t, "put", file.Status().Version)
+		changed := set("by hand")
+		changed.Revision = 2
+		require.NoError(t, source.Update(changed))
+		time.Sleep(time.Second)
+		now, err = repo.Get(t.Context(), "")
+		require.NoError(t, err)
+		assert.Equal(t, "by hand", now.Set.Version)
+		assert.False(t, now.Trying(), "whoever edits the file wins")
+		assert.Equal(t, uint64(3), now.Set.Revision, "above that which was tried out")
+		assert.Equal(t, every(40, always("by hand")), versions(stores))
+		end()
+		n.stop()
+		require.NoError(t, r.Close())
+		synctest.Wait()
+	})
+}
