@@ -201,9 +201,7 @@ func (it *Interceptor) state(describe describer) State {
 	s.Policies = it.store.Status()
 	s.Rules = it.rulesState()
 	s.ReplayBytes, s.ReplayLimit = it.replay.bytes.Load(), it.replay.limit
-	it.mu.Lock()
-	targets := slices.Collect(maps.Values(it.targets))
-	it.mu.Unlock()
+	targets := it.knownTargets()
 	slices.SortFunc(targets, func(a, b *target) int { return cmp.Compare(a.name, b.name) })
 	for _, t := range targets {
 		s.Targets = append(s.Targets, t.state(describe))
