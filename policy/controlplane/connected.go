@@ -28,6 +28,7 @@ type client struct {
 	connected time.Time
 	gzip      bool        // it takes sets compressed
 	beat      *time.Timer // the next heartbeat
+	reports   reportRate
 
 	// Guarded by the server's mu.
 	feed     *feed
@@ -210,7 +211,7 @@ func (s *Server) heartbeat(c *client) {
 	if !due {
 		return
 	}
-	m, err := heartbeatMessage()
+	m, err := s.heartbeatMessage()
 	if err == nil {
 		err = c.stream.SendMsg(m)
 	}

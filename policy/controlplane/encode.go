@@ -36,12 +36,14 @@ func encode(m *regov1.StreamPoliciesResponse, compress bool) (*grpc.PreparedMsg,
 // heartbeatNonce is the nonce of all heartbeats. Those of sets are numbers.
 const heartbeatNonce = "heartbeat"
 
-// heartbeatMessage returns the heartbeat of all servers. It is not worth compressing.
-var heartbeatMessage = sync.OnceValues(func() (*grpc.PreparedMsg, error) {
-	return encode(&regov1.StreamPoliciesResponse{
-		Nonce: heartbeatNonce, Heartbeat: &regov1.Heartbeat{Interval: durationpb.New(heartbeatEvery)},
-	}, false)
-})
+// heartbeatOf returns what encodes a server's heartbeat, once. It is not worth compressing.
+func heartbeatOf(c *serving) func() (*grpc.PreparedMsg, error) {
+	return sync.OnceValues(func() (*grpc.PreparedMsg, error) {
+		return encode(&regov1.StreamPoliciesResponse{
+			Nonce: heartbeatNonce, Heartbeat: &regov1.Heartbeat{Interval: durationpb.New(heartbeatEvery)}, ReportEvery: c.asks(),
+		}, false)
+	})
+}
 
 type contexts struct{ plain, gzip context.Context }
 

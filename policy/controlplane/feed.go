@@ -61,7 +61,7 @@ func (f *feed) newest() *pushed {
 	p := &pushed{feed: f, table: t, sent: sent{number, strconv.FormatUint(number, 10), editionOf(t.Set())}}
 	encoded := func(compress bool) func() (*grpc.PreparedMsg, error) {
 		return sync.OnceValues(func() (*grpc.PreparedMsg, error) {
-			return encode(&regov1.StreamPoliciesResponse{Set: t.Set().Proto(), Nonce: p.nonce}, compress)
+			return encode(&regov1.StreamPoliciesResponse{Set: t.Set().Proto(), Nonce: p.nonce, ReportEvery: f.server.config.asks()}, compress)
 		})
 	}
 	p.plain, p.gzip = encoded(false), encoded(true)

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
@@ -29,6 +30,12 @@ type Server struct {
 	config serving
 	began  time.Time
 
+	heartbeatMessage func() (*grpc.PreparedMsg, error)
+	// onReport is told of every report that is valid, by the goroutine that serves the client,
+	// which waits; nil if nobody wants them. It must not change r, nor keep more of it than words
+	// and counts: what else a message can hold has no bound.
+	onReport func(c *client, r *regov1.Report)
+
 	mu      sync.Mutex
 	scopes  map[string]*scope // by service; "" is for every service that has none of its own
 	numbers uint64            // of sets that were pushed
@@ -41,7 +48,6 @@ type Server struct {
 
 	traffic  traffic
 	exchange *exchange // with other replicas; nil if there are none
-	onReport func(*client, *regov1.Report)
 }
 
 // name is what a client is known by from one connection to the next.
@@ -80,6 +86,7 @@ func newServer(opts []ServeOption) *Server {
 			o.serve(&s.config)
 		}
 	}
+	s.heartbeatMessage = heartbeatOf(&s.config)
 	return s
 }
 
@@ -114,6 +121,12 @@ func (s *Server) StreamPolicies(stream regov1.PolicyDiscoveryService_StreamPolic
 		r, err := stream.Recv()
 		if err != nil {
 			return endOf(err)
+		}
+		if r.GetReport() != nil {
+			if err := s.reported(c, r.GetReport()); err != nil {
+				return err
+			}
+			continue
 		}
 		if err := s.answered(c, r); err != nil {
 			return err

@@ -27,6 +27,7 @@ type serving struct {
 	authorizeFleet func(context.Context) error
 	onDenial       func(Denial)
 	maxClients     int
+	reportEvery    time.Duration // zero: no reports are asked for
 
 	// Of a replica.
 	outlets         map[string]*outlet
