@@ -82,6 +82,28 @@ func WithLogger(l *slog.Logger) Option {
 	return optionFunc(func(w *Watcher) { w.log = cmp.Or(l, slog.Default()) })
 }
 
+// WithReports has the client tell the server what its calls did, if the server asks for it (see
+// [ReportEvery]): of each method how many calls ended how, retries, hedges and denials. count
+// returns the totals since the program began, such as Interceptor.MethodCounts of package
+// interceptor. Reports have what was added since the one before, by the set that was in force: calls
+// that end just after another set has come into force count to the set before. Nothing is reported
+// twice. What cannot be sent since there is no stream is sent on the next one, of up to four sets;
+// of more, the counts of the oldest are dropped. Not reported is what was counted before the server
+// first asked, what was on its way when a stream broke, and what came after the last report when
+// the program ends.
+//
+// count is called by one goroutine at a time, for each report and for each set. Nothing recovers a
+// panic of it. A slow one holds up reports, and [Watcher.Close]; sets and heartbeats do not wait for
+// it. If it takes longer than 250 ms when another set comes into force, what was counted since the
+// call before is not reported. Default, and what nil means: the client reports nothing.
+func WithReports(count func() []policy.MethodCounts) Option {
+	return optionFunc(func(w *Watcher) {
+		if w.reporter = nil; count != nil {
+			w.reporter = newReporter(count, w.store)
+		}
+	})
+}
+
 // Watcher keeps a store at what a server has.
 type Watcher struct {
 	node        *regov1.Node
@@ -90,6 +112,7 @@ type Watcher struct {
 	log         *slog.Logger
 	target      string
 	dialOptions []grpc.DialOption
+	reporter    *reporter // nil if the client reports nothing
 	stop        context.CancelFunc
 	done        chan struct{}
 
@@ -136,6 +159,9 @@ func Watch(target string, node Node, st *policy.Store, opts ...Option) (*Watcher
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	w.stop = stop
+	if w.reporter != nil {
+		go w.reporter.run(ctx) // until Close
+	}
 	go w.run(ctx, conn)
 	return w, nil
 }
@@ -154,6 +180,9 @@ func (w *Watcher) dial() (*grpc.ClientConn, error) {
 func (w *Watcher) Close() error {
 	w.stop()
 	<-w.done
+	if w.reporter != nil {
+		<-w.reporter.done
+	}
 	return nil
 }
 

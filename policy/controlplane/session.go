@@ -23,6 +23,8 @@ type session struct {
 	every  time.Duration // between heartbeats; zero if none has come
 	served bool          // the server has sent a set
 
+	reports reports
+
 	hearing sync.Mutex
 	heard   bool // the server has said something
 }
@@ -31,9 +33,10 @@ type session struct {
 // whether the server said anything. unsaid is why the stream before ended, if that has not
 // been reported: it is, if this one does not come about in time.
 func (w *Watcher) session(ctx context.Context, conn *grpc.ClientConn, unsaid error) (heard bool, err error) {
+	s := &session{Watcher: w, reports: newReports(w.reporter)}
+	defer s.reports.wait() // once the stream is cancelled
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	s := &session{Watcher: w}
 	s.hush = time.AfterFunc(answerTimeout, func() { cancel(fmt.Errorf("no answer within %v", answerTimeout)) })
 	defer func() { s.hush.Stop() }()
 	if unsaid != nil {
@@ -57,25 +60,21 @@ func (w *Watcher) session(ctx context.Context, conn *grpc.ClientConn, unsaid err
 	sets, pulses := make(chan *received, 1), make(chan *received, 1)
 	ended := make(chan error, 1)
 	go func() { ended <- read(s.stream, sets, pulses) }()
+	next := sets // nil for a while after a set
+	var rested <-chan time.Time
 	for err == nil {
 		select {
-		case r := <-sets:
+		case r := <-next:
 			err = s.reply(s.set(r), ended)
-			rest := time.NewTimer(pause)
-			for resting := err == nil; resting; {
-				select {
-				case <-rest.C:
-					resting = false
-				case r := <-pulses:
-					err = s.reply(s.pulse(r, cancel), ended)
-					resting = err == nil
-				case err = <-ended:
-					resting = false
-				}
-			}
-			rest.Stop()
+			next, rested = nil, time.After(pause)
+		case <-rested:
+			next = sets
 		case r := <-pulses:
 			err = s.reply(s.pulse(r, cancel), ended)
+		case <-s.reports.tick.C:
+			s.reports.ticked()
+		case <-s.reports.looks():
+			s.reports.send(s.stream)
 		case err = <-ended:
 		}
 	}
@@ -91,7 +90,9 @@ func (w *Watcher) session(ctx context.Context, conn *grpc.ClientConn, unsaid err
 func (s *session) set(r *received) *regov1.StreamPoliciesRequest {
 	s.arrived()
 	s.served = true
-	return s.take(r)
+	answer := s.take(r)
+	s.reports.asked(r)
+	return answer
 }
 
 // errNoPolicies is why a source counts as lost that can be reached.
@@ -105,6 +106,7 @@ func (s *session) pulse(r *received, cancel context.CancelCauseFunc) *regov1.Str
 	if !s.served {
 		s.lost(errNoPolicies)
 	}
+	s.reports.asked(r)
 	every := min(max(r.GetHeartbeat().GetInterval().AsDuration(), time.Second), 5*time.Minute)
 	if every != s.every {
 		s.hush.Stop()
@@ -139,6 +141,7 @@ func (s *session) lapse(unsaid error) {
 // reply sends an answer. It fails as the stream does.
 func (s *session) reply(answer *regov1.StreamPoliciesRequest, ended <-chan error) error {
 	s.hush.Reset(answerTimeout) // the server may not read
+	s.reports.wait()
 	if s.stream.Send(answer) != nil {
 		return <-ended
 	}
