@@ -61,8 +61,8 @@ func versions(stores []*policy.Store) []string {
 	return list
 }
 
-// every returns a version for each of so many instances.
-func every(n int, version func(i int) string) []string {
+// eachOf returns a version for each of so many instances.
+func eachOf(n int, version func(i int) string) []string {
 	list := make([]string, n)
 	for i := range n {
 		list[i] = version(i)
@@ -92,11 +92,11 @@ func TestTrialGoesToAShare(t *testing.T) {
 		stores, end := n.crowd(t, "shop", size)
 		defer end()
 		time.Sleep(time.Second)
-		assert.Equal(t, every(size, always("a")), versions(stores))
+		assert.Equal(t, eachOf(size, always("a")), versions(stores))
 
 		p := puts(t, repo, repository.Put{Set: set("b"), Plan: &rollout.Plan{Steps: []float64{0.2}}})
 		time.Sleep(time.Second)
-		mixed := every(size, func(i int) string {
+		mixed := eachOf(size, func(i int) string {
 			if rollout.Includes("b", instance(i), 0.2) {
 				return "b"
 			}
@@ -112,7 +112,7 @@ func TestTrialGoesToAShare(t *testing.T) {
 		_, err := repo.RollBack(t.Context(), repository.RollBack{})
 		require.NoError(t, err)
 		time.Sleep(time.Second)
-		assert.Equal(t, every(size, always("a")), versions(stores))
+		assert.Equal(t, eachOf(size, always("a")), versions(stores))
 		for _, st := range stores {
 			assert.Equal(t, p.Candidate.Revision+1, st.Status().Revision, "they come back by a higher revision")
 			assert.Zero(t, st.Status().Refusals)
@@ -124,7 +124,7 @@ func TestTrialGoesToAShare(t *testing.T) {
 		_, err = repo.Promote(t.Context(), repository.Promotion{})
 		require.NoError(t, err)
 		time.Sleep(time.Second)
-		assert.Equal(t, every(size, always("b")), versions(stores))
+		assert.Equal(t, eachOf(size, always("b")), versions(stores))
 		for _, st := range stores {
 			assert.Equal(t, p.Candidate.Revision, st.Status().Revision)
 			assert.Zero(t, st.Status().Refusals)
@@ -255,7 +255,7 @@ func TestOutlet(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		assert.Equal(t, "put", file.Status().Version)
 		assert.Equal(t, uint64(1), file.Status().Revision)
-		assert.Equal(t, every(40, always("put")), versions(stores))
+		assert.Equal(t, eachOf(40, always("put")), versions(stores))
 
 		_, err = repo.Put(t.Context(), repository.Put{Set: set("tried"), Base: 1, Plan: &rollout.Plan{Steps: []float64{0.5}}})
 		require.NoError(t, err)
@@ -271,7 +271,7 @@ func TestOutlet(t *testing.T) {
 		assert.Equal(t, "by hand", now.Set.Version)
 		assert.False(t, now.Trying(), "whoever edits the file wins")
 		assert.Equal(t, uint64(3), now.Set.Revision, "above that which was tried out")
-		assert.Equal(t, every(40, always("by hand")), versions(stores))
+		assert.Equal(t, eachOf(40, always("by hand")), versions(stores))
 		end()
 		n.stop()
 		require.NoError(t, r.Close())

@@ -87,6 +87,7 @@ func newServer(opts []ServeOption) *Server {
 		}
 	}
 	s.heartbeatMessage = heartbeatOf(&s.config)
+	s.onReport = func(c *client, r *regov1.Report) { s.traffic.add(c, r, time.Now()) }
 	return s
 }
 

@@ -3,11 +3,13 @@ package main
 import (
 	"context"
 	_ "embed"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 	"time"
 
@@ -31,8 +33,11 @@ type serve struct {
 	addr, metrics, audit string
 	logs                 string
 	maxClients           int
+	reportEvery          time.Duration
+	name                 string
 	owner                owner
 	access               access
+	cluster              cluster
 }
 
 func newServeCommand(s *streams) *cobra.Command { return newServeCommandFor(&serve{streams: s}) }
@@ -68,9 +73,12 @@ Kubernetes manifests.
 	f.StringVar(&v.audit, "audit", "", "`FILE` for what was denied and changed, a JSON object a line (default: the log)")
 	f.StringVar(&v.logs, "log", "text", "write the log as `text` or json")
 	f.IntVar(&v.maxClients, "max-clients", 100_000, "most clients at a time")
+	f.DurationVar(&v.reportEvery, "report-every", 5*time.Second, "how often clients tell what their calls did; 0 for never, which leaves rollouts without a judge")
+	f.StringVar(&v.name, "name", hostname(), "`NAME` of this replica, as operators see it")
 	completes(cmd, "log", "text", "json")
 	v.owner.flags(cmd)
 	v.access.flags(cmd)
+	v.cluster.flags(cmd)
 	return cmd
 }
 
@@ -93,6 +101,9 @@ func (v *serve) run(ctx context.Context) error {
 	if err := v.owner.read(v.streams); err != nil {
 		return err
 	}
+	if err := v.check(); err != nil {
+		return err
+	}
 	if v.maxClients < 1 {
 		return fmt.Errorf("--max-clients must be at least 1, got %d", v.maxClients)
 	}
@@ -110,25 +121,34 @@ func (v *serve) run(ctx context.Context) error {
 		counted.handshakes.Inc()
 		audit.handshake(peer, err)
 	}}
-	p, err := v.open(log)
+	k, err := v.open(ctx, log)
 	if err != nil {
 		return err
 	}
-	defer p.close()
-
+	defer k.close()
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	healthy := health.NewServer()
+	follow := &follower{ctx: ctx, audit: audit, kept: k, ready: func(ready bool) { healthy.SetServingStatus("", servingStatus(ready)) }}
+	follow.ready(false)
 	options, err := v.access.options(v.addr)
 	if err != nil {
 		return err
 	}
-	options = append(options, controlplane.MaxClients(v.maxClients), controlplane.OnDenial(func(d controlplane.Denial) {
-		counted.deny(d)
-		audit.denied(d)
-	}))
-	s := controlplane.NewServer(p.main, p.own, options...)
-	g, healthy := newServer(s, creds)
+	options = append(slices.Concat(options, k.options), controlplane.MaxClients(v.maxClients), controlplane.ReportEvery(v.reportEvery),
+		controlplane.LogTo(log), controlplane.Guarded(v.owner.limits.Check),
+		controlplane.OnDenial(func(d controlplane.Denial) {
+			counted.deny(d)
+			audit.denied(d)
+		}),
+		controlplane.OnChange(audit.made), controlplane.OnDecision(audit.decided), controlplane.OnService(follow.watch))
+	s, err := controlplane.NewReplica(k.repo, v.name, options...)
+	if err != nil {
+		return err
+	}
+	defer s.Close() //nolint:errcheck // it only waits
+	g := newServer(s, creds, healthy)
 
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)
@@ -137,14 +157,19 @@ func (v *serve) run(ctx context.Context) error {
 	if err != nil {
 		return failure{err}
 	}
-	metricsAt, err := v.serveMetrics(ctx, counted, s)
+	metricsAt, err := v.serveMetrics(ctx, counted, s.Server)
 	if err != nil {
 		_ = l.Close() // it was not used
 		return failure{err}
 	}
 	log.Info("rego: serving policies", "addr", l.Addr().String(), "metrics", metricsAt, "version", version(),
 		"tls", v.access.cert != "", "client_certificates", v.access.clientCA != "")
-	p.follow(ctx, audit, func(ready bool) { healthy.SetServingStatus("", servingStatus(ready)) })
+	for service, st := range s.Services() {
+		follow.watch(service, st)
+	}
+	if k.client != nil {
+		go whenReady(ctx, s, follow.ready)
+	}
 	ended := make(chan error, 1)
 	go func() { ended <- g.Serve(l) }()
 	select {
@@ -160,17 +185,43 @@ func (v *serve) run(ctx context.Context) error {
 	return nil
 }
 
-// newServer returns a server with all services, and the one that tells of its health.
-func newServer(s *controlplane.Server, creds credentials.TransportCredentials) (*grpc.Server, *health.Server) {
+// whenReady tells that the policies have been read.
+func whenReady(ctx context.Context, s *controlplane.Replica, ready func(bool)) {
+	select {
+	case <-s.Ready():
+		ready(true)
+	case <-ctx.Done():
+	}
+}
+
+// hostname returns the name of this machine; empty if it has none.
+func hostname() string {
+	name, _ := os.Hostname()
+	return name
+}
+
+// check returns what is wrong with flags that do not go together.
+func (v *serve) check() error {
+	if err := v.cluster.check(); err != nil {
+		return err
+	}
+	if len(v.cluster.endpoints) > 0 && (v.file != "" || len(v.services) > 0 || v.snapshot != "") {
+		return errors.New("--etcd is where policies are kept: --file, --service and --snapshot do not go with it")
+	}
+	return nil
+}
+
+// newServer returns a server with all services.
+func newServer(s *controlplane.Replica, creds credentials.TransportCredentials, healthy *health.Server) *grpc.Server {
 	g := grpc.NewServer(append(controlplane.ServerOptions(), grpc.Creds(creds), grpc.KeepaliveParams(keepalive.ServerParameters{
 		Time: 30 * time.Second, Timeout: 15 * time.Second, MaxConnectionAge: oldest, MaxConnectionAgeGrace: shutdown,
 	}))...)
 	regov1.RegisterPolicyDiscoveryServiceServer(g, s)
 	regov1.RegisterFleetServiceServer(g, s.Fleet())
-	healthy := health.NewServer()
+	regov1.RegisterPolicyAdminServiceServer(g, s.Admin())
 	healthv1.RegisterHealthServer(g, healthy)
 	reflection.Register(g)
-	return g, healthy
+	return g
 }
 
 // reopen opens the audit log again at each hangup, until ctx is done.

@@ -20,12 +20,14 @@ import (
 
 	"github.com/rego-go/rego/internal/plainfile"
 	"github.com/rego-go/rego/policy/controlplane"
+	regov1 "github.com/rego-go/rego/proto/rego/v1"
 )
 
 // access is who may connect, and do what.
 type access struct {
 	cert, key, clientCA string
 	clients, operators  []string
+	writers             []string
 	insecure            bool
 
 	identity certprovider.Provider // nil without TLS
@@ -75,7 +77,8 @@ func (a *access) flags(cmd *cobra.Command) {
 	f.StringVar(&a.key, "key", "", "`FILE` with its key")
 	f.StringVar(&a.clientCA, "client-ca", "", "`FILE` with the authorities of clients' certificates, which are then asked for")
 	f.StringSliceVar(&a.clients, "clients", nil, "`PATTERN` of certificates that may read the policies of {service}; may be repeated")
-	f.StringSliceVar(&a.operators, "operators", nil, "`PATTERN` of certificates that may list clients; may be repeated")
+	f.StringSliceVar(&a.operators, "operators", nil, "`PATTERN` of certificates that may list clients and read policies; may be repeated")
+	f.StringSliceVar(&a.writers, "writers", nil, "`PATTERN` of certificates that may change policies, with {service} those of that service alone; may be repeated")
 	f.BoolVar(&a.insecure, "insecure", false, "serve without TLS on an address that others can reach")
 }
 
@@ -101,15 +104,18 @@ func (a *access) check(addr string) error {
 		return errors.New("--client-ca needs --cert and --key")
 	case a.cert == "" && !a.insecure && !isLoopback(addr):
 		return errors.New("an address that others can reach needs --cert and --key, or --insecure")
-	case a.clientCA == "" && len(a.clients)+len(a.operators) > 0:
-		return errors.New("--clients and --operators go by certificates, which --client-ca asks for")
+	case a.clientCA == "" && len(a.clients)+len(a.operators)+len(a.writers) > 0:
+		return errors.New("--clients, --operators and --writers go by certificates, which --client-ca asks for")
 	case a.clientCA != "" && len(a.clients) == 0:
 		return errors.New("--client-ca needs --clients, which says what service a certificate is")
 	}
 	return nil
 }
 
-var errNobody = errors.New("nobody may list clients here: --operators says who may")
+var (
+	errNobody   = errors.New("nobody may list clients here: --operators says who may")
+	errNoWriter = errors.New("nobody may change policies here: --writers says who may")
+)
 
 // options returns who may do what.
 func (a *access) options(addr string) ([]controlplane.ServeOption, error) {
@@ -124,7 +130,20 @@ func (a *access) options(addr string) ([]controlplane.ServeOption, error) {
 		}
 		list = may
 	}
-	options := []controlplane.ServeOption{controlplane.AuthorizeFleet(orOurselves(list))}
+	write, err := a.mayWrite()
+	if err != nil {
+		return nil, err
+	}
+	options := []controlplane.ServeOption{
+		controlplane.AuthorizeFleet(orOurselves(list)),
+		controlplane.AuthorizeChange(func(ctx context.Context, service string, writes bool) error {
+			denied := write(ctx, service)
+			if denied != nil && !writes && list(ctx) == nil {
+				return nil // who sees the fleet sees its policies
+			}
+			return denied
+		}),
+	}
 	if a.clientCA != "" {
 		may, err := controlplane.ServiceFromCertificate(a.clients...)
 		if err != nil {
@@ -133,6 +152,42 @@ func (a *access) options(addr string) ([]controlplane.ServeOption, error) {
 		options = append(options, controlplane.Authorize(may))
 	}
 	return options, nil
+}
+
+// mayWrite returns the rule for who may change the policies of a service. A pattern with {service}
+// is for the policies of that service alone, one without it for all.
+func (a *access) mayWrite() (func(ctx context.Context, service string) error, error) {
+	if len(a.writers) == 0 {
+		return func(context.Context, string) error { return errNoWriter }, nil
+	}
+	fail := func(err error) (func(context.Context, string) error, error) {
+		return nil, fmt.Errorf("--writers: %s", strings.TrimPrefix(err.Error(), "controlplane: "))
+	}
+	var own, all []string
+	for _, p := range a.writers {
+		if strings.Contains(p, "{service}") {
+			own = append(own, p)
+		} else {
+			all = append(all, p)
+		}
+	}
+	any, err := controlplane.PeerIs(all...)
+	if err != nil {
+		return fail(err)
+	}
+	if len(own) == 0 {
+		return func(ctx context.Context, _ string) error { return any(ctx) }, nil
+	}
+	its, err := controlplane.ServiceFromCertificate(own...)
+	if err != nil {
+		return fail(err)
+	}
+	return func(ctx context.Context, service string) error {
+		if any(ctx) == nil {
+			return nil
+		}
+		return its(ctx, &regov1.Node{Service: service})
+	}, nil
 }
 
 // ourselves marks the context of what this program asks itself. Nobody else can make one.

@@ -20,6 +20,7 @@ import (
 	"github.com/rego-go/rego/policy"
 	"github.com/rego-go/rego/policy/controlplane"
 	"github.com/rego-go/rego/policy/file"
+	"github.com/rego-go/rego/policy/repository"
 )
 
 // audit writes who was denied what, and what was changed. What one identity is denied again and
@@ -178,6 +179,25 @@ func (a *audit) changed(service string, s policy.Status, before, after *policy.T
 		"changes", changesOf(before.Set(), after.Set()))
 }
 
+// made writes what somebody has changed, and who.
+func (a *audit) made(m controlplane.Made) {
+	_, rpc, _ := strings.Cut(strings.TrimPrefix(m.Method, "/"), "/")
+	after := m.After.Set
+	if m.After.Trying() {
+		after = *m.After.Candidate
+	}
+	a.write("made", "method", rpc, "service", m.After.Service, "identities", m.Identities, "peer", m.Peer,
+		slog.Any("before", summaryOfSet(m.Before.Set)), slog.Any("after", summaryOfSet(after)), "tried", m.After.Trying(),
+		"message", m.After.Revision.GetMessage(), "changes", changesOf(m.Before.Set, after))
+}
+
+// decided writes what became of a rollout.
+func (a *audit) decided(p repository.Policies) {
+	ro := p.Rollout
+	a.write("rollout", "service", p.Service, "version", ro.GetCandidate().GetVersion(), "revision", ro.GetCandidate().GetRevision(),
+		"state", wordOf(ro.GetState(), "ROLLOUT_STATE_"), "share", ro.GetShare(), "why", ro.GetReason(), slog.Any("in_force", summaryOfSet(p.Set)))
+}
+
 // snapshot writes that the snapshot cannot be read or written, or that it can again.
 func (a *audit) snapshot(service string, err error) {
 	if err != nil {
@@ -221,8 +241,9 @@ type summary struct {
 	SHA256                string
 }
 
-func summaryOf(t *policy.Table) summary {
-	s := t.Set()
+func summaryOf(t *policy.Table) summary { return summaryOfSet(t.Set()) }
+
+func summaryOfSet(s policy.Set) summary {
 	b, _ := file.Marshal(s, file.Binary) // it is valid
 	sum := sha256.Sum256(b)
 	return summary{s.Version, s.Epoch, s.Revision, len(s.Rules), len(s.Budgets), s.RetriesOff, s.HedgesOff, hex.EncodeToString(sum[:])}

@@ -4,121 +4,217 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"unicode/utf8"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
+
 	"github.com/rego-go/rego/policy"
+	"github.com/rego-go/rego/policy/controlplane"
+	"github.com/rego-go/rego/policy/etcd"
 	"github.com/rego-go/rego/policy/file"
+	"github.com/rego-go/rego/policy/repository"
 )
 
-// served are the stores that policies are served from, and what watches their files.
-type served struct {
-	main     *policy.Store
-	own      map[string]*policy.Store // by service
+// kept is where policies are kept: in etcd, or in files that are watched.
+type kept struct {
+	repo     *repository.Repository
+	options  []controlplane.ServeOption
+	client   *clientv3.Client // of etcd; nil with files
+	files    map[string]*policy.Store
 	watchers []*file.Watcher
 	waits    []*policy.Store // those whose file has to be read before anybody is served
 }
 
-// open reads the files, and goes on watching them.
-func (v *serve) open(log *slog.Logger) (p *served, err error) {
-	p = &served{own: make(map[string]*policy.Store)}
+// open opens what policies are kept in.
+func (v *serve) open(ctx context.Context, log *slog.Logger) (k *kept, err error) {
+	k = &kept{files: make(map[string]*policy.Store)}
 	defer func() {
 		if err != nil {
-			p.close()
+			k.close()
 		}
 	}()
+	if len(v.cluster.endpoints) > 0 {
+		if k.client, err = v.cluster.open(ctx); err != nil {
+			return k, err
+		}
+		k.repo = repository.New(etcd.New(k.client, v.cluster.prefix), func(_ string, t *policy.Table) error { return v.owner.limits.Check(t) })
+		k.options = append(k.options, controlplane.SourceName("etcd"))
+		return k, nil
+	}
+	k.repo = repository.New(repository.Memory(), func(service string, t *policy.Table) error {
+		if err := v.owner.limits.Check(t); err != nil {
+			return err
+		}
+		return v.writable(service)
+	})
+	return k, v.openFiles(k, log)
+}
+
+// openFiles reads the files, and goes on watching them.
+func (v *serve) openFiles(k *kept, log *slog.Logger) (err error) {
 	initial := policy.Set{}
 	if v.file == "" {
 		if initial, err = file.Parse(builtIn, file.YAML); err != nil {
-			return p, err
+			return err
 		}
 	}
 	var options []policy.StoreOption
 	if v.snapshot != "" {
 		options = append(options, policy.Snapshot(v.snapshot))
 	}
-	if p.main, err = policy.NewStore(initial, options...); err != nil {
-		return p, err
+	main, err := policy.NewStore(initial, options...)
+	if err != nil {
+		return err
 	}
-	if err := p.add(p.main, v.file, v.owner.limits, log); err != nil {
-		return p, err
+	if err := k.add("", main, v.file, v.owner.limits, log); err != nil {
+		return err
 	}
 	for service, path := range v.services {
 		if service == "" || path == "" || !utf8.ValidString(service) || len(service) > policy.MaxNameLength {
-			return p, fmt.Errorf("--service must be NAME=FILE, got %q", service+"="+path)
+			return fmt.Errorf("--service must be NAME=FILE, got %q", service+"="+path)
 		}
-		p.own[service] = new(policy.Store)
-		if err := p.add(p.own[service], path, v.owner.limits, log); err != nil {
-			return p, err
+		if err := k.add(service, new(policy.Store), path, v.owner.limits, log); err != nil {
+			return err
 		}
 	}
-	return p, nil
+	return nil
 }
 
-func (p *served) add(st *policy.Store, path string, limits policy.Limits, log *slog.Logger) error {
+// add has the policies of a service be those of a file or, without one, those that are put.
+func (k *kept) add(service string, st *policy.Store, path string, limits policy.Limits, log *slog.Logger) error {
 	if err := st.Guard(limits.Check); err != nil {
 		return err
 	}
+	k.files[service] = st
 	if path == "" {
+		put := st.Source("memory")
+		k.options = append(k.options, controlplane.Outlet(service, st, "memory", put.Update))
 		return nil
 	}
 	w, err := file.Watch(path, st, file.WithLogger(log))
 	if err != nil {
 		return err
 	}
-	p.watchers = append(p.watchers, w)
-	p.waits = append(p.waits, st)
+	k.watchers = append(k.watchers, w)
+	k.waits = append(k.waits, st)
+	k.options = append(k.options, controlplane.Outlet(service, st, path, func(s policy.Set) error { return replaceFile(path, s) }))
 	return nil
 }
 
-func (p *served) close() {
-	for _, w := range p.watchers {
+func (k *kept) close() {
+	for _, w := range k.watchers {
 		_ = w.Close() // it only waits
+	}
+	if k.client != nil {
+		_ = k.client.Close() // nothing is on its way any more
 	}
 }
 
-// follow tells of every change until ctx is done: to the audit log, and whether all files have
-// been read once.
-func (p *served) follow(ctx context.Context, audit *audit, ready func(bool)) {
-	var mu sync.Mutex // so that the last to look is the last to tell
-	tell := func() {
-		mu.Lock()
-		defer mu.Unlock()
-		ready(!slices.ContainsFunc(p.waits, func(st *policy.Store) bool { return st.Status().Source == "" }))
+// writable returns why a set cannot be put for a service: without a file it would be lost with
+// this process, and with one that cannot be replaced too.
+func (v *serve) writable(service string) error {
+	path := v.services[service]
+	if service == "" {
+		path = v.file
 	}
-	tell()
-	watch := func(service string, st *policy.Store) {
-		seen := st.Current()
-		audit.began(service, st)
-		go func() {
-			var failed error // of the snapshot
-			for refusals := int64(0); ; {
-				changed := st.Changed()
-				now := st.Status()
-				if t := st.Current(); t != seen {
-					audit.changed(service, now, seen, t)
-					seen = t
-				}
-				if now.Refusals != refusals {
-					audit.refused(service, now)
-					refusals = now.Refusals
-				}
-				if err := now.SnapshotErr; (err == nil) != (failed == nil) {
-					audit.snapshot(service, err)
-					failed = err
-				}
-				tell()
-				select {
-				case <-changed:
-				case <-ctx.Done():
-					return
-				}
+	switch {
+	case path == "" && v.file == "" && len(v.services) == 0:
+		return nil // all is in memory
+	case path == "":
+		return fmt.Errorf("%w: service %q has no file here: --service %s=FILE gives it one", repository.ErrInvalid, service, service)
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), ".rego-*")
+	if err != nil {
+		return fmt.Errorf("%w: the file of the policies cannot be replaced: %w", repository.ErrInvalid, err)
+	}
+	_ = f.Close() // nothing was written
+	return os.Remove(f.Name())
+}
+
+// replaceFile writes a set into a file of the same format, whole or not at all.
+func replaceFile(path string, s policy.Set) error {
+	format, err := file.FormatOf(path)
+	if err != nil {
+		return err
+	}
+	b, err := file.Marshal(s, format)
+	if err != nil {
+		return err
+	}
+	mode := os.FileMode(0o644)
+	if info, err := os.Stat(path); err == nil {
+		mode = info.Mode().Perm()
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), ".rego-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) //nolint:errcheck // it is gone if all is well
+	if _, err = f.Write(b); err == nil {
+		err = f.Chmod(mode)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if closed := f.Close(); err == nil {
+		err = closed
+	}
+	if err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}
+
+// follower tells of every change of the policies, until ctx is done: to the audit log, and whether
+// all files have been read once.
+type follower struct {
+	ctx   context.Context
+	audit *audit
+	kept  *kept
+	ready func(bool)
+	mu    sync.Mutex // so that the last to look is the last to tell
+}
+
+// tell tells whether all files have been read once.
+func (f *follower) tell() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.kept.client == nil {
+		f.ready(!slices.ContainsFunc(f.kept.waits, func(st *policy.Store) bool { return st.Status().Source == "" }))
+	}
+}
+
+// watch tells of every change of the policies of a service.
+func (f *follower) watch(service string, st *policy.Store) {
+	seen := st.Current()
+	f.audit.began(service, st)
+	go func() {
+		var failed error // of the snapshot
+		for refusals := int64(0); ; {
+			changed := st.Changed()
+			now := st.Status()
+			if t := st.Current(); t != seen {
+				f.audit.changed(service, now, seen, t)
+				seen = t
 			}
-		}()
-	}
-	watch("", p.main)
-	for service, st := range p.own {
-		watch(service, st)
-	}
+			if now.Refusals != refusals {
+				f.audit.refused(service, now)
+				refusals = now.Refusals
+			}
+			if err := now.SnapshotErr; (err == nil) != (failed == nil) {
+				f.audit.snapshot(service, err)
+				failed = err
+			}
+			f.tell()
+			select {
+			case <-changed:
+			case <-f.ctx.Done():
+				return
+			}
+		}
+	}()
 }

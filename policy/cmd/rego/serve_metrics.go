@@ -73,7 +73,7 @@ func (f fleetMetrics) Collect(to chan<- prometheus.Metric) {
 	if end := f.until(); !end.IsZero() {
 		gauge(certDesc, float64(end.Unix()))
 	}
-	sum, err := f.of.SummarizeClients(ctx, new(regov1.SummarizeClientsRequest))
+	sum, err := f.of.SummarizeClients(ctx, &regov1.SummarizeClientsRequest{Here: true})
 	if err != nil {
 		to <- prometheus.NewInvalidMetric(clientsDesc, err)
 		return
