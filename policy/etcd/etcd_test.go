@@ -17,6 +17,7 @@ import (
 
 func TestMain(m *testing.M) {
 	etcdtest.Main()
+	holdLease()
 	os.Exit(m.Run())
 }
 
@@ -37,6 +38,7 @@ func newClient(t *testing.T, endpoints ...string) *clientv3.Client {
 }
 
 func TestStorage(t *testing.T) {
+	t.Parallel()
 	client := newClient(t, start(t, 1).Endpoints()...)
 	var opened atomic.Int64
 	storagetest.Test(t, func(*testing.T) repository.Storage {

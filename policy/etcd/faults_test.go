@@ -1,0 +1,143 @@
+package etcd_test
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/rego-go/rego/policy/repository"
+)
+
+// TestFaults does to a cluster of three processes what happens to clusters, one after the other, while
+// writers write. Every follower ends at the newest state, having seen none that is older than
+// one before.
+func TestFaults(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.settle(r.followers()...)
+	for _, step := range []struct {
+		name string
+		run  func(*rig)
+	}{
+		{"a member is killed", killOther},
+		{"the leader is killed", killLeader},
+		{"the leader is moved", moveLeader},
+		{"a member is cut off from the others", partitionOther},
+		{"the leader is cut off from the others", partitionLeader},
+		{"compaction while a follower is cut off", compactWhileSilent},
+		{"all are killed", killAll},
+	} {
+		r.Log(step.name)
+		step.run(r)
+		r.settle(r.followers()...)
+	}
+	r.load.check(t, r.storage)
+	r.settle(r.followers()...)
+
+	entries, err := r.storage.List(t.Context(), "")
+	require.NoError(t, err)
+	newest := make(map[string]repository.Entry)
+	for _, e := range entries {
+		newest[e.Key] = e
+	}
+	for _, f := range r.followers() {
+		require.Equal(t, len(newest), len(f.state()), f.name)
+		require.Equal(t, newest, f.state(), f.name)
+		require.Empty(t, f.faults, f.name)
+	}
+}
+
+// whileDown runs f while a member is down.
+func whileDown(r *rig, i int, f func()) {
+	r.cluster.Kill(i)
+	f()
+	require.NoError(r, r.cluster.Restart(i))
+}
+
+func killOther(r *rig) {
+	i := (r.leader() + 1) % 3
+	whileDown(r, i, func() { r.settle(r.others(i)...) })
+}
+
+func killLeader(r *rig) {
+	i := r.leader()
+	whileDown(r, i, func() { r.settle(r.others(i)...) })
+}
+
+func moveLeader(r *rig) {
+	to := (r.leader() + 1) % 3
+	require.NoError(r, r.cluster.MoveLeader(r.Context(), to))
+	require.Equal(r, to, r.leader())
+}
+
+func partitionOther(r *rig) { partition(r, (r.leader()+1)%3) }
+
+func partitionLeader(r *rig) { partition(r, r.leader()) }
+
+// partition leaves the member a minority, whose clients must learn that they hear nothing.
+func partition(r *rig, i int) {
+	free, _ := r.free.counts()
+	r.cluster.Partition(i)
+	r.settle(r.others(i)...)
+	r.awaitLost(r.bound[i])
+	r.settle(r.others(i)...)
+	after, _ := r.free.counts()
+	require.Equal(r, free, after, "a follower that may go to another member is not lost")
+	r.cluster.Heal(i)
+}
+
+// compactWhileSilent has the history gone that a follower would have gone on with, and an entry
+// deleted meanwhile.
+func compactWhileSilent(r *rig) {
+	const i = 0
+	commitOrFail(r, repository.Change{Key: "doomed"})
+	r.settle(r.followers()...)
+	r.cluster.Silence(i)
+	commitOrFail(r, repository.Change{Key: "doomed", Delete: true})
+	client := newClient(r.T, r.cluster.Endpoint(1), r.cluster.Endpoint(2))
+	_, err := client.Compact(r.Context(), int64(r.mark()), clientv3.WithCompactPhysical())
+	require.NoError(r, err)
+	r.awaitLost(r.bound[i])
+	require.Contains(r, r.bound[i].state(), "doomed")
+	r.cluster.Heal(i)
+	r.settle(r.followers()...)
+	require.NotContains(r, r.bound[i].state(), "doomed")
+}
+
+func killAll(r *rig) {
+	for i := range 3 {
+		r.cluster.Kill(i)
+	}
+	r.awaitLost(r.followers()...)
+	for i := range 3 {
+		require.NoError(r, r.cluster.Restart(i))
+	}
+}
+
+func (r *rig) others(i int) []*follower {
+	others := []*follower{r.free}
+	for n, f := range r.bound {
+		if n != i {
+			others = append(others, f)
+		}
+	}
+	return others
+}
+
+func (r *rig) awaitLost(followers ...*follower) {
+	r.Helper()
+	text := "lost after"
+	for _, f := range followers {
+		took := r.eventually(f.name+" is lost", f.isLost)
+		text += fmt.Sprintf(" %v (%s)", took, f.name)
+	}
+	r.Log(text)
+}
+
+func commitOrFail(r *rig, c repository.Change) {
+	r.Helper()
+	_, err := r.storage.Commit(r.Context(), nil, []repository.Change{c})
+	require.NoError(r, err)
+}
