@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/rego-go/rego/policy/repository"
@@ -28,14 +29,14 @@ const (
 
 // Watch is as repository.Storage says. It asks once a second whether it still hears all, by a
 // read of no entries that the quorum of etcd confirms: a member that is cut off from the
-// others and a connection that has died silently are left within five seconds. Then, as after a
-// compaction that it was too slow for, all entries are read again.
+// others and a connection that has died silently are left within six seconds. Then, as after a
+// compaction that it was too slow for, all entries are read again. A member that knows no leader
+// is left at once, and the next goes on where it was.
 //
-// Lost is told when etcd does not answer for two seconds more; six to eight seconds after etcd was last
-// heard, if it falls silent, and sooner if it refuses. Tries continue at random intervals of up to
-// two seconds. Lost is told also while etcd has an older revision than the watch has seen,
-// as after a backup was restored without raising revisions: such a watch goes on when etcd has
-// passed it, or in a new process.
+// Lost is told within ten seconds of the fault, if no member answers that has a quorum. Tries
+// continue at random intervals of up to two seconds. Lost is told also while etcd has an older
+// revision than the watch has seen, as after a backup was restored without raising revisions:
+// such a watch goes on when etcd has passed it, or in a new process.
 func (s *Storage) Watch(ctx context.Context, prefix string) iter.Seq[repository.Update] {
 	return func(yield func(repository.Update) bool) {
 		ctx, stop := context.WithCancel(ctx)
@@ -70,7 +71,7 @@ func (w *watch) run(ctx context.Context) {
 			err = w.follow(ctx)
 			w.since = time.Now()
 			if errors.Is(err, errSilent) {
-				w.since = w.since.Add(-unanswered * tick)
+				w.since, w.tries = w.since.Add(-unanswered*tick), 0
 			}
 			continue
 		}
@@ -110,18 +111,31 @@ func (w *watch) reset(ctx context.Context) error {
 		return err
 	}
 	if at < w.seen {
-		return fmt.Errorf("its revision is %d, and was %d", at, w.seen)
+		return fmt.Errorf("%w: it is at %d, and was at %d", errOlder, at, w.seen)
 	}
 	w.seen, w.lost = at, false
 	w.tell(repository.Update{Reset: true, Put: entries})
 	return nil
 }
 
-// errSilent is why a watch is left that does not say that it has ended.
-var errSilent = errors.New("no answer")
+// Why a watch is left that does not say that it has ended.
+var (
+	errSilent = errors.New("no answer")
+	errOlder  = errors.New("the storage has gone back to an older revision")
+)
 
-// follow tells what changes, until the watch has ended or cannot be trusted any more.
+// follow tells what changes, until it cannot be followed without reading all again.
 func (w *watch) follow(ctx context.Context) error {
+	for left := len(w.storage.client.Endpoints()); ; left-- {
+		err := w.stream(ctx)
+		if left <= 1 || !errors.Is(err, rpctypes.ErrNoLeader) {
+			return err
+		}
+	}
+}
+
+// stream follows one member, until the watch has ended or cannot be trusted any more.
+func (w *watch) stream(ctx context.Context) error {
 	// Its own watcher has its own stream, and takes the next member when it is made anew.
 	watcher := clientv3.NewWatcher(w.storage.client)
 	defer watcher.Close() //nolint:errcheck // it is left
@@ -133,7 +147,7 @@ func (w *watch) follow(ctx context.Context) error {
 		opened <- watcher.Watch(ctx, w.storage.prefix+w.prefix, clientv3.WithPrefix(),
 			clientv3.WithRev(w.seen+1), clientv3.WithFragment())
 	}()
-	revisions := make(chan int64, 1) // what checks found; 0 if they found nothing
+	checks := make(chan checked, 1)
 	checking := false
 
 	var responses clientv3.WatchChan
@@ -153,10 +167,14 @@ func (w *watch) follow(ctx context.Context) error {
 			}
 			w.take(r.Events)
 			w.settled(p.reached(told(r)))
-		case revision := <-revisions:
+		case c := <-checks:
 			checking = false
-			if revision != 0 {
-				w.settled(p.current(revision))
+			switch {
+			case c.err != nil: // the next may go to another member
+			case c.revision < c.seen:
+				return errOlder
+			default:
+				w.settled(p.current(c.revision))
 			}
 		case <-ticks.C:
 			if !p.tick() {
@@ -164,7 +182,8 @@ func (w *watch) follow(ctx context.Context) error {
 			}
 			if !checking {
 				checking = true
-				go func() { revisions <- w.check(ctx, watcher) }()
+				seen := w.seen
+				go func() { checks <- w.check(ctx, watcher, seen) }()
 			}
 		case <-ctx.Done():
 			return ctx.Err()
@@ -188,19 +207,23 @@ func (w *watch) settled(keepsUp bool) {
 	}
 }
 
+// checked is what a check has found.
+type checked struct {
+	seen     int64 // the revision that the watch was at when it began
+	revision int64 // the revision that the quorum was at after that
+	err      error
+}
+
 // check asks the quorum for its revision, and the watch's member how far it has told. The answer
 // of the member is a response of the watch.
-func (w *watch) check(ctx context.Context, watcher clientv3.Watcher) int64 {
+func (w *watch) check(ctx context.Context, watcher clientv3.Watcher, seen int64) checked {
 	ctx, cancel := context.WithTimeout(ctx, tick)
 	defer cancel()
 	now, err := w.storage.kv.Get(ctx, w.storage.prefix+w.prefix+"\x00", clientv3.WithCountOnly())
 	if err != nil {
-		return 0
+		return checked{err: err}
 	}
-	if watcher.RequestProgress(ctx) != nil {
-		return 0
-	}
-	return now.Header.GetRevision()
+	return checked{seen, now.Header.GetRevision(), watcher.RequestProgress(ctx)}
 }
 
 // take tells events, those of one revision together. The client has put the fragments of a
