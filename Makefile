@@ -57,6 +57,10 @@ KINDS ?= 0
 twin: ## Play random programs bare and with rego: make twin SEEDS=1000000 SEED=1 KINDS=0
 	go test -count=1 -timeout 4h -run '^TestTwin$$' ./internal/twin -seed $(SEED) -programs $(SEEDS) -kinds $(KINDS)
 
+.PHONY: rollouts
+rollouts: ## Simulate a thousand rollouts without harm for each row of a table, and five thousand with
+	go test -count=1 -timeout 1h -v -run '^(TestHarmIsFound|TestFalseAlarms|TestSkew)$$' ./policy/rollout -simulate 1000
+
 .PHONY: lint
 lint: ## Vet, lint and check the format of Go and proto files
 	$(call each,vet ./...)

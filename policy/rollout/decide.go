@@ -102,7 +102,7 @@ func (p Plan) Decide(s State) Decision {
 	next := s.Step + 1
 	to := "all clients"
 	if next < len(p.Steps) {
-		to = percent(p.Steps[next]) + " of the clients"
+		to = strconv.FormatFloat(100*p.Steps[next], 'g', 4, 64) + " % of the clients"
 	}
 	return Decision{Advance, next, fmt.Sprintf("no harm in %s calls: goes to %s", grouped(s.InStep.Canary.possible().Calls), to)}
 }
@@ -114,7 +114,7 @@ func (p Plan) waitsFor(s State) (waits []string) {
 	case s.Refusing == 1:
 		waits = append(waits, "1 client of the canary refuses it")
 	case s.Refusing > 1:
-		waits = append(waits, fmt.Sprintf("%d clients of the canary refuse it", s.Refusing))
+		waits = append(waits, grouped(int64(s.Refusing))+" clients of the canary refuse it")
 	}
 	switch {
 	case calls == 0:

@@ -71,10 +71,10 @@ type methodWagers struct {
 
 // What part of the money is on what.
 const (
-	onFailed     = 0.7 // rather than on extra attempts
-	onAll        = 0.6 // rather than on single methods
-	maxMethods   = 200 // that have bets of their own, for the sake of storage: those that come first
-	manyMethods  = 10  // among which the money is spread about evenly; later ones have less
+	onFailed     = 0.85 // rather than on extra attempts
+	onAll        = 0.65 // rather than on single methods
+	maxMethods   = 200  // that have bets of their own, for the sake of storage: those that come first
+	manyMethods  = 2    // among which the money is spread about evenly; later ones have less
 	methodFloats = 1 + wagersFloats
 	wagersFloats = 2 * (experts + 1)
 )
@@ -91,26 +91,50 @@ func onMethod(i int) float64 {
 // and the rate of failures may change from look to look. For that, both arms must be counted
 // over the same time. An increment without calls in one arm says nothing.
 //
-// Looks at fixed times serve best, a few seconds apart. The time between looks must not depend on
-// what one of the arms did: to wait for a call of the canary would pair it with calls of
-// another time.
+// Looks at fixed times serve best, a few seconds apart. A method with few calls is better left for a
+// later look, until it has some twenty calls in both arms together, or a minute has passed. When a look
+// is made must not depend on what one of the arms did: to wait for a call of the canary would
+// compare it with calls of another time, and find harm where there is none.
 func (e *Evidence) Add(method string, increment Arms, maxExtra float64) {
-	canary, rest := increment.Canary.possible(), increment.Rest.possible()
-	if canary.Calls == 0 || rest.Calls == 0 {
+	e.AddSkewed(method, increment, Skew{}, maxExtra)
+}
+
+// AddSkewed is Add for arms that were not alike before the set was tried out. What the skew
+// explains is no evidence.
+func (e *Evidence) AddSkewed(method string, increment Arms, skew Skew, maxExtra float64) {
+	failed, extra := increment.comparisons(maxExtra)
+	if failed.canary == 0 || failed.rest == 0 {
 		return
 	}
-	failed := comparison{
-		canary: float64(canary.Calls), rest: float64(rest.Calls), odds: 1,
-		hits: float64(canary.Failed), all: float64(canary.Failed + rest.Failed),
-	}
-	extra := failed
-	extra.hits = parts(canary)
-	extra.all = extra.hits + parts(rest)
-	extra.ceiling = maxExtra / perCall
+	failed.odds, extra.odds = possibleOdds(skew.Failed), possibleOdds(skew.Extra)
 	e.all.play(failed, extra)
 	if m := e.of(method); m != nil {
 		m.play(failed, extra)
 	}
+}
+
+// possibleOdds returns the nearest odds ratio that can be, 1 for NaN.
+func possibleOdds(odds float64) float64 {
+	if odds > 1 {
+		return math.Min(odds, 1e6)
+	}
+	return 1
+}
+
+// comparisons returns what is to be compared of both arms.
+func (a Arms) comparisons(maxExtra float64) (failed, extra comparison) {
+	canary, rest := a.Canary.possible(), a.Rest.possible()
+	failed = comparison{
+		canary: float64(canary.Calls), rest: float64(rest.Calls), odds: 1,
+		hits: float64(canary.Failed), all: float64(canary.Failed + rest.Failed),
+	}
+	extra = failed
+	extra.hits = parts(canary)
+	extra.all = extra.hits + parts(rest)
+	if maxExtra > 0 { // not NaN
+		extra.ceiling = maxExtra / perCall
+	}
+	return failed, extra
 }
 
 // parts returns extra attempts in calls.

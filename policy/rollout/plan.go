@@ -97,12 +97,15 @@ func (p Plan) Validate() error {
 //
 // Of many instances, about the share is included; of a few, it can be none. A share of 0 or less
 // includes no instance, and one of 1 or more includes all.
-func Includes(version, instance string, share float64) bool {
+func Includes(version, instance string, share float64) bool { return place(version, instance) < share }
+
+// place returns where an instance stands among all, from 0 to below 1.
+func place(version, instance string) float64 {
 	h := sha256.New()
 	h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(version)))) // else "1" and "23" were "12" and "3"
 	h.Write([]byte(version))
 	h.Write([]byte(instance))
-	return fraction(h.Sum(nil)) < share
+	return math.Ldexp(hashed(h.Sum(nil)), -mantissa)
 }
 
 // mantissa is how many bits of a hash a float64 holds exactly.
@@ -110,6 +113,3 @@ const mantissa = 53
 
 // hashed returns the first bits of a hash as a whole number.
 func hashed(sum []byte) float64 { return float64(binary.BigEndian.Uint64(sum) >> (64 - mantissa)) }
-
-// fraction returns the first bits of a hash as a number from 0 to below 1.
-func fraction(sum []byte) float64 { return math.Ldexp(hashed(sum), -mantissa) }

@@ -26,11 +26,19 @@ type expert struct{ odds, part float64 }
 // every call fails: for such, each event multiplies the money by up to one over the canary's
 // share. The small ones find what doubles the failures.
 var field = [experts]expert{
-	{1.4, 0.06}, {2, 0.12}, {3, 0.16}, {4.5, 0.16}, {7, 0.14}, {12, 0.1}, {30, 0.08}, {150, 0.08}, {2000, 0.1},
+	{1.4, 0.04}, {2, 0.12}, {3, 0.2}, {4.5, 0.24}, {7, 0.18}, {12, 0.08}, {30, 0.04}, {150, 0.04}, {2000, 0.06},
 }
 
+// logs of the field: of the odds, and of the stakes.
+var logOdds, logStakes = func() (odds, stakes [experts]float64) {
+	for k, x := range field {
+		odds[k], stakes[k] = math.Log(x.odds), math.Log((1-reserved)*x.part)
+	}
+	return odds, stakes
+}()
+
 const (
-	reserved = 0.15 // of the money is not staked at first
+	reserved = 0.07 // of the money is not staked at first
 	slowness = 50.0 // events until the reserve has been staked to half, about
 )
 
@@ -51,8 +59,11 @@ type comparison struct {
 // play settles the bets on a comparison, and stakes some of the reserve for the next one. The
 // order matters: what is staked must not depend on what is bet on.
 func (w *wager) play(c comparison) {
+	if c.all == 0 && c.ceiling == 0 {
+		return // nothing was bet on
+	}
 	for k, x := range field {
-		w.grown[k] = bound(w.grown[k] + c.gain(x.odds))
+		w.grown[k] = bound(w.grown[k] + c.gain(x.odds, logOdds[k]))
 	}
 	before := reserve(w.events)
 	w.events = math.Min(w.events+c.all, most)
@@ -60,18 +71,24 @@ func (w *wager) play(c comparison) {
 	if staked <= 0 {
 		return
 	}
+	each := math.Log(staked / (1 - reserved))
 	for k := range w.grown {
-		w.grown[k] = addLogs(w.grown[k], math.Log(staked/(1-reserved)))
+		w.grown[k] = addLogs(w.grown[k], each)
 	}
 }
 
 // log returns the logarithm of the money.
 func (w *wager) log() float64 {
-	sum := math.Log(reserve(w.events))
-	for k, x := range field {
-		sum = addLogs(sum, w.grown[k]+math.Log((1-reserved)*x.part))
+	idle := math.Log(reserve(w.events))
+	highest := idle
+	for k := range w.grown {
+		highest = math.Max(highest, w.grown[k]+logStakes[k])
 	}
-	return sum
+	sum := math.Exp(idle - highest)
+	for k := range w.grown {
+		sum += math.Exp(w.grown[k] + logStakes[k] - highest)
+	}
+	return highest + math.Log(sum)
 }
 
 // gain returns the logarithm of what a unit becomes that is bet on an odds ratio: odds^hits over a
@@ -94,19 +111,19 @@ func (w *wager) log() float64 {
 // With a ceiling, the bound is the larger one of that and of what a canary at the ceiling
 // expects. Then the bet is fair at best if either is so: the arms are alike, or the canary is
 // below the ceiling.
-func (c comparison) gain(odds float64) float64 {
+func (c comparison) gain(odds, logOdds float64) float64 {
 	more := odds - 1
 	share := c.odds * c.canary / (c.odds*c.canary + c.rest)
 	must := math.Max(0, c.all-c.rest)
 	free := math.Min(c.all, c.canary) - must
-	expected := math.Log(odds) * must
+	expected := logOdds * must
 	if free > 0 {
 		expected += free * math.Log1p(clamp((c.all*share-must)/free, 0, 1)*more)
 	}
 	if c.ceiling > 0 {
 		expected = math.Max(expected, c.canary*math.Log1p(math.Min(c.ceiling, 1)*more))
 	}
-	return math.Log(odds)*c.hits - expected
+	return logOdds*c.hits - expected
 }
 
 // most is the largest number that is counted. Sums of it stay far from overflow.
@@ -119,5 +136,8 @@ func clamp(x, low, high float64) float64 { return math.Max(low, math.Min(x, high
 
 // addLogs returns the logarithm of e^a + e^b.
 func addLogs(a, b float64) float64 {
+	if math.Abs(a-b) > 40 { // less than a float64 can tell
+		return math.Max(a, b)
+	}
 	return math.Max(a, b) + math.Log1p(math.Exp(-math.Abs(a-b)))
 }
