@@ -100,8 +100,8 @@ func (w *wager) log() float64 {
 // yes-or-no variables (Vatutin and Mikhailov 1982): as many as events or calls of the canary, the
 // fewer, and less by as many hits as there must be because the rest has too few calls. Of such sums
 // with the same mean, that with equal probabilities expects the most of odds^hits (Hoeffding
-// 1956), and this is the bound. It is exact if there is one event, or one call of the canary, or
-// if all calls fail; then nothing can be learned, and nothing is lost. The binomial on the events
+// 1956), and this is the bound. It is exact if there is one event, or one call of an arm, or if
+// all calls fail; then nothing can be learned, and nothing is lost. The binomial on the events
 // (Lindon and Malek, arXiv 2011.03567) is what it becomes if events are rare. It would hold too, but
 // an outage that hits both arms would cost it all that it has.
 //
