@@ -108,6 +108,10 @@ func (w *wager) log() float64 {
 // For parts of calls it holds since the indicators of a sample are negatively associated, and
 // odds^part is at most linear in the part.
 //
+// With odds that are no harm, hits is the noncentral hypergeometric of Fisher, which is such a sum too.
+// Its mean is at most what the share is by these odds, since the canary runs out of calls to
+// fall on sooner than the rest.
+//
 // With a ceiling, the bound is the larger one of that and of what a canary at the ceiling
 // expects. Then the bet is fair at best if either is so: the arms are alike, or the canary is
 // below the ceiling.
