@@ -2,6 +2,7 @@ package etcd_test
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -115,6 +117,52 @@ func TestCommitLimits(t *testing.T) {
 	require.NoError(t, l.Close(t.Context()))
 }
 
+// TestListInPages: a page that is too large for the client is asked for in parts, and history
+// that is gone between two pages is no error.
+func TestListInPages(t *testing.T) {
+	t.Parallel()
+	endpoints := start(t, 1).Endpoints()
+	other := newClient(t, endpoints...)
+	s := etcd.New(other, "/pages/")
+	var want []string
+	for i := range 40 {
+		c := repository.Change{Key: fmt.Sprintf("%02d", i), Value: make([]byte, 300<<10)}
+		_, err := s.Commit(t.Context(), nil, []repository.Change{c})
+		require.NoError(t, err)
+		want = append(want, c.Key)
+	}
+	var pages, compactions int
+	cfg := etcd.Config(endpoints...)
+	cfg.MaxCallRecvMsgSize = 1 << 20
+	cfg.DialOptions = append(cfg.DialOptions, grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, req, reply any,
+		cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+		if r, ok := req.(*pb.RangeRequest); ok {
+			pages++
+			if r.Revision > 0 && compactions < 2 {
+				compactions++
+				revision, err := s.Commit(ctx, nil, []repository.Change{{Key: "99", Value: make([]byte, compactions)}})
+				require.NoError(t, err)
+				_, err = other.Compact(ctx, int64(revision))
+				require.NoError(t, err)
+			}
+		}
+		return invoker(ctx, method, req, reply, cc, opts...)
+	}))
+	client, err := clientv3.New(cfg)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = client.Close() })
+	entries, err := etcd.New(client, "/pages/").List(t.Context(), "")
+	require.NoError(t, err)
+	require.Equal(t, 2, compactions)
+	var got []string
+	for _, e := range entries {
+		got = append(got, e.Key)
+	}
+	require.Equal(t, append(want, "99"), got)
+	require.Len(t, entries[40].Value, 2, "of the newest revision")
+	t.Logf("%d requests", pages)
+}
+
 // TestOlderStorage: a storage that has lost its history is not taken for the truth.
 func TestOlderStorage(t *testing.T) {
 	t.Parallel()
@@ -123,20 +171,20 @@ func TestOlderStorage(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(c.Close)
 	r := &rig{T: t, cluster: c, storage: etcd.New(newClient(t, c.Endpoints()...), "/older/")}
-	r.free = follow(t, "free", r.storage)
+	f := follow(t, "free", r.storage)
 	for range 20 {
-		commitOrFail(r, repository.Change{Key: "k", Value: []byte("before")})
+		r.do(repository.Change{Key: "k", Value: []byte("before")})
 	}
-	r.settle(r.free)
+	r.settle(f)
 	c.Kill(0)
 	require.NoError(t, os.RemoveAll(filepath.Join(dir, "member-0")))
 	require.NoError(t, c.Restart(0))
-	r.awaitLost(r.free)
-	require.ErrorContains(t, r.free.lost, "older revision")
-	require.Equal(t, "before", string(r.free.state()["k"].Value))
+	r.awaitLost(f)
+	require.ErrorContains(t, f.lost, "older revision")
+	require.Equal(t, "before", string(f.state()["k"].Value))
 	for range 40 {
-		commitOrFail(r, repository.Change{Key: "k", Value: []byte("after")})
+		r.do(repository.Change{Key: "k", Value: []byte("after")})
 	}
-	r.settle(r.free)
-	require.Equal(t, "after", string(r.free.state()["k"].Value))
+	r.settle(f)
+	require.Equal(t, "after", string(f.state()["k"].Value))
 }

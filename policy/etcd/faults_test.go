@@ -2,6 +2,7 @@ package etcd_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -27,6 +28,7 @@ func TestFaults(t *testing.T) {
 		{"a member is cut off from the others", partitionOther},
 		{"the leader is cut off from the others", partitionLeader},
 		{"compaction while a follower is cut off", compactWhileSilent},
+		{"compaction while the member of a follower is down", compactWhileDown},
 		{"all are killed", killAll},
 	} {
 		r.Log(step.name)
@@ -78,30 +80,57 @@ func partitionLeader(r *rig) { partition(r, r.leader()) }
 
 // partition leaves the member a minority, whose clients must learn that they hear nothing.
 func partition(r *rig, i int) {
-	free, _ := r.free.counts()
+	before := r.losses()
 	r.cluster.Partition(i)
 	r.settle(r.others(i)...)
 	r.awaitLost(r.bound[i])
 	r.settle(r.others(i)...)
-	after, _ := r.free.counts()
-	require.Equal(r, free, after, "a follower that may go to another member is not lost")
+	require.Equal(r, before, r.losses(), "a follower that may go to another member is not lost")
 	r.cluster.Heal(i)
+}
+
+// losses is how often followers were lost that may go to any member.
+func (r *rig) losses() int {
+	sum := 0
+	for _, f := range r.free {
+		losses, _ := f.counts()
+		sum += losses
+	}
+	return sum
 }
 
 // compactWhileSilent has the history gone that a follower would have gone on with, and an entry
 // deleted meanwhile.
 func compactWhileSilent(r *rig) {
 	const i = 0
-	commitOrFail(r, repository.Change{Key: "doomed"})
+	r.do(repository.Change{Key: "doomed"})
 	r.settle(r.followers()...)
+	before := r.losses()
 	r.cluster.Silence(i)
-	commitOrFail(r, repository.Change{Key: "doomed", Delete: true})
+	deleted := r.do(repository.Change{Key: "doomed", Delete: true})
 	client := newClient(r.T, r.cluster.Endpoint(1), r.cluster.Endpoint(2))
-	_, err := client.Compact(r.Context(), int64(r.mark()), clientv3.WithCompactPhysical())
+	_, err := client.Compact(r.Context(), int64(deleted), clientv3.WithCompactPhysical())
 	require.NoError(r, err)
+	r.settle(r.others(i)...)
+	require.Equal(r, before, r.losses(), "a follower that may go to another member is not lost")
 	r.awaitLost(r.bound[i])
 	require.Contains(r, r.bound[i].state(), "doomed")
 	r.cluster.Heal(i)
+	r.settle(r.followers()...)
+	require.NotContains(r, r.bound[i].state(), "doomed")
+}
+
+// compactWhileDown is the same for a follower whose member is down, which the client waits for.
+func compactWhileDown(r *rig) {
+	const i = 1
+	r.do(repository.Change{Key: "doomed"})
+	r.settle(r.followers()...)
+	client := newClient(r.T, r.cluster.Endpoint(0), r.cluster.Endpoint(2))
+	whileDown(r, i, func() {
+		deleted := r.do(repository.Change{Key: "doomed", Delete: true})
+		_, err := client.Compact(r.Context(), int64(deleted), clientv3.WithCompactPhysical())
+		require.NoError(r, err)
+	})
 	r.settle(r.followers()...)
 	require.NotContains(r, r.bound[i].state(), "doomed")
 }
@@ -117,7 +146,7 @@ func killAll(r *rig) {
 }
 
 func (r *rig) others(i int) []*follower {
-	others := []*follower{r.free}
+	others := slices.Clone(r.free)
 	for n, f := range r.bound {
 		if n != i {
 			others = append(others, f)
@@ -134,10 +163,4 @@ func (r *rig) awaitLost(followers ...*follower) {
 		text += fmt.Sprintf(" %v (%s)", took, f.name)
 	}
 	r.Log(text)
-}
-
-func commitOrFail(r *rig, c repository.Change) {
-	r.Helper()
-	_, err := r.storage.Commit(r.Context(), nil, []repository.Change{c})
-	require.NoError(r, err)
 }

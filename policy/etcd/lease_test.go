@@ -16,7 +16,7 @@ import (
 	"github.com/rego-go/rego/policy/repository"
 )
 
-const leaseTTL = 3 * time.Second
+const leaseTTL = 5 * time.Second
 
 // holderEnv tells a process to hold a lease until it is killed: the endpoints.
 const holderEnv = "REGO_ETCD_TEST_HOLDER"
@@ -53,17 +53,25 @@ func TestLeases(t *testing.T) {
 	t.Parallel()
 	c := start(t, 3)
 	r := &rig{T: t, cluster: c, storage: etcd.New(newClient(t, c.Endpoints()...), "/lease/")}
-	r.free = follow(t, "free", r.storage)
+	f := follow(t, "free", r.storage)
+	l, err := r.storage.Lease(t.Context(), leaseTTL)
+	require.NoError(t, err)
+	ended := func() bool {
+		select {
+		case <-l.Done():
+			return true
+		default:
+			return false
+		}
+	}
 	has := func(key string) func() bool {
-		return func() bool { _, ok := r.free.state()[key]; return ok }
+		return func() bool { _, ok := f.state()[key]; return ok }
 	}
 	hasNot := func(key string) func() bool {
 		return func() bool { return !has(key)() }
 	}
 
-	l, err := r.storage.Lease(t.Context(), leaseTTL)
-	require.NoError(t, err)
-	commitOrFail(r, repository.Change{Key: "mine", Lease: l})
+	r.do(repository.Change{Key: "mine", Lease: l})
 
 	// Another process, which is killed.
 	p := exec.Command(os.Args[0])
@@ -78,14 +86,15 @@ func TestLeases(t *testing.T) {
 	require.NoError(t, c.MoveLeader(t.Context(), (first+1)%3))
 	second := r.leader()
 	c.Kill(second)
-	r.mark()
+	r.do(repository.Change{Key: "mark"})
 	c.Partition((second + 1) % 3)
 	require.NoError(t, c.Restart(second))
-	r.mark()
+	r.do(repository.Change{Key: "mark"})
 	c.Heal((second + 1) % 3)
-	r.settle(r.free)
+	r.settle(f)
 	require.True(t, has("mine")())
 	require.True(t, has("holder")())
+	require.False(t, ended())
 
 	require.NoError(t, p.Process.Kill())
 	_ = p.Wait()
@@ -96,14 +105,7 @@ func TestLeases(t *testing.T) {
 	for i := range 3 {
 		c.Kill(i)
 	}
-	t.Logf("the lease ended for its holder after %v", r.eventually("it ends", func() bool {
-		select {
-		case <-l.Done():
-			return true
-		default:
-			return false
-		}
-	}))
+	t.Logf("the lease ended for its holder after %v", r.eventually("it ends", ended))
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	require.Error(t, l.Close(ctx), "nobody could be told")
@@ -111,5 +113,5 @@ func TestLeases(t *testing.T) {
 		require.NoError(t, c.Restart(i))
 	}
 	t.Logf("its entry was gone after %v", r.eventually("it is gone", hasNot("mine")))
-	require.Empty(t, r.free.faults)
+	require.Empty(t, f.faults)
 }

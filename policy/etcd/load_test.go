@@ -234,14 +234,14 @@ func (l *load) check(t *testing.T, s *etcd.Storage) {
 	require.Positive(t, conflicts)
 }
 
-// rig is a cluster under load, and followers: one that may go to any member, and one for each
+// rig is a cluster under load, and followers: some that may go to any member, and one for each
 // member that has no other.
 type rig struct {
 	*testing.T
 	cluster *etcdtest.Cluster
 	storage *etcd.Storage
 	load    *load
-	free    *follower
+	free    []*follower
 	bound   []*follower
 }
 
@@ -249,7 +249,9 @@ func newRig(t *testing.T) *rig {
 	t.Helper()
 	c := start(t, 3)
 	r := &rig{T: t, cluster: c, storage: etcd.New(newClient(t, c.Endpoints()...), "/rig/")}
-	r.free = follow(t, "free", etcd.New(newClient(t, c.Endpoints()...), "/rig/"))
+	for i := range 3 {
+		r.free = append(r.free, follow(t, fmt.Sprint("free ", i), etcd.New(newClient(t, c.Endpoints()...), "/rig/")))
+	}
 	for i, endpoint := range c.Endpoints() {
 		r.bound = append(r.bound, follow(t, fmt.Sprint("bound to ", i), etcd.New(newClient(t, endpoint), "/rig/")))
 	}
@@ -257,7 +259,7 @@ func newRig(t *testing.T) *rig {
 	return r
 }
 
-func (r *rig) followers() []*follower { return append(slices.Clone(r.bound), r.free) }
+func (r *rig) followers() []*follower { return slices.Concat(r.bound, r.free) }
 
 // eventually waits for what a cluster does in its own time, and returns how long that took.
 func (r *rig) eventually(what string, is func() bool) time.Duration {
@@ -267,15 +269,15 @@ func (r *rig) eventually(what string, is func() bool) time.Duration {
 	return time.Since(begun).Round(10 * time.Millisecond)
 }
 
-// mark makes a commit, as soon as one can be made, and returns its revision.
-func (r *rig) mark() uint64 {
+// do makes a change, as soon as it can be made, and returns its revision.
+func (r *rig) do(c repository.Change) uint64 {
 	r.Helper()
 	var revision uint64
 	r.eventually("a commit", func() bool {
 		ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
 		defer cancel()
 		var err error
-		revision, err = r.storage.Commit(ctx, nil, []repository.Change{{Key: "mark"}})
+		revision, err = r.storage.Commit(ctx, nil, []repository.Change{c})
 		return err == nil
 	})
 	return revision
@@ -285,12 +287,12 @@ func (r *rig) mark() uint64 {
 func (r *rig) settle(followers ...*follower) {
 	r.Helper()
 	writes := time.Now()
-	mark := r.mark()
-	text := fmt.Sprintf("a commit after %v; followers after", time.Since(writes).Round(10*time.Millisecond))
+	mark := r.do(repository.Change{Key: "mark"})
+	text := fmt.Sprintf("a commit after %v; followers then after", time.Since(writes).Round(10*time.Millisecond))
 	for _, f := range followers {
 		took := r.eventually(f.name+" follows", func() bool { return f.isAt(mark) })
 		losses, resets := f.counts()
-		text += fmt.Sprintf(" %v (%s: %d losses, %d resets until now)", took, f.name, losses, resets)
+		text += fmt.Sprintf(" %v (%s: lost %d, reset %d);", took, f.name, losses, resets)
 	}
 	r.Log(text)
 }

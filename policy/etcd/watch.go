@@ -18,8 +18,8 @@ const (
 	// grace is how long a watch looks for etcd before it says that etcd is lost. An election
 	// takes about as long.
 	grace = 2 * time.Second
-	// etcd is given firstPatience for an answer at first, and twice as long each time that
-	// it did not answer.
+	// Each member is given firstPatience for an answer at first, and then twice as long each time
+	// that none came.
 	firstPatience = time.Second
 	lastPatience  = 16 * time.Second
 	// Tries are up to firstDelay apart, and up to twice as far each time.
@@ -33,7 +33,8 @@ const (
 // compaction that it was too slow for, all entries are read again. A member that knows no leader
 // is left at once, and the next goes on where it was.
 //
-// Lost is told within ten seconds of the fault, if no member answers that has a quorum. Tries
+// Lost is told within ten seconds of the fault, once three members in turn have not answered, or
+// as many as the client knows. Tries
 // continue at random intervals of up to two seconds. Lost is told also while etcd has an older
 // revision than the watch has seen, as after a backup was restored without raising revisions:
 // such a watch goes on when etcd has passed it, or in a new process.
@@ -41,7 +42,7 @@ func (s *Storage) Watch(ctx context.Context, prefix string) iter.Seq[repository.
 	return func(yield func(repository.Update) bool) {
 		ctx, stop := context.WithCancel(ctx)
 		defer stop()
-		w := &watch{storage: s, prefix: prefix, since: time.Now()}
+		w := &watch{storage: s, prefix: prefix, members: min(len(s.client.Endpoints()), 3), since: time.Now()}
 		w.tell = func(u repository.Update) {
 			if ctx.Err() == nil && !yield(u) {
 				stop()
@@ -55,6 +56,7 @@ func (s *Storage) Watch(ctx context.Context, prefix string) iter.Seq[repository.
 type watch struct {
 	storage *Storage
 	prefix  string
+	members int                     // how many are asked before etcd is lost
 	tell    func(repository.Update) // does nothing once the context of run is done
 
 	seen  int64     // the revision up to which all has been told
@@ -75,7 +77,7 @@ func (w *watch) run(ctx context.Context) {
 			}
 			continue
 		}
-		if !w.lost && time.Since(w.since) >= grace {
+		if !w.lost && w.tries >= w.members && time.Since(w.since) >= grace {
 			w.lost = true
 			w.tell(repository.Update{Lost: fmt.Errorf("etcd: watch %q: %w", w.storage.prefix+w.prefix, err)})
 		}
@@ -106,7 +108,7 @@ func doubled(d time.Duration, n int, most time.Duration) time.Duration {
 
 // reset reads and tells all.
 func (w *watch) reset(ctx context.Context) error {
-	entries, at, err := w.storage.list(ctx, w.prefix, doubled(firstPatience, w.tries-1, lastPatience))
+	entries, at, err := w.storage.list(ctx, w.prefix, doubled(firstPatience, w.tries-w.members, lastPatience))
 	if err != nil {
 		return err
 	}
