@@ -115,8 +115,9 @@ type look struct {
 	plan     rollout.Plan
 	evidence *rollout.Evidence
 	seen     []rollout.Stratum
-	total    rollout.Arms // of the whole rollout
-	before   rollout.Arms // of that, before the step began
+	weighed  []*regov1.StoredStratum // what of it is in the evidence
+	total    rollout.Arms            // of the whole rollout
+	before   rollout.Arms            // of that, before the step began
 	decision rollout.Decision
 	progress *regov1.Rollout
 }
@@ -129,9 +130,9 @@ func newLook(have Policies, was *regov1.StoredEvidence, told []Entry, now time.T
 	if l.evidence, err = rollout.EvidenceFrom(was.GetEvidence()); err != nil {
 		return nil, fmt.Errorf("the evidence of service %q: %w: %w", have.Service, errStored, err)
 	}
-	before := make(map[string]rollout.Arms, len(was.GetSeen()))
+	before := make(map[string]*regov1.StoredStratum, len(was.GetSeen()))
 	for _, s := range was.GetSeen() {
-		before[s.GetMethod()] = armsOf(s)
+		before[s.GetMethod()] = s
 	}
 	l.progress = proto.CloneOf(have.Rollout)
 	l.progress.CanaryClients, l.progress.Clients, l.progress.Refusing = 0, 0, 0
@@ -156,7 +157,7 @@ func newLook(have Policies, was *regov1.StoredEvidence, told []Entry, now time.T
 	}
 	for _, s := range l.seen {
 		l.total = l.total.Plus(s.Arms)
-		l.evidence.Add(s.Method, less(s.Arms, before[s.Method]), l.plan.MaxExtra)
+		l.weigh(s, before[s.Method])
 	}
 	l.decision = l.plan.Decide(rollout.State{
 		Step: int(have.Rollout.GetStep()), Started: have.Rollout.GetStepStarted().AsTime(), Now: now,
@@ -166,6 +167,34 @@ func newLook(have Policies, was *regov1.StoredEvidence, told []Entry, now time.T
 	l.progress.FailedEvidence, l.progress.ExtraEvidence = l.evidence.E()
 	l.progress.Reason = l.decision.Reason
 	return l, nil
+}
+
+// A method is looked at when so many calls of both arms have ended since it was last, or that long
+// ago: what has calls in one arm alone is no comparison. Who waited for calls of one of the arms
+// would bias it.
+const (
+	enough  = 20
+	atLeast = time.Minute
+)
+
+// weigh adds what the calls of a method did since it was last looked at to the evidence.
+func (l *look) weigh(s rollout.Stratum, was *regov1.StoredStratum) {
+	more := less(s.Arms, armsOf(was))
+	looked := was.GetLooked()
+	if looked == nil {
+		looked = l.have.Rollout.GetStepStarted()
+	}
+	if more.Canary.Calls+more.Rest.Calls < enough && l.now.Sub(looked.AsTime()) < atLeast {
+		if was == nil {
+			was = &regov1.StoredStratum{Method: s.Method, Looked: looked}
+		}
+		l.weighed = append(l.weighed, was)
+		return
+	}
+	l.evidence.Add(s.Method, more, l.plan.WithDefaults().MaxExtra)
+	l.weighed = append(l.weighed, &regov1.StoredStratum{
+		Method: s.Method, Canary: countsProto(s.Arms.Canary), Rest: countsProto(s.Arms.Rest), Looked: timestamppb.New(l.now),
+	})
 }
 
 // edit returns what the decision comes to.
@@ -194,14 +223,10 @@ func (l *look) edit() *edit {
 
 // stored returns what the next look goes on from.
 func (l *look) stored() *regov1.StoredEvidence {
-	m := &regov1.StoredEvidence{
-		Time: timestamppb.New(l.now), Evidence: l.evidence.Floats(), Progress: l.progress,
+	return &regov1.StoredEvidence{
+		Time: timestamppb.New(l.now), Evidence: l.evidence.Floats(), Progress: l.progress, Seen: l.weighed,
 		BeforeCanary: countsProto(l.before.Canary), BeforeRest: countsProto(l.before.Rest),
 	}
-	for _, s := range l.seen {
-		m.Seen = append(m.Seen, &regov1.StoredStratum{Method: s.Method, Canary: countsProto(s.Arms.Canary), Rest: countsProto(s.Arms.Rest)})
-	}
-	return m
 }
 
 // Progress returns the rollout of p with what was last seen of it; nil if there is none.

@@ -334,9 +334,10 @@ type Rollout struct {
 	Canary *ArmCounts `protobuf:"bytes,7,opt,name=canary,proto3" json:"canary,omitempty"`
 	// Rest is what the calls of the others did since then.
 	Rest *ArmCounts `protobuf:"bytes,8,opt,name=rest,proto3" json:"rest,omitempty"`
-	// Failed is the evidence that more calls fail with the set, as an e-value: rejected from 1/alpha.
+	// FailedEvidence is the evidence that more calls fail with the set, as a part of an e-value. The
+	// set is rejected when both parts together reach 1/alpha. Without evidence they are 1.
 	FailedEvidence float64 `protobuf:"fixed64,9,opt,name=failed_evidence,json=failedEvidence,proto3" json:"failed_evidence,omitempty"`
-	// Extra is the evidence that the set causes too many extra attempts, likewise.
+	// ExtraEvidence is the evidence that the set causes too many extra attempts, likewise.
 	ExtraEvidence float64 `protobuf:"fixed64,10,opt,name=extra_evidence,json=extraEvidence,proto3" json:"extra_evidence,omitempty"`
 	// Reason says in words why the rollout is where it is.
 	Reason string `protobuf:"bytes,11,opt,name=reason,proto3" json:"reason,omitempty"`

@@ -240,7 +240,9 @@ type StoredStratum struct {
 	// Canary is what the calls of clients did that have the set.
 	Canary *ArmCounts `protobuf:"bytes,2,opt,name=canary,proto3" json:"canary,omitempty"`
 	// Rest is what those of the others did.
-	Rest          *ArmCounts `protobuf:"bytes,3,opt,name=rest,proto3" json:"rest,omitempty"`
+	Rest *ArmCounts `protobuf:"bytes,3,opt,name=rest,proto3" json:"rest,omitempty"`
+	// Looked is when this was last looked at, in evidence.
+	Looked        *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=looked,proto3" json:"looked,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -292,6 +294,13 @@ func (x *StoredStratum) GetCanary() *ArmCounts {
 func (x *StoredStratum) GetRest() *ArmCounts {
 	if x != nil {
 		return x.Rest
+	}
+	return nil
+}
+
+func (x *StoredStratum) GetLooked() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Looked
 	}
 	return nil
 }
@@ -553,11 +562,12 @@ const file_rego_v1_repository_proto_rawDesc = "" +
 	"\x06strata\x18\x01 \x03(\v2\x16.rego.v1.StoredStratumR\x06strata\x12\x1a\n" +
 	"\brefusing\x18\x02 \x01(\x04R\brefusing\x12%\n" +
 	"\x0ecanary_clients\x18\x03 \x01(\x04R\rcanaryClients\x12\x18\n" +
-	"\aclients\x18\x04 \x01(\x04R\aclients\"{\n" +
+	"\aclients\x18\x04 \x01(\x04R\aclients\"\xaf\x01\n" +
 	"\rStoredStratum\x12\x16\n" +
 	"\x06method\x18\x01 \x01(\tR\x06method\x12*\n" +
 	"\x06canary\x18\x02 \x01(\v2\x12.rego.v1.ArmCountsR\x06canary\x12&\n" +
-	"\x04rest\x18\x03 \x01(\v2\x12.rego.v1.ArmCountsR\x04rest\"\xa4\x02\n" +
+	"\x04rest\x18\x03 \x01(\v2\x12.rego.v1.ArmCountsR\x04rest\x122\n" +
+	"\x06looked\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x06looked\"\xa4\x02\n" +
 	"\x0eStoredEvidence\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12*\n" +
 	"\x04seen\x18\x02 \x03(\v2\x16.rego.v1.StoredStratumR\x04seen\x12\x1a\n" +
@@ -607,19 +617,20 @@ var file_rego_v1_repository_proto_depIdxs = []int32{
 	3,  // 1: rego.v1.StoredCounts.strata:type_name -> rego.v1.StoredStratum
 	9,  // 2: rego.v1.StoredStratum.canary:type_name -> rego.v1.ArmCounts
 	9,  // 3: rego.v1.StoredStratum.rest:type_name -> rego.v1.ArmCounts
-	10, // 4: rego.v1.StoredEvidence.time:type_name -> google.protobuf.Timestamp
-	3,  // 5: rego.v1.StoredEvidence.seen:type_name -> rego.v1.StoredStratum
-	9,  // 6: rego.v1.StoredEvidence.before_canary:type_name -> rego.v1.ArmCounts
-	9,  // 7: rego.v1.StoredEvidence.before_rest:type_name -> rego.v1.ArmCounts
-	8,  // 8: rego.v1.StoredEvidence.progress:type_name -> rego.v1.Rollout
-	6,  // 9: rego.v1.StoredClients.clients:type_name -> rego.v1.StoredClient
-	11, // 10: rego.v1.StoredClient.client:type_name -> rego.v1.Client
-	12, // 11: rego.v1.StoredTraffic.traffic:type_name -> rego.v1.ListTrafficResponse
-	12, // [12:12] is the sub-list for method output_type
-	12, // [12:12] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	10, // 4: rego.v1.StoredStratum.looked:type_name -> google.protobuf.Timestamp
+	10, // 5: rego.v1.StoredEvidence.time:type_name -> google.protobuf.Timestamp
+	3,  // 6: rego.v1.StoredEvidence.seen:type_name -> rego.v1.StoredStratum
+	9,  // 7: rego.v1.StoredEvidence.before_canary:type_name -> rego.v1.ArmCounts
+	9,  // 8: rego.v1.StoredEvidence.before_rest:type_name -> rego.v1.ArmCounts
+	8,  // 9: rego.v1.StoredEvidence.progress:type_name -> rego.v1.Rollout
+	6,  // 10: rego.v1.StoredClients.clients:type_name -> rego.v1.StoredClient
+	11, // 11: rego.v1.StoredClient.client:type_name -> rego.v1.Client
+	12, // 12: rego.v1.StoredTraffic.traffic:type_name -> rego.v1.ListTrafficResponse
+	13, // [13:13] is the sub-list for method output_type
+	13, // [13:13] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_rego_v1_repository_proto_init() }

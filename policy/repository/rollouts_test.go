@@ -1,0 +1,158 @@
+package repository_test
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/rego-go/rego/policy/repository"
+	"github.com/rego-go/rego/policy/rollout"
+	regov1 "github.com/rego-go/rego/proto/rego/v1"
+)
+
+// heard is what a replica has heard of one method: calls and failures of the canary and the rest.
+func heard(canary, canaryFailed, rest, restFailed int64) *regov1.StoredCounts {
+	return &regov1.StoredCounts{Clients: 10, CanaryClients: 1, Strata: []*regov1.StoredStratum{{
+		Method: "/shop.v1.Basket/Get",
+		Canary: &regov1.ArmCounts{Calls: canary, Failed: canaryFailed}, Rest: &regov1.ArmCounts{Calls: rest, Failed: restFailed},
+	}}}
+}
+
+// trying returns a repository in which a set is tried out, with the revision of that.
+func trying(t *testing.T, plan *rollout.Plan) (*repository.Repository, uint64) {
+	t.Helper()
+	r := open(t)
+	put(t, r, set("a"), 0, nil)
+	return r, put(t, r, set("b"), 1, plan).Candidate.Revision
+}
+
+// look has a replica tell and look, and returns the rollout.
+func look(t *testing.T, r *repository.Repository, replica string, revision uint64, m *regov1.StoredCounts) *regov1.Rollout {
+	t.Helper()
+	_, _, err := r.Judge(t.Context(), "shop", replica, revision, m)
+	require.NoError(t, err)
+	ro, err := r.Progress(t.Context(), p(t, r))
+	require.NoError(t, err)
+	return ro
+}
+
+func TestHarmIsTakenBack(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r, revision := trying(t, plan)
+		time.Sleep(2 * time.Second)
+		ro := look(t, r, "one", revision, heard(5, 0, 95, 1))
+		assert.Equal(t, regov1.RolloutState_ROLLOUT_STATE_BAKING, ro.GetState())
+		assert.Contains(t, ro.GetReason(), "5 of 100 calls")
+		assert.Equal(t, int64(95), ro.GetRest().GetCalls())
+		time.Sleep(2 * time.Second)
+		ro = look(t, r, "one", revision, heard(20, 15, 380, 4))
+		require.Equal(t, regov1.RolloutState_ROLLOUT_STATE_REJECTED, ro.GetState(), ro.GetReason())
+		assert.Contains(t, ro.GetReason(), "15 of 20 (75.0 %) in the canary")
+		assert.Zero(t, ro.GetShare())
+		now := p(t, r)
+		assert.False(t, now.Trying())
+		assert.Equal(t, "a", now.Set.Version)
+		assert.Equal(t, uint64(3), now.Set.Revision)
+		assert.Equal(t, "the control plane", now.Revision.GetAuthor())
+		assert.Equal(t, ro.GetReason(), now.Revision.GetMessage())
+		_, _, err := r.Judge(t.Context(), "shop", "two", revision, heard(1, 1, 1, 1))
+		require.ErrorIs(t, err, repository.ErrNotFound, "it is over")
+		left, err := r.Storage().List(t.Context(), "counts/")
+		require.NoError(t, err)
+		assert.Empty(t, left)
+		left, err = r.Storage().List(t.Context(), "evidence/")
+		require.NoError(t, err)
+		assert.Empty(t, left)
+	})
+}
+
+func TestStepsToAll(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r, revision := trying(t, plan)
+		time.Sleep(2 * time.Minute)
+		ro := look(t, r, "one", revision, heard(99, 0, 900, 0))
+		assert.Contains(t, ro.GetReason(), "99 of 100 calls", "silence promotes nothing")
+		time.Sleep(2 * time.Second)
+		refused := heard(100, 0, 900, 0)
+		refused.Refusing = 1
+		ro = look(t, r, "one", revision, refused)
+		assert.Contains(t, ro.GetReason(), "1 client of the canary refuses it")
+		time.Sleep(2 * time.Second)
+		ro = look(t, r, "one", revision, heard(100, 0, 900, 0))
+		assert.Equal(t, int32(1), ro.GetStep())
+		assert.InDelta(t, 0.5, ro.GetShare(), 0)
+		time.Sleep(2 * time.Second)
+		ro = look(t, r, "one", revision, heard(250, 0, 1000, 0))
+		assert.Contains(t, ro.GetReason(), "bakes for another")
+		time.Sleep(time.Minute)
+		ro = look(t, r, "one", revision, heard(199, 0, 1000, 0))
+		assert.Contains(t, ro.GetReason(), "99 of 100 calls", "those of the step before do not count, and one that began anew tells less")
+		time.Sleep(2 * time.Second)
+		ro = look(t, r, "one", revision, heard(250, 0, 1000, 0))
+		assert.Equal(t, regov1.RolloutState_ROLLOUT_STATE_PROMOTED, ro.GetState(), ro.GetReason())
+		now := p(t, r)
+		assert.Equal(t, "b", now.Set.Version)
+		assert.Equal(t, revision, now.Set.Revision, "who has it keeps it")
+	})
+}
+
+// TestReplicasJudgeTogether: what one has heard and what others have is added up, each once, however
+// many look at a time; and another one goes on when one has died.
+func TestReplicasJudgeTogether(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r, revision := trying(t, plan)
+		decisions := 0
+		var mu sync.Mutex
+		for round := range int64(10) {
+			time.Sleep(2 * time.Second)
+			var wg sync.WaitGroup
+			for i := range 5 {
+				wg.Go(func() {
+					_, decided, err := r.Judge(t.Context(), "shop", fmt.Sprint(i), revision, heard(round, 0, 20*round, 0))
+					if !errors.Is(err, repository.ErrConflict) {
+						assert.NoError(t, err)
+					}
+					if decided {
+						mu.Lock()
+						decisions++
+						mu.Unlock()
+					}
+				})
+			}
+			wg.Wait()
+		}
+		assert.Zero(t, decisions)
+		time.Sleep(2 * time.Second)
+		ro := look(t, r, "new", revision, heard(1, 1, 0, 0)) // the others have died
+		assert.Equal(t, int64(5*9+1), ro.GetCanary().GetCalls())
+		assert.Equal(t, int64(5*180), ro.GetRest().GetCalls())
+		assert.Equal(t, uint64(60), ro.GetClients())
+	})
+}
+
+// TestEvidenceIsOfOneRollout: that of the one before does not count.
+func TestEvidenceIsOfOneRollout(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r, revision := trying(t, plan)
+		time.Sleep(2 * time.Second)
+		ro := look(t, r, "one", revision, heard(50, 4, 950, 9))
+		assert.Greater(t, ro.GetFailedEvidence(), 2.0)
+		_, err := r.RollBack(t.Context(), repository.RollBack{Service: "shop"})
+		require.NoError(t, err)
+		next := put(t, r, set("b"), 3, plan)
+		time.Sleep(2 * time.Second)
+		ro = look(t, r, "one", next.Candidate.Revision, heard(50, 0, 950, 9))
+		assert.Less(t, ro.GetFailedEvidence(), 2.0)
+		assert.Zero(t, ro.GetCanary().GetFailed())
+	})
+}
