@@ -193,8 +193,8 @@ func (x *exchange) hear(u repository.Update) {
 		switch members + kind + "/" {
 		case membersClients:
 			list := clientsOf(e, time.Now())
-			left = append(left, x.clients[e.Key]...)
-			came = append(came, list...)
+			left = append(left, without(x.clients[e.Key], list)...)
+			came = append(came, without(list, x.clients[e.Key])...)
 			x.clients[e.Key] = list
 		case membersTraffic:
 			m := new(regov1.StoredTraffic)
@@ -230,6 +230,20 @@ func clientsOf(e repository.Entry, now time.Time) []*remote {
 		list = append(list, &remote{c.GetId(), e.Key, now, c.GetClient()})
 	}
 	return list
+}
+
+// without returns those of a list that are not in another one.
+func without(list, others []*remote) (rest []*remote) {
+	ids := make(map[uint64]struct{}, len(others))
+	for _, c := range others {
+		ids[c.id] = struct{}{}
+	}
+	for _, c := range list {
+		if _, there := ids[c.id]; !there {
+			rest = append(rest, c)
+		}
+	}
+	return rest
 }
 
 // nameOf is what a client is known by.

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"time"
 
 	"github.com/rego-go/rego/policy"
 	"github.com/rego-go/rego/policy/repository"
@@ -35,10 +36,11 @@ type Replica struct {
 }
 
 // NewReplica returns a replica that serves repo until it is closed. name is shown to operators;
-// two replicas may have the same. A repository that is not durable has one replica. Options are those of a server, and
+// two replicas may have the same. A repository that is not durable has one replica. Clients are asked
+// for reports every 5 s, unless [ReportEvery] says otherwise. Options are those of a server, and
 // [Guarded], [Outlet], [SourceName], [OnDecision] and [LogTo].
 func NewReplica(repo *repository.Repository, name string, opts ...ServeOption) (*Replica, error) {
-	s := newServer(opts)
+	s := newServer(append([]ServeOption{ReportEvery(5 * time.Second)}, opts...))
 	r := &Replica{
 		Server: s, name: fmt.Sprintf("%s/%x", name, rand.Uint64()), repo: repo, log: s.config.log,
 		ready: make(chan struct{}), services: make(map[string]*serviceState),

@@ -157,7 +157,7 @@ func (v *serve) run(ctx context.Context) error {
 	if err != nil {
 		return failure{err}
 	}
-	metricsAt, err := v.serveMetrics(ctx, counted, s.Server)
+	metricsAt, err := v.serveMetrics(ctx, counted, s)
 	if err != nil {
 		_ = l.Close() // it was not used
 		return failure{err}

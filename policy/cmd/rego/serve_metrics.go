@@ -43,6 +43,7 @@ func (m *metrics) deny(d controlplane.Denial) { m.denials.WithLabelValues(d.Meth
 // fleetMetrics asks the server when Prometheus does.
 type fleetMetrics struct {
 	of    regov1.FleetServiceServer
+	admin regov1.PolicyAdminServiceServer
 	until func() time.Time // the certificate is valid; zero without one
 }
 
@@ -54,12 +55,14 @@ var (
 	ageDesc     = prometheus.NewDesc("rego_server_policy_age_seconds", "For how long the policies have not been known to be the newest of their file.", []string{"service"}, nil)
 	keptDesc    = prometheus.NewDesc("rego_server_snapshot_failed", "1 if the snapshot cannot be read or written.", []string{"service"}, nil)
 	certDesc    = prometheus.NewDesc("rego_server_certificate_not_after_seconds", "When the server's certificate in use ends, in Unix time.", nil, nil)
+	shareDesc   = prometheus.NewDesc("rego_server_rollout_share", "Share of the clients that a set is tried out on; not there without a rollout.", []string{"service", "version"}, nil)
+	failedDesc  = prometheus.NewDesc("rego_server_rollout_evidence", "Evidence that the set which is tried out does harm, as an e-value: it is rejected from 1/alpha.", []string{"service", "version"}, nil)
 	refusedDesc = prometheus.NewDesc("rego_server_policy_refusals_total", "Files that were refused.", []string{"service"}, nil)
 )
 
 // Describe is that of prometheus.Collector.
 func (f fleetMetrics) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{clientsDesc, warnedDesc, infoDesc, revDesc, ageDesc, refusedDesc, keptDesc, certDesc} {
+	for _, d := range []*prometheus.Desc{clientsDesc, warnedDesc, infoDesc, revDesc, ageDesc, refusedDesc, keptDesc, certDesc, shareDesc, failedDesc} {
 		to <- d
 	}
 }
@@ -94,6 +97,7 @@ func (f fleetMetrics) Collect(to chan<- prometheus.Metric) {
 	for service, n := range warned {
 		gauge(warnedDesc, n, service)
 	}
+	f.collectRollouts(ctx, to)
 	state, err := f.of.GetServerState(ctx, new(regov1.GetServerStateRequest))
 	if err != nil {
 		to <- prometheus.NewInvalidMetric(infoDesc, err)
@@ -112,6 +116,23 @@ func (f fleetMetrics) Collect(to chan<- prometheus.Metric) {
 	}
 }
 
+// collectRollouts tells what is tried out.
+func (f fleetMetrics) collectRollouts(ctx context.Context, to chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	all, err := f.admin.ListServices(ctx, new(regov1.ListServicesRequest))
+	if err != nil {
+		return // the storage is out of reach: the rest is told nevertheless
+	}
+	for _, s := range all.GetServices() {
+		if ro := s.GetRollout(); ro.GetState() == regov1.RolloutState_ROLLOUT_STATE_BAKING {
+			version := ro.GetCandidate().GetVersion()
+			to <- prometheus.MustNewConstMetric(shareDesc, prometheus.GaugeValue, ro.GetShare(), s.GetService(), version)
+			to <- prometheus.MustNewConstMetric(failedDesc, prometheus.GaugeValue, ro.GetFailedEvidence()+ro.GetExtraEvidence(), s.GetService(), version)
+		}
+	}
+}
+
 // maxServices bounds the services that are told apart, since clients say what they are.
 const maxServices = 1000
 
@@ -121,11 +142,11 @@ func wordOf(v fmt.Stringer, prefix string) string {
 }
 
 // serveMetrics serves them until ctx is done, and returns where; empty without --metrics.
-func (v *serve) serveMetrics(ctx context.Context, m *metrics, s *controlplane.Server) (string, error) {
+func (v *serve) serveMetrics(ctx context.Context, m *metrics, s *controlplane.Replica) (string, error) {
 	if v.metrics == "" {
 		return "", nil
 	}
-	m.registry.MustRegister(fleetMetrics{s.Fleet(), v.access.until})
+	m.registry.MustRegister(fleetMetrics{s.Fleet(), s.Admin(), v.access.until})
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", v.metrics)
 	if err != nil {
 		return "", err
