@@ -2,7 +2,6 @@ package controlplane
 
 import (
 	"fmt"
-	"io"
 	"math"
 	"strings"
 	"testing"
@@ -99,6 +98,8 @@ func TestReportIsBounded(t *testing.T) {
 		reasons.Ends = append(reasons.Ends, policy.EndCount{Code: codes.Code(i % 20), Reason: fmt.Sprint(i, long), Calls: 1})
 		reasons.Denials = append(reasons.Denials, policy.DenialCount{Kind: fmt.Sprint(i), Reason: "x", Count: 1})
 	}
+	longest := reasons
+	longest.Ends, longest.Denials = reasons.Ends[:250], nil
 	for name, c := range map[string]struct {
 		counts  []policy.MethodCounts
 		methods int
@@ -114,6 +115,7 @@ func TestReportIsBounded(t *testing.T) {
 		"below zero":      {many(2, func(int) policy.MethodCounts { return plain("/a.B/C", -2) }), 1, 0},
 		"too much":        {many(9, func(int) policy.MethodCounts { return plain("/a.B/C", math.MaxInt64) }), 1, maxCount},
 		"many reasons":    {many(1, func(int) policy.MethodCounts { return reasons }), 1, 1000},
+		"long reasons":    {many(1, func(int) policy.MethodCounts { return longest }), 1, 250},
 		"of many methods": {many(20, func(i int) policy.MethodCounts { m := reasons; m.Method = fmt.Sprint(i); return m }), 20, 20_000},
 	} {
 		r := account{edition{version: long}, countsOf(c.counts)}.report()
@@ -193,57 +195,4 @@ func TestReportRate(t *testing.T) {
 		}
 	}
 	assert.Positive(t, refused)
-}
-
-// outbox takes messages, or fails.
-type outbox struct {
-	regov1.PolicyDiscoveryService_StreamPoliciesClient
-	err  error
-	sent []*regov1.StreamPoliciesRequest
-}
-
-func (o *outbox) Send(r *regov1.StreamPoliciesRequest) error {
-	if o.err == nil {
-		o.sent = append(o.sent, r)
-	}
-	return o.err
-}
-
-// TestUnsentReports: what a stream does not take is sent on the next one, once.
-func TestUnsentReports(t *testing.T) {
-	t.Parallel()
-	calls := int64(0)
-	from := newReporter(func() []policy.MethodCounts {
-		return []policy.MethodCounts{{Method: "/a.B/C", Ends: []policy.EndCount{{Calls: calls}}}}
-	}, new(policy.Store))
-	from.ask(true)
-	from.look()
-	var last outbox
-	for i, r := range []struct {
-		add  int64
-		err  error
-		want uint64
-	}{
-		{2, io.EOF, 0},
-		{3, io.EOF, 0},
-		{4, nil, 9},
-		{0, nil, 0},
-	} {
-		calls += r.add
-		from.look()
-		stream := &outbox{err: r.err}
-		s := newReports(from)
-		s.every, s.due = time.Second, true
-		s.send(stream)
-		s.wait()
-		s.send(stream) // it is not due any more
-		s.wait()
-		sum := uint64(0)
-		for _, m := range stream.sent {
-			sum += m.GetReport().GetMethods()[0].GetEnds()[0].GetCalls()
-		}
-		assert.Equal(t, r.want, sum, "%d", i)
-		last = *stream
-	}
-	assert.Empty(t, last.sent, "no report of nothing")
 }
