@@ -65,6 +65,7 @@ func (c client) run(w io.Writer) error {
 	}
 	watcher, err := controlplane.Watch(c.control, controlplane.Node{Service: c.service, Instance: c.name}, store,
 		controlplane.WithLogger(slog.New(slog.DiscardHandler)),
+		controlplane.WithReports(it.MethodCounts),
 		controlplane.WithDialOptions(grpc.WithTransportCredentials(creds)))
 	if err != nil {
 		return err
