@@ -6,17 +6,25 @@
 //	rego convert [--to FORMAT] FILE
 //	rego serve --file FILE
 //
+// It is also for operators, who change the policies of a server and see what becomes of them:
+//
+//	rego get > FILE
+//	rego put [--canary SHARE] FILE
+//	rego rollout, rego promote, rego rollback
+//	rego log
+//
 // Formats are yaml, json, binary (a message rego.v1.Set) and serviceconfig (gRPC's).
 // The extension of a file says which; --from says it for others and for service configs,
 // whose files end with .json, too. FILE may be - for the standard input.
 //
-// It exits with 0, with 1 if there are faults, and with 2 if it was called wrongly, which
-// includes a file that cannot be read. It is a module of its own, so that who uses the library
+// It exits with 0, with 1 if there are faults or a server refuses something, and with 2 if it was
+// called wrongly, which includes a file that cannot be read and a server that does not answer. It is a module of its own, so that who uses the library
 // does not get the command's dependencies.
 package main
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -42,8 +50,9 @@ const (
 // exitCodes is part of the help of each command.
 const exitCodes = `Exit codes:
   0  all is well, warnings or not
-  1  there are faults, or warnings with --strict, or something would be lost
-  2  called wrongly: a flag, an argument, a file that cannot be read`
+  1  there are faults, or warnings with --strict, or something would be lost; the server
+     refuses, or a rollout ends otherwise than for all clients
+  2  called wrongly: a flag, an argument, a file that cannot be read, a server that does not answer`
 
 // errFaults ends a command whose faults have been told. Its exit code is 1. Any other error
 // is told by run, and its exit code is 2 unless it is a failure.
@@ -62,13 +71,18 @@ type streams struct {
 
 // run runs the command and returns its exit code.
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	return runIn(context.Background(), args, stdin, stdout, stderr)
+}
+
+// runIn is run with a context, which ends commands that would go on.
+func runIn(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	s := &streams{stdin, printer{stdout}, printer{stderr}}
 	root := newRootCommand(s)
 	root.SetArgs(args)
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := root.Execute()
+	err := root.ExecuteContext(ctx)
 	switch {
 	case err == nil:
 		return exitOK
@@ -119,7 +133,8 @@ input, which is yaml unless --from says otherwise.
 	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
 	root.SetFlagErrorFunc(flagError)
 	root.SetHelpCommand(newHelpCommand(root))
-	root.AddCommand(newLintCommand(s), newExplainCommand(s), newConvertCommand(s), newServeCommand(s))
+	root.AddCommand(newLintCommand(s), newExplainCommand(s), newConvertCommand(s), newServeCommand(s),
+		newPutCommand(s), newGetCommand(s), newLogCommand(s), newRollbackCommand(s), newPromoteCommand(s), newRolloutCommand(s))
 	return root
 }
 

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	regov1 "github.com/rego-go/rego/proto/rego/v1"
+)
+
+// logCommand is the command of that name.
+type logCommand struct {
+	remote
+	most   int
+	output format
+}
+
+func newLogCommand(s *streams) *cobra.Command {
+	h := &logCommand{remote: remote{streams: s}}
+	cmd := &cobra.Command{
+		Use:   "log [flags]",
+		Short: "Tell which policies were put, by whom and why",
+		Long: `Log lists the revisions of the policies of a service, the newest first: when each was put, by whom and
+why, and what became of it. A server keeps the last hundred.
+
+As JSON it is an object: in_force, rollout (rego.v1.Rollout) and revisions, each of which is a
+rego.v1.Revision with became besides: what became of it, in words that may change.
+
+` + exitCodes,
+		Args: arguments(cobra.NoArgs),
+		RunE: h.runs(func(ctx context.Context, _ []string) error { return h.run(ctx) }),
+	}
+	h.flags(cmd)
+	h.serviceFlag(cmd, ofService)
+	cmd.Flags().IntVarP(&h.most, "number", "n", 20, "most revisions, as a `NUMBER`")
+	h.output.flags(cmd)
+	return cmd
+}
+
+// mostRevisions is how many a response may have.
+const mostRevisions = 100
+
+func (h *logCommand) run(ctx context.Context) error {
+	if h.most < 1 {
+		return fmt.Errorf("--number must be at least 1, got %d", h.most)
+	}
+	all, err := h.list(ctx)
+	if err != nil {
+		return err
+	}
+	if h.output == formatJSON {
+		o := objectOf(all)
+		delete(o, "more")
+		list := make([]object, len(all.GetRevisions()))
+		for i, r := range all.GetRevisions() {
+			list[i] = objectOf(r)
+			list[i]["became"] = became(all, i)
+		}
+		o["revisions"] = list
+		return h.out.json(o)
+	}
+	rows := [][]string{{"REVISION", "TIME", "AUTHOR", "VERSION", "WHAT BECAME OF IT", "MESSAGE"}}
+	for i, r := range all.GetRevisions() {
+		number := fmt.Sprint(r.GetRevision())
+		if r.GetEpoch() != 0 {
+			number = fmt.Sprintf("%d.%d", r.GetEpoch(), r.GetRevision())
+		}
+		rows = append(rows, []string{number, when(r.GetTime()), r.GetAuthor(), r.GetVersion(), became(all, i), r.GetMessage()})
+	}
+	return h.out.table(rows)
+}
+
+// list returns as many revisions as were asked for.
+func (h *logCommand) list(ctx context.Context) (*regov1.ListRevisionsResponse, error) {
+	all := new(regov1.ListRevisionsResponse)
+	for before := uint64(0); ; {
+		page := int32(min(h.most-len(all.GetRevisions()), mostRevisions))
+		m, err := asked(ctx, &h.remote, &regov1.ListRevisionsRequest{Service: h.service, PageSize: page, Before: before}, h.admin.ListRevisions)
+		if err != nil {
+			return nil, err
+		}
+		if before == 0 {
+			all.InForce, all.Rollout = m.GetInForce(), m.GetRollout()
+		}
+		all.Revisions = append(all.Revisions, m.GetRevisions()...)
+		n := len(all.GetRevisions())
+		if !m.GetMore() || len(m.GetRevisions()) == 0 || n >= h.most {
+			return all, nil
+		}
+		before = all.GetRevisions()[n-1].GetRevision()
+	}
+}
+
+// became says what became of a revision: of the newest what the server says, of the others what
+// the one after them says. A set that was tried out was in force if the next one is based on it.
+func became(all *regov1.ListRevisionsResponse, i int) string {
+	r := all.GetRevisions()[i]
+	var words []string
+	if n := r.GetRestores(); n != 0 {
+		words = append(words, fmt.Sprintf("restores %d", n))
+	}
+	ro := all.GetRollout()
+	isLast := ro.GetCandidate().GetRevision() == r.GetRevision() && ro.GetCandidate().GetEpoch() == r.GetEpoch()
+	switch {
+	case r.GetRevision() == all.GetInForce():
+		words = append(words, "in force")
+	case isLast && ro.GetState() == regov1.RolloutState_ROLLOUT_STATE_BAKING:
+		words = append(words, "tried out on "+percent(ro.GetShare()))
+	case isLast && ro.GetState() != regov1.RolloutState_ROLLOUT_STATE_PROMOTED:
+		words = append(words, fmt.Sprintf("%s (%s)", rolloutWord(ro.GetState()), ro.GetReason()))
+	case isLast || !r.GetCanary() || i == 0:
+	default:
+		words = append(words, withdrawn(r, all.GetRevisions()[i-1])...)
+	}
+	return strings.Join(words, ", ")
+}
+
+// withdrawn says how the trial of a revision ended, by the one that came after it.
+func withdrawn(r, next *regov1.Revision) []string {
+	switch {
+	case next.GetBase() == r.GetRevision(): // it was in force
+		return nil
+	case next.GetRestores() == r.GetBase() && next.GetAuthor() == controlPlane:
+		return []string{fmt.Sprintf("rejected (%s)", next.GetMessage())}
+	default:
+		return []string{"ended by " + next.GetAuthor()}
+	}
+}
+
+// controlPlane is the author of what the control plane decides.
+const controlPlane = "the control plane"
