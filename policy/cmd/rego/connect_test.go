@@ -117,4 +117,3 @@ rules:
   - methods: [/shop.v1.Basket/*]
     policy: {retry: {max_attempts: 3}}
 `
-

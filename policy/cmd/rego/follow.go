@@ -32,7 +32,7 @@ func (r *remote) follow(ctx context.Context, revision uint64, every time.Duratio
 			if ended {
 				return failed
 			}
-		} else if err := r.bears(&f, err, now); err != nil {
+		} else if err := f.bears(r, err, now); err != nil {
 			return err
 		}
 		if err := pause(ctx, every); err != nil {
@@ -41,19 +41,24 @@ func (r *remote) follow(ctx context.Context, revision uint64, every time.Duratio
 	}
 }
 
-// bearable is how long a server may be away from who follows a rollout.
+// patience is how somebody deals with a server that is away for a while.
+type patience struct {
+	away time.Time // since when it does not answer; zero while it does
+}
+
+// bearable is how long a server may be away.
 const bearable = time.Minute
 
 // bears returns err if it is one that does not go by, or if the server is away for too long.
-func (r *remote) bears(f *following, err error, now time.Time) error {
+func (p *patience) bears(r *remote, err error, now time.Time) error {
 	if code := codeOf(err); code != codes.Unavailable && code != codes.DeadlineExceeded {
 		return err
 	}
 	switch {
-	case f.away.IsZero():
-		f.away = now
-		r.err.line(fmt.Sprintf("rego: %v: the rollout goes on, and it is looked for again", r.told(err)))
-	case now.Sub(f.away) > bearable:
+	case p.away.IsZero():
+		p.away = now
+		r.err.line(fmt.Sprintf("rego: %v: it is asked again", r.told(err)))
+	case now.Sub(p.away) > bearable:
 		return err
 	}
 	return nil
@@ -61,10 +66,10 @@ func (r *remote) bears(f *following, err error, now time.Time) error {
 
 // following is what somebody has seen who follows a rollout.
 type following struct {
+	patience
 	revision uint64
 	said     string    // what was printed last, without numbers
 	at       time.Time // and when
-	away     time.Time // since when the server does not answer; zero while it does
 }
 
 // sayAgain is how long nothing is printed if only numbers change.

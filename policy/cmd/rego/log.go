@@ -63,13 +63,9 @@ func (h *logCommand) run(ctx context.Context) error {
 	}
 	rows := [][]string{{"REVISION", "TIME", "AUTHOR", "VERSION", "WHAT BECAME OF IT", "MESSAGE"}}
 	for i, r := range all.GetRevisions() {
-		number := fmt.Sprint(r.GetRevision())
-		if r.GetEpoch() != 0 {
-			number = fmt.Sprintf("%d.%d", r.GetEpoch(), r.GetRevision())
-		}
-		rows = append(rows, []string{number, when(r.GetTime()), r.GetAuthor(), r.GetVersion(), became(all, i), r.GetMessage()})
+		rows = append(rows, []string{revisionOf(r.GetEpoch(), r.GetRevision()), when(r.GetTime()), r.GetAuthor(), r.GetVersion(), became(all, i), r.GetMessage()})
 	}
-	return h.out.table(rows)
+	return h.out.table(withoutEmpty(rows))
 }
 
 // list returns as many revisions as were asked for.

@@ -134,7 +134,8 @@ input, which is yaml unless --from says otherwise.
 	root.SetFlagErrorFunc(flagError)
 	root.SetHelpCommand(newHelpCommand(root))
 	root.AddCommand(newLintCommand(s), newExplainCommand(s), newConvertCommand(s), newServeCommand(s),
-		newPutCommand(s), newGetCommand(s), newLogCommand(s), newRollbackCommand(s), newPromoteCommand(s), newRolloutCommand(s))
+		newPutCommand(s), newGetCommand(s), newLogCommand(s), newRollbackCommand(s), newPromoteCommand(s), newRolloutCommand(s),
+		newDiffCommand(s), newServicesCommand(s), newClientsCommand(s), newTopCommand(s))
 	return root
 }
 

@@ -114,12 +114,15 @@ func putBy(r *regov1.Revision) string {
 	return text
 }
 
-// word returns a value of an enum in lower case, without the name of the enum: current of
-// CLIENT_STATE_CURRENT.
-func word(value, prefix string) string {
-	return strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(value, prefix)), "_", "-")
+// clientWord returns the state of a client in lower case.
+func clientWord(s regov1.ClientState) string {
+	if s == regov1.ClientState_CLIENT_STATE_UNSPECIFIED {
+		return "without policies"
+	}
+	return strings.ToLower(strings.TrimPrefix(s.String(), "CLIENT_STATE_"))
 }
 
-func stateWord(s regov1.ClientState) string { return word(s.String(), "CLIENT_STATE_") }
-
-func rolloutWord(s regov1.RolloutState) string { return word(s.String(), "ROLLOUT_STATE_") }
+// rolloutWord returns the state of a rollout in lower case.
+func rolloutWord(s regov1.RolloutState) string {
+	return strings.ToLower(strings.TrimPrefix(s.String(), "ROLLOUT_STATE_"))
+}
