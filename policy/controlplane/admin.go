@@ -187,7 +187,7 @@ func (a *admin) change(ctx context.Context, method, service string, dry bool, ma
 	if err != nil {
 		return after, answerTo(err)
 	}
-	if told := a.config.onChange; told != nil && !dry {
+	if told := a.config.onChange; told != nil && !dry && !after.Same(before) {
 		told(Made{Time: time.Now(), Method: method, Peer: peerOf(ctx), Identities: Identities(ctx), Before: before, After: after})
 	}
 	return after, nil

@@ -56,6 +56,9 @@ type Policies struct {
 // Trying reports whether a set is tried out.
 func (p Policies) Trying() bool { return p.Candidate != nil }
 
+// Same reports whether nothing has been changed from p to o.
+func (p Policies) Same(o Policies) bool { return p.entry == o.entry }
+
 // ErrNotFound is for a service that has no policies, or a revision that is not in its history.
 var ErrNotFound = errors.New("not found")
 
@@ -231,14 +234,12 @@ func (r *Repository) RollBack(ctx context.Context, b RollBack) (Policies, error)
 			}
 			return have.withdraw(made, regov1.RolloutState_ROLLOUT_STATE_ENDED, fmt.Sprintf("ended by %s", b.Author)), nil
 		}
-		to := b.To
-		if to == 0 {
-			if to = have.Revision.GetBase(); to == 0 {
-				return nil, fmt.Errorf("%w: there was no set before revision %d", ErrNotFound, newest)
-			}
-		}
+		to := cmp.Or(b.To, have.Revision.GetBase())
 		old, _, err := r.At(ctx, b.Service, to)
-		if err != nil {
+		switch {
+		case to == 0 && (errors.Is(err, ErrNotFound) || have.revision() == 0): // one of a file may be there that has no revision
+			return nil, fmt.Errorf("%w: there was no set before revision %d", ErrNotFound, newest)
+		case err != nil:
 			return nil, err
 		}
 		if r.check != nil { // limits may have changed since

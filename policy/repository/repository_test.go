@@ -192,6 +192,26 @@ func TestRollBack(t *testing.T) {
 	assert.Equal(t, "b", old.Version)
 }
 
+// TestFileWithoutRevision is what a rollback leads to, as any other.
+func TestFileWithoutRevision(t *testing.T) {
+	t.Parallel()
+	r := open(t)
+	kept := repository.Put{Service: "shop", Set: set("in a file"), Overwrite: true, KeepRevision: true}
+	now, err := r.Put(t.Context(), kept)
+	require.NoError(t, err)
+	assert.Zero(t, now.Set.Revision)
+	_, err = r.RollBack(t.Context(), repository.RollBack{Service: "shop"})
+	require.ErrorIs(t, err, repository.ErrNotFound)
+	put(t, r, set("put"), 0, nil)
+	now, err = r.RollBack(t.Context(), repository.RollBack{Service: "shop"})
+	require.NoError(t, err)
+	assert.Equal(t, "in a file", now.Set.Version)
+	assert.Equal(t, uint64(2), now.Set.Revision)
+	again, err := r.Put(t.Context(), kept)
+	require.NoError(t, err)
+	assert.True(t, again.Same(now), "the same content is no change")
+}
+
 func TestTrial(t *testing.T) {
 	t.Parallel()
 	r := open(t)

@@ -98,7 +98,7 @@ func became(all *regov1.ListRevisionsResponse, i int) string {
 		words = append(words, fmt.Sprintf("restores %d", n))
 	}
 	ro := all.GetRollout()
-	isLast := ro.GetCandidate().GetRevision() == r.GetRevision() && ro.GetCandidate().GetEpoch() == r.GetEpoch()
+	isLast := ro.GetCandidate() != nil && ro.GetCandidate().GetRevision() == r.GetRevision() && ro.GetCandidate().GetEpoch() == r.GetEpoch()
 	switch {
 	case r.GetRevision() == all.GetInForce():
 		words = append(words, "in force")
