@@ -84,9 +84,19 @@ func puts(t *testing.T, repo *repository.Repository, p repository.Put) repositor
 // all, or given to all.
 func TestTrialGoesToAShare(t *testing.T) {
 	t.Parallel()
+	for name, storage := range map[string]repository.Storage{"in memory": repository.Memory(), "shared": shared{repository.Memory()}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			testTrial(t, storage)
+		})
+	}
+}
+
+func testTrial(t *testing.T, storage repository.Storage) {
+	t.Helper()
 	bubble(t, func(t *testing.T, n *network) {
 		const size = 40
-		repo := repository.New(repository.Memory(), nil)
+		repo := repository.New(storage, nil)
 		puts(t, repo, repository.Put{Set: set("a")})
 		r := n.replica(t, repo, "one")
 		stores, end := n.crowd(t, "shop", size)
@@ -114,7 +124,7 @@ func TestTrialGoesToAShare(t *testing.T) {
 		time.Sleep(time.Second)
 		assert.Equal(t, eachOf(size, always("a")), versions(stores))
 		for _, st := range stores {
-			assert.Equal(t, p.Candidate.Revision+1, st.Status().Revision, "they come back by a higher revision")
+			assert.Greater(t, st.Status().Revision, p.Candidate.Revision, "they come back by a higher revision")
 			assert.Zero(t, st.Status().Refusals)
 		}
 
@@ -126,7 +136,7 @@ func TestTrialGoesToAShare(t *testing.T) {
 		time.Sleep(time.Second)
 		assert.Equal(t, eachOf(size, always("b")), versions(stores))
 		for _, st := range stores {
-			assert.Equal(t, p.Candidate.Revision, st.Status().Revision)
+			assert.GreaterOrEqual(t, st.Status().Revision, p.Candidate.Revision)
 			assert.Zero(t, st.Status().Refusals)
 		}
 		end()
@@ -262,19 +272,53 @@ func TestOutlet(t *testing.T) {
 		time.Sleep(time.Second)
 		assert.Contains(t, versions(stores), "tried")
 		assert.Equal(t, "put", file.Status().Version)
+		assert.Equal(t, uint64(3), file.Status().Revision, "above that which is tried out")
 		changed := set("by hand")
-		changed.Revision = 2
+		changed.Revision = 4
 		require.NoError(t, source.Update(changed))
 		time.Sleep(time.Second)
 		now, err = repo.Get(t.Context(), "")
 		require.NoError(t, err)
 		assert.Equal(t, "by hand", now.Set.Version)
 		assert.False(t, now.Trying(), "whoever edits the file wins")
-		assert.Equal(t, uint64(3), now.Set.Revision, "above that which was tried out")
+		assert.Equal(t, uint64(4), now.Set.Revision)
 		assert.Equal(t, eachOf(40, always("by hand")), versions(stores))
 		end()
 		n.stop()
 		require.NoError(t, r.Close())
 		synctest.Wait()
+	})
+}
+
+// TestForgottenTrial: a server that keeps trials in memory is started again in the middle of one, and
+// clients that have tried the set come back to what is in the file.
+func TestForgottenTrial(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, n *network) {
+		file := newStore(t, policy.Set{})
+		source := file.Source("policies.yaml")
+		require.NoError(t, source.Update(set("in the file")))
+		kept := controlplane.Outlet("", file, "policies.yaml", source.Update)
+		repo := repository.New(repository.Memory(), nil)
+		r := n.replica(t, repo, "one", kept)
+		stores, end := n.crowd(t, "shop", 40)
+		defer end()
+		time.Sleep(time.Second)
+		puts(t, repo, repository.Put{Set: set("tried"), Plan: &rollout.Plan{Steps: []float64{0.5}}})
+		time.Sleep(time.Second)
+		assert.Contains(t, versions(stores), "tried")
+		n.stop()
+		require.NoError(t, r.Close())
+
+		r = n.replica(t, repository.New(repository.Memory(), nil), "one", kept)
+		time.Sleep(time.Minute)
+		assert.Equal(t, eachOf(40, always("in the file")), versions(stores))
+		for _, st := range stores {
+			assert.Equal(t, policy.StateCurrent, st.Status().State())
+			assert.Zero(t, st.Status().Refusals)
+		}
+		end()
+		n.stop()
+		require.NoError(t, r.Close())
 	})
 }

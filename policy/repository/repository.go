@@ -145,11 +145,15 @@ func (r *Repository) Put(ctx context.Context, p Put) (Policies, error) {
 			return Policies{}, err
 		}
 	}
-	return r.change(ctx, p.Service, p.ChangeID, func(have Policies) (*edit, error) { return p.edit(have) })
+	return r.change(ctx, p.Service, p.ChangeID, func(have Policies) (*edit, error) { return p.edit(have, r.Durable()) })
 }
 
 // edit returns what the change comes to; nil if nothing has to be done.
-func (p Put) edit(have Policies) (*edit, error) {
+//
+// What is tried out is forgotten with a storage that is not durable, and clients that have it
+// refuse a lower revision. So there it is put below what is in force, which gets another revision
+// for that.
+func (p Put) edit(have Policies, durable bool) (*edit, error) {
 	switch {
 	case p.Overwrite:
 	case have.revision() != p.Base:
@@ -189,6 +193,14 @@ func (p Put) edit(have Policies) (*edit, error) {
 	}
 	plan := p.Plan.WithDefaults()
 	e.head.Candidate = e.head.Last
+	if !durable {
+		back := have.Set
+		back.Epoch = p.Set.Epoch
+		e.add(back, &regov1.Revision{
+			Time: now, Author: itself, Message: "so that it is above what is tried out", Base: have.Revision.GetBase(), Restores: have.revision(),
+		})
+		e.head.Current = e.head.Last
+	}
 	e.head.Rollout = &regov1.Rollout{
 		Candidate: made, Plan: planProto(plan), State: regov1.RolloutState_ROLLOUT_STATE_BAKING,
 		Share: plan.Steps[0], StepStarted: now, Canary: &regov1.ArmCounts{}, Rest: &regov1.ArmCounts{},
@@ -263,12 +275,16 @@ func (r *Repository) RollBack(ctx context.Context, b RollBack) (Policies, error)
 // withdraw returns the edit that ends a rollout and gives all clients what is in force again.
 func (p Policies) withdraw(made *regov1.Revision, to regov1.RolloutState, reason string) *edit {
 	e := p.edit()
+	e.head.Candidate = 0
+	e.end(to, reason, made.GetTime())
+	if p.revision() > p.Candidate.Revision && p.Set.Epoch == p.epoch() {
+		return e // who has tried it takes what is in force
+	}
 	back := p.Set
 	back.Epoch = p.epoch()
 	made.Restores, made.Base = p.revision(), p.Revision.GetBase()
 	e.add(back, made)
-	e.head.Current, e.head.Candidate = e.head.Last, 0
-	e.end(to, reason, made.GetTime())
+	e.head.Current = e.head.Last
 	return e
 }
 
@@ -293,14 +309,22 @@ func (r *Repository) Promote(ctx context.Context, p Promotion) (Policies, error)
 		case p.Candidate != 0 && p.Candidate != have.Candidate.Revision:
 			return nil, fmt.Errorf("%w: revision %d is being tried out, not %d", ErrConflict, have.Candidate.Revision, p.Candidate)
 		}
-		return have.promote(fmt.Sprintf("promoted by %s", p.Author)), nil
+		return have.promote(p.By, fmt.Sprintf("promoted by %s", p.Author)), nil
 	})
 }
 
-func (p Policies) promote(reason string) *edit {
+// promote returns the edit that puts what is tried out in force for all.
+func (p Policies) promote(by By, reason string) *edit {
 	e := p.edit()
 	e.head.Current, e.head.Candidate = p.head.GetCandidate(), 0
-	e.end(regov1.RolloutState_ROLLOUT_STATE_PROMOTED, reason, timestamppb.Now())
+	now := timestamppb.Now()
+	if p.Candidate.Revision <= p.revision() {
+		e.add(*p.Candidate, &regov1.Revision{
+			Time: now, Author: by.Author, Message: by.Message, ChangeId: by.ChangeID, Base: p.revision(), Restores: p.Candidate.Revision, Canary: true,
+		})
+		e.head.Current = e.head.Last
+	}
+	e.end(regov1.RolloutState_ROLLOUT_STATE_PROMOTED, reason, now)
 	return e
 }
 

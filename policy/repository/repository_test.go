@@ -21,9 +21,15 @@ func set(version string) policy.Set {
 	return policy.Set{Version: version, Rules: []policy.Rule{{Methods: []string{"*"}, Policy: policy.Policy{Name: version}}}}
 }
 
+// durable is a storage in memory that says it outlives the process, so that its revisions are those
+// of sets.
+type durable struct{ repository.Storage }
+
+func (durable) Durable() bool { return true }
+
 func open(t *testing.T) *repository.Repository {
 	t.Helper()
-	return repository.New(repository.Memory(), nil)
+	return repository.New(durable{repository.Memory()}, nil)
 }
 
 // put puts a set on what is there, and returns what is there then.
@@ -195,7 +201,7 @@ func TestRollBack(t *testing.T) {
 // TestFileWithoutRevision is what a rollback leads to, as any other.
 func TestFileWithoutRevision(t *testing.T) {
 	t.Parallel()
-	r := open(t)
+	r := repository.New(repository.Memory(), nil)
 	kept := repository.Put{Service: "shop", Set: set("in a file"), Overwrite: true, KeepRevision: true}
 	now, err := r.Put(t.Context(), kept)
 	require.NoError(t, err)
@@ -246,7 +252,38 @@ func TestTrial(t *testing.T) {
 	require.NoError(t, err)
 	assert.False(t, p.Trying())
 	assert.Equal(t, "d", p.Set.Version)
-	assert.Equal(t, uint64(6), p.Set.Revision)
+	assert.Greater(t, p.Set.Revision, uint64(5))
+}
+
+// TestTrialInMemory: what is tried out is below what is in force, so that clients which have it come
+// back even if the trial is forgotten.
+func TestTrialInMemory(t *testing.T) {
+	t.Parallel()
+	r := repository.New(repository.Memory(), nil)
+	put(t, r, set("a"), 0, nil)
+	p := put(t, r, set("b"), 1, plan)
+	assert.Equal(t, "a", p.Set.Version)
+	assert.Greater(t, p.Set.Revision, p.Candidate.Revision)
+	was := p.Set.Revision
+	p, err := r.RollBack(t.Context(), repository.RollBack{Service: "shop"})
+	require.NoError(t, err)
+	assert.Equal(t, was, p.Set.Revision, "nobody has to be sent anything")
+	assert.Equal(t, regov1.RolloutState_ROLLOUT_STATE_ENDED, p.Rollout.GetState())
+
+	higher := set("b")
+	higher.Epoch = 1
+	p = put(t, r, higher, was, plan)
+	assert.Equal(t, uint64(1), p.Set.Epoch)
+	assert.Greater(t, p.Set.Revision, p.Candidate.Revision)
+	tried := p.Candidate.Revision
+	p, err = r.Promote(t.Context(), repository.Promotion{Service: "shop"})
+	require.NoError(t, err)
+	assert.Equal(t, "b", p.Set.Version)
+	assert.Greater(t, p.Set.Revision, tried)
+	assert.Equal(t, tried, p.Revision.GetRestores())
+	p, err = r.RollBack(t.Context(), repository.RollBack{Service: "shop"})
+	require.NoError(t, err)
+	assert.Equal(t, "a", p.Set.Version)
 }
 
 // TestHistoryIsBounded to the last hundred, and what is in force is always there.

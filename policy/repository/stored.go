@@ -60,12 +60,18 @@ type edit struct {
 	service  string
 	entry    uint64 // the head's, which must be as it was
 	head     *regov1.StoredHead
-	set      *policy.Set // to be added as head.last; nil if none is
-	revision *regov1.Revision
+	added    []added
 	drop     []uint64 // numbers that leave the history
 	kept     bool     // the set has the revision that it is to have
 	over     bool     // a rollout has ended
 	also     []Change
+}
+
+// added is a set that is added to the history.
+type added struct {
+	number   uint64
+	set      policy.Set
+	revision *regov1.Revision
 }
 
 func (p Policies) edit() *edit {
@@ -98,7 +104,8 @@ func (e *edit) add(s policy.Set, made *regov1.Revision) {
 	s.Revision = e.head.GetHighest()
 	made.Service, made.Epoch, made.Version, made.Revision = e.service, s.Epoch, s.Version, s.Revision
 	made.Sha256 = digest(s)
-	e.set, e.revision = &s, made
+	e.added = append(e.added, added{e.head.GetLast(), s, made})
+	e.kept = false
 }
 
 // end notes how the rollout ended that was under way.
@@ -127,15 +134,14 @@ func (r *Repository) commitIf(ctx context.Context, e *edit, conditions []Conditi
 		}
 		changes = append(changes, more...)
 	}
-	if e.set != nil {
-		packed, err := pack(*e.set)
+	for _, a := range e.added {
+		packed, err := pack(a.set)
 		if err != nil {
 			return err
 		}
-		n := e.head.GetLast()
 		changes = append(changes,
-			Change{Key: numbered(sets, e.service, n), Value: packed},
-			Change{Key: numbered(logs, e.service, n), Value: marshal(e.revision)})
+			Change{Key: numbered(sets, e.service, a.number), Value: packed},
+			Change{Key: numbered(logs, e.service, a.number), Value: marshal(a.revision)})
 	}
 	for _, n := range e.drop {
 		changes = append(changes,
