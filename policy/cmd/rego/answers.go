@@ -88,12 +88,25 @@ func (r *remote) hint(text string) string {
 		return ": if it has no TLS, --plaintext asks without"
 	case r.secure && strings.Contains(text, "signed by unknown authority"):
 		return ": --ca says whose certificate it has"
-	case r.secure && strings.Contains(text, "certificate required"):
-		return ": --cert and --key show it a certificate"
-	case !r.secure && (strings.Contains(text, "server preface") || strings.Contains(text, "reset by peer")):
+	case r.secure && strings.Contains(text, "cannot validate certificate for"), r.secure && strings.Contains(text, "certificate is valid for"):
+		return ": --server-name says which name it has"
+	case r.secure && r.cert == "" && (strings.Contains(text, "certificate required") || isCut(text)):
+		return ": if it asks for a certificate, --cert and --key show one"
+	case !r.secure && isCut(text):
 		return ": if it has TLS, --ca says whose certificate it has"
 	}
 	return ""
+}
+
+// isCut reports whether a server has ended a connection before it has answered. Which of these it is
+// depends on who was faster.
+func isCut(text string) bool {
+	for _, words := range []string{"server preface", "reset by peer", "broken pipe", "EOF"} {
+		if strings.Contains(text, words) {
+			return true
+		}
+	}
+	return false
 }
 
 // refusal returns why the server has refused a set; false if it has not.

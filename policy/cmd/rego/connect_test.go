@@ -6,8 +6,10 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"testing"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -110,6 +112,49 @@ func temporary(t *testing.T, text string) string {
 	path := filepath.Join(t.TempDir(), "policies.yaml")
 	require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
 	return path
+}
+
+// TestTLS: what the flags about TLS do, and what is said if they are missing.
+func TestTLS(t *testing.T) {
+	const operator = "spiffe://shop.example/operators/alice"
+	a := newAuthority(t)
+	s := serving(t, append(a.server(), "--clients", "spiffe://shop.example/ns/*/sa/{service}", "--operators", operator)...)
+	plain := control(t)
+	a.client(operator)
+	var ca, name = []string{"--ca", a.path("ca")}, []string{"--server-name", "localhost"}
+	cert := []string{"--cert", a.path("client"), "--key", a.path("client-key")}
+	for _, r := range []struct {
+		why  string
+		addr string
+		args []string
+		code int
+		want string
+	}{
+		{"all of them", s.addr, slices.Concat(ca, name, cert), exitOK, "0 clients"},
+		{"no TLS", s.addr, nil, exitUsage, "if it has TLS, --ca says whose certificate it has"},
+		{"no certificate", s.addr, slices.Concat(ca, name), exitUsage, "if it asks for a certificate, --cert and --key show one"},
+		{"no authority", s.addr, slices.Concat(name, cert), exitUsage, "--ca says whose certificate it has"},
+		{"no name", s.addr, slices.Concat(ca, cert), exitUsage, "--server-name says which name it has"},
+		{"TLS without need", plain.addr, slices.Concat(ca, name, cert), exitUsage, "if it has no TLS, --plaintext asks without"},
+		{"neither", plain.addr, nil, exitOK, "0 clients"},
+		{"plaintext", plain.addr, []string{"--plaintext"}, exitOK, "0 clients"},
+	} {
+		code, out, errs := call("", append([]string{"clients", "--server", r.addr}, r.args...)...)
+		assert.Equal(t, r.code, code, r.why+": "+out+errs)
+		assert.Contains(t, out+errs, r.want, r.why)
+	}
+
+	t.Setenv("REGO_SERVER", s.addr)
+	t.Setenv("REGO_CA", a.path("ca"))
+	t.Setenv("REGO_CERT", a.path("client"))
+	t.Setenv("REGO_KEY", a.path("client-key"))
+	code, out, errs := call("", "clients", "--server-name", "localhost")
+	assert.Equal(t, exitOK, code, out+errs)
+	code, out, errs = call("", "clients", "--plaintext", "--server", plain.addr)
+	assert.Equal(t, exitOK, code, out+errs)
+	code, _, errs = call("", "clients", "--server-name", "localhost", "--ca", a.path("none"))
+	assert.Equal(t, exitUsage, code, "a flag is stronger")
+	assert.Contains(t, errs, "no such file")
 }
 
 const basket = `version: "1"

@@ -82,11 +82,11 @@ func (d *diffCommand) run(ctx context.Context, args []string) error {
 }
 
 func (d *diffCommand) print(from, to string, list []difference) {
-	what := counted(uint64(len(list)), "difference")
+	d.out.line("from  " + from)
+	d.out.line("to    " + to)
 	if len(list) == 0 {
-		what = "no difference"
+		d.out.line("no difference")
 	}
-	d.out.line(fmt.Sprintf("%s from %s to %s", what, from, to))
 	for _, one := range list {
 		d.out.line("  " + one.String())
 	}
@@ -130,7 +130,7 @@ func (d *diffCommand) sets(ctx context.Context, args []string) (from, to namedSe
 func (d *diffCommand) inForce(ctx context.Context, revision uint64) (namedSet, error) {
 	m, err := d.policiesOf(ctx, revision)
 	if revision == 0 && codeOf(err) == codes.NotFound {
-		return namedSet{name: "nothing, which is in force"}, nil
+		return namedSet{name: "nothing, in force"}, nil
 	}
 	if err != nil {
 		return namedSet{}, err
@@ -138,7 +138,7 @@ func (d *diffCommand) inForce(ctx context.Context, revision uint64) (namedSet, e
 	set, err := setOf(m.GetSet())
 	name := named(m.GetRevision())
 	if revision == 0 {
-		name += ", which is in force,"
+		name += ", in force"
 	}
 	return namedSet{name, set}, err
 }
@@ -156,7 +156,7 @@ func (d *diffCommand) trial(ctx context.Context) (from, to namedSet, err error) 
 		return from, to, err
 	}
 	to.set, err = setOf(m.GetCandidate())
-	from.name = named(m.GetRevision()) + ", which is in force,"
-	to.name = named(m.GetRollout().GetCandidate()) + ", which is tried out"
+	from.name = named(m.GetRevision()) + ", in force"
+	to.name = named(m.GetRollout().GetCandidate()) + ", tried out"
 	return from, to, err
 }

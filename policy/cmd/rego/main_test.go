@@ -18,7 +18,7 @@ func TestCalledWrongly(t *testing.T) {
 	const policies = "testdata/policies.yaml"
 	for _, r := range []struct{ args, want string }{
 		{"", "a command is missing"},
-		{"x", `unknown command "x": must be one of completion, convert, explain, `},
+		{"x", `unknown command "x": must be one of clients, completion, convert, diff, `},
 		{"lnt", `unknown command "lnt": did you mean lint?`},
 		{"help explian", `unknown command "explian": did you mean explain?`},
 		{"lint", "requires at least 1 arg"},
