@@ -128,15 +128,29 @@ func testTrial(t *testing.T, storage repository.Storage) {
 			assert.Zero(t, st.Status().Refusals)
 		}
 
-		p = puts(t, repo, repository.Put{Set: set("b"), Plan: &rollout.Plan{Steps: []float64{0.2}}})
+		p = puts(t, repo, repository.Put{Set: set("b"), Plan: &rollout.Plan{Steps: []float64{0.2, 0.6}, Bake: 2 * time.Second, MinCalls: 10}})
 		time.Sleep(time.Second)
 		assert.Equal(t, mixed, versions(stores), "the same version goes to the same instances")
+		for decided := false; !decided; time.Sleep(300 * time.Millisecond) { // the replica looks, too
+			var err error
+			_, decided, err = repo.Judge(t.Context(), "", "x", p.Candidate.Revision, &regov1.StoredCounts{Strata: []*regov1.StoredStratum{
+				{Canary: &regov1.ArmCounts{Calls: 10}, Rest: &regov1.ArmCounts{Calls: 10}},
+			}})
+			require.NoError(t, err)
+		}
+		time.Sleep(time.Second)
+		assert.Equal(t, eachOf(size, func(i int) string {
+			if rollout.Includes("b", instance(i), 0.6) {
+				return "b"
+			}
+			return "a"
+		}), versions(stores))
 		_, err = repo.Promote(t.Context(), repository.Promotion{})
 		require.NoError(t, err)
 		time.Sleep(time.Second)
 		assert.Equal(t, eachOf(size, always("b")), versions(stores))
 		for _, st := range stores {
-			assert.GreaterOrEqual(t, st.Status().Revision, p.Candidate.Revision)
+			assert.Equal(t, p.Candidate.Revision, st.Status().Revision)
 			assert.Zero(t, st.Status().Refusals)
 		}
 		end()
@@ -272,16 +286,15 @@ func TestOutlet(t *testing.T) {
 		time.Sleep(time.Second)
 		assert.Contains(t, versions(stores), "tried")
 		assert.Equal(t, "put", file.Status().Version)
-		assert.Equal(t, uint64(3), file.Status().Revision, "above that which is tried out")
 		changed := set("by hand")
-		changed.Revision = 4
+		changed.Revision = 2
 		require.NoError(t, source.Update(changed))
 		time.Sleep(time.Second)
 		now, err = repo.Get(t.Context(), "")
 		require.NoError(t, err)
 		assert.Equal(t, "by hand", now.Set.Version)
 		assert.False(t, now.Trying(), "whoever edits the file wins")
-		assert.Equal(t, uint64(4), now.Set.Revision)
+		assert.Equal(t, uint64(3), now.Set.Revision, "above that which was tried out")
 		assert.Equal(t, eachOf(40, always("by hand")), versions(stores))
 		end()
 		n.stop()
@@ -289,6 +302,16 @@ func TestOutlet(t *testing.T) {
 		synctest.Wait()
 	})
 }
+
+// tried remembers what was tried out, for the next process.
+type tried struct{ epoch, revision uint64 }
+
+func (m *tried) Reserve(_ string, epoch, revision uint64) error {
+	m.epoch, m.revision = epoch, revision
+	return nil
+}
+
+func (m *tried) Reserved(string) (epoch, revision uint64) { return m.epoch, m.revision }
 
 // TestForgottenTrial: a server that keeps trials in memory is started again in the middle of one, and
 // clients that have tried the set come back to what is in the file.
@@ -299,7 +322,8 @@ func TestForgottenTrial(t *testing.T) {
 		source := file.Source("policies.yaml")
 		require.NoError(t, source.Update(set("in the file")))
 		kept := controlplane.Outlet("", file, "policies.yaml", source.Update)
-		repo := repository.New(repository.Memory(), nil)
+		var last tried
+		repo := repository.New(repository.Memory(), nil).Remember(&last)
 		r := n.replica(t, repo, "one", kept)
 		stores, end := n.crowd(t, "shop", 40)
 		defer end()
@@ -310,7 +334,7 @@ func TestForgottenTrial(t *testing.T) {
 		n.stop()
 		require.NoError(t, r.Close())
 
-		r = n.replica(t, repository.New(repository.Memory(), nil), "one", kept)
+		r = n.replica(t, repository.New(repository.Memory(), nil).Remember(&last), "one", kept)
 		time.Sleep(time.Minute)
 		assert.Equal(t, eachOf(40, always("in the file")), versions(stores))
 		for _, st := range stores {

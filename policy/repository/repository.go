@@ -24,12 +24,30 @@ import (
 type Repository struct {
 	storage Storage
 	check   func(service string, t *policy.Table) error
+	tried   Tried // nil if the storage is durable, or nobody cares
 }
 
 // New returns a repository in s. check is asked for every set that is to be put, with its
 // service; its error refuses the set. Nil means that valid sets may be put.
 func New(s Storage, check func(service string, t *policy.Table) error) *Repository {
-	return &Repository{s, check}
+	return &Repository{storage: s, check: check}
+}
+
+// Tried remembers the highest revision that was tried out, for a repository that is not durable.
+// Clients that have tried a set refuse a lower revision, also when a trial is forgotten: then the
+// set of the file gets a higher one.
+type Tried interface {
+	// Reserve remembers a revision before any client gets it. Its error keeps the set from being
+	// tried out.
+	Reserve(service string, epoch, revision uint64) error
+	// Reserved returns what was remembered last; zeros if nothing was.
+	Reserved(service string) (epoch, revision uint64)
+}
+
+// Remember has t remember what is tried out, and returns r.
+func (r *Repository) Remember(t Tried) *Repository {
+	r.tried = t
+	return r
 }
 
 // Durable reports whether what is put outlives this process.
@@ -145,15 +163,17 @@ func (r *Repository) Put(ctx context.Context, p Put) (Policies, error) {
 			return Policies{}, err
 		}
 	}
-	return r.change(ctx, p.Service, p.ChangeID, func(have Policies) (*edit, error) { return p.edit(have, r.Durable()) })
+	return r.change(ctx, p.Service, p.ChangeID, func(have Policies) (*edit, error) {
+		e, err := p.edit(have, r.tried)
+		if err == nil && e != nil && p.Plan != nil && r.tried != nil {
+			err = r.tried.Reserve(p.Service, p.Set.Epoch, e.head.GetHighest())
+		}
+		return e, err
+	})
 }
 
 // edit returns what the change comes to; nil if nothing has to be done.
-//
-// What is tried out is forgotten with a storage that is not durable, and clients that have it
-// refuse a lower revision. So there it is put below what is in force, which gets another revision
-// for that.
-func (p Put) edit(have Policies, durable bool) (*edit, error) {
+func (p Put) edit(have Policies, tried Tried) (*edit, error) {
 	switch {
 	case p.Overwrite:
 	case have.revision() != p.Base:
@@ -181,7 +201,7 @@ func (p Put) edit(have Policies, durable bool) (*edit, error) {
 		Time: now, Author: p.Author, Message: p.Message, ChangeId: p.ChangeID, Base: have.revision(), Canary: p.Plan != nil,
 	}
 	if p.KeepRevision {
-		e.keep(p.Set.Revision)
+		p.Set = e.keep(p.Set, have, tried)
 	}
 	e.add(p.Set, made)
 	if have.Trying() {
@@ -193,14 +213,6 @@ func (p Put) edit(have Policies, durable bool) (*edit, error) {
 	}
 	plan := p.Plan.WithDefaults()
 	e.head.Candidate = e.head.Last
-	if !durable {
-		back := have.Set
-		back.Epoch = p.Set.Epoch
-		e.add(back, &regov1.Revision{
-			Time: now, Author: itself, Message: "so that it is above what is tried out", Base: have.Revision.GetBase(), Restores: have.revision(),
-		})
-		e.head.Current = e.head.Last
-	}
 	e.head.Rollout = &regov1.Rollout{
 		Candidate: made, Plan: planProto(plan), State: regov1.RolloutState_ROLLOUT_STATE_BAKING,
 		Share: plan.Steps[0], StepStarted: now, Canary: &regov1.ArmCounts{}, Rest: &regov1.ArmCounts{},
@@ -275,16 +287,12 @@ func (r *Repository) RollBack(ctx context.Context, b RollBack) (Policies, error)
 // withdraw returns the edit that ends a rollout and gives all clients what is in force again.
 func (p Policies) withdraw(made *regov1.Revision, to regov1.RolloutState, reason string) *edit {
 	e := p.edit()
-	e.head.Candidate = 0
-	e.end(to, reason, made.GetTime())
-	if p.revision() > p.Candidate.Revision && p.Set.Epoch == p.epoch() {
-		return e // who has tried it takes what is in force
-	}
 	back := p.Set
 	back.Epoch = p.epoch()
 	made.Restores, made.Base = p.revision(), p.Revision.GetBase()
 	e.add(back, made)
-	e.head.Current = e.head.Last
+	e.head.Current, e.head.Candidate = e.head.Last, 0
+	e.end(to, reason, made.GetTime())
 	return e
 }
 
@@ -309,22 +317,15 @@ func (r *Repository) Promote(ctx context.Context, p Promotion) (Policies, error)
 		case p.Candidate != 0 && p.Candidate != have.Candidate.Revision:
 			return nil, fmt.Errorf("%w: revision %d is being tried out, not %d", ErrConflict, have.Candidate.Revision, p.Candidate)
 		}
-		return have.promote(p.By, fmt.Sprintf("promoted by %s", p.Author)), nil
+		return have.promote(fmt.Sprintf("promoted by %s", p.Author)), nil
 	})
 }
 
 // promote returns the edit that puts what is tried out in force for all.
-func (p Policies) promote(by By, reason string) *edit {
+func (p Policies) promote(reason string) *edit {
 	e := p.edit()
 	e.head.Current, e.head.Candidate = p.head.GetCandidate(), 0
-	now := timestamppb.Now()
-	if p.Candidate.Revision <= p.revision() {
-		e.add(*p.Candidate, &regov1.Revision{
-			Time: now, Author: by.Author, Message: by.Message, ChangeId: by.ChangeID, Base: p.revision(), Restores: p.Candidate.Revision, Canary: true,
-		})
-		e.head.Current = e.head.Last
-	}
-	e.end(regov1.RolloutState_ROLLOUT_STATE_PROMOTED, reason, now)
+	e.end(regov1.RolloutState_ROLLOUT_STATE_PROMOTED, reason, timestamppb.Now())
 	return e
 }
 

@@ -255,35 +255,44 @@ func TestTrial(t *testing.T) {
 	assert.Greater(t, p.Set.Revision, uint64(5))
 }
 
-// TestTrialInMemory: what is tried out is below what is in force, so that clients which have it come
-// back even if the trial is forgotten.
-func TestTrialInMemory(t *testing.T) {
-	t.Parallel()
-	r := repository.New(repository.Memory(), nil)
-	put(t, r, set("a"), 0, nil)
-	p := put(t, r, set("b"), 1, plan)
-	assert.Equal(t, "a", p.Set.Version)
-	assert.Greater(t, p.Set.Revision, p.Candidate.Revision)
-	was := p.Set.Revision
-	p, err := r.RollBack(t.Context(), repository.RollBack{Service: "shop"})
-	require.NoError(t, err)
-	assert.Equal(t, was, p.Set.Revision, "nobody has to be sent anything")
-	assert.Equal(t, regov1.RolloutState_ROLLOUT_STATE_ENDED, p.Rollout.GetState())
+// tried remembers what was tried out, for the next process.
+type tried struct{ epoch, revision uint64 }
 
-	higher := set("b")
-	higher.Epoch = 1
-	p = put(t, r, higher, was, plan)
-	assert.Equal(t, uint64(1), p.Set.Epoch)
-	assert.Greater(t, p.Set.Revision, p.Candidate.Revision)
-	tried := p.Candidate.Revision
-	p, err = r.Promote(t.Context(), repository.Promotion{Service: "shop"})
-	require.NoError(t, err)
-	assert.Equal(t, "b", p.Set.Version)
-	assert.Greater(t, p.Set.Revision, tried)
-	assert.Equal(t, tried, p.Revision.GetRestores())
-	p, err = r.RollBack(t.Context(), repository.RollBack{Service: "shop"})
-	require.NoError(t, err)
-	assert.Equal(t, "a", p.Set.Version)
+func (m *tried) Reserve(_ string, epoch, revision uint64) error {
+	m.epoch, m.revision = epoch, revision
+	return nil
+}
+
+func (m *tried) Reserved(string) (epoch, revision uint64) { return m.epoch, m.revision }
+
+// TestForgottenTrial: what is in the file gets a revision that those take who have tried another set,
+// of which nobody knows any more.
+func TestForgottenTrial(t *testing.T) {
+	t.Parallel()
+	for _, epoch := range []uint64{0, 1} {
+		var memory tried
+		inFile := repository.Put{Service: "shop", Set: set("in the file"), Overwrite: true, KeepRevision: true}
+		inFile.Set.Revision = 7
+		r := repository.New(repository.Memory(), nil).Remember(&memory)
+		now, err := r.Put(t.Context(), inFile)
+		require.NoError(t, err)
+		assert.Equal(t, uint64(7), now.Set.Revision)
+		next := set("tried")
+		next.Epoch = epoch
+		now = put(t, r, next, 7, plan)
+		assert.Equal(t, tried{epoch, now.Candidate.Revision}, memory)
+
+		r = repository.New(repository.Memory(), nil).Remember(&memory)
+		now, err = r.Put(t.Context(), inFile)
+		require.NoError(t, err)
+		assert.Greater(t, now.Set.Revision, memory.revision)
+		assert.Equal(t, epoch, now.Set.Epoch)
+		inFile.Set.Epoch = 2
+		r = repository.New(repository.Memory(), nil).Remember(&memory)
+		now, err = r.Put(t.Context(), inFile)
+		require.NoError(t, err)
+		assert.Equal(t, uint64(7), now.Set.Revision, "a new epoch begins anew")
+	}
 }
 
 // TestHistoryIsBounded to the last hundred, and what is in force is always there.

@@ -208,7 +208,7 @@ func (l *look) edit() *edit {
 		made := &regov1.Revision{Time: timestamppb.New(l.now), Author: itself, Message: l.decision.Reason}
 		return p.withdraw(made, regov1.RolloutState_ROLLOUT_STATE_REJECTED, l.decision.Reason)
 	case l.decision.Verdict == rollout.Advance && l.decision.Step >= len(l.plan.Steps):
-		return p.promote(By{Author: itself, Message: l.decision.Reason}, l.decision.Reason)
+		return p.promote(l.decision.Reason)
 	case l.decision.Verdict == rollout.Advance:
 		e = p.edit()
 		ro := e.head.GetRollout()

@@ -57,14 +57,14 @@ const maxStored = 1 << 20
 
 // edit is a change of a service that is to be committed.
 type edit struct {
-	service  string
-	entry    uint64 // the head's, which must be as it was
-	head     *regov1.StoredHead
-	added    []added
-	drop     []uint64 // numbers that leave the history
-	kept     bool     // the set has the revision that it is to have
-	over     bool     // a rollout has ended
-	also     []Change
+	service string
+	entry   uint64 // the head's, which must be as it was
+	head    *regov1.StoredHead
+	added   []added
+	drop    []uint64 // numbers that leave the history
+	kept    bool     // the set has the revision that it is to have
+	over    bool     // a rollout has ended
+	also    []Change
 }
 
 // added is a set that is added to the history.
@@ -82,12 +82,21 @@ func (p Policies) edit() *edit {
 	return &edit{service: p.Service, entry: p.entry, head: h}
 }
 
-// keep has the set that is added keep its revision.
-func (e *edit) keep(revision uint64) {
-	if e.head.GetHighest() == 0 || revision > e.head.GetHighest() {
-		e.kept = true
-		e.head.Highest = revision
+// keep has a set that is added keep its revision, if it is above all that were given, of this
+// process or before it. It returns the set as it is to be added.
+func (e *edit) keep(s policy.Set, have Policies, tried Tried) policy.Set {
+	if tried != nil && have.Revision == nil {
+		switch epoch, revision := tried.Reserved(e.service); {
+		case epoch > s.Epoch:
+			s.Epoch, e.head.Highest = epoch, revision
+		case epoch == s.Epoch:
+			e.head.Highest = revision
+		}
 	}
+	if e.head.GetHighest() == 0 || s.Revision > e.head.GetHighest() {
+		e.kept, e.head.Highest = true, s.Revision
+	}
+	return s
 }
 
 // add adds a set to the history, which then has the number head.last.

@@ -28,11 +28,16 @@ func decided(t *testing.T, admin regov1.PolicyAdminServiceClient) *regov1.Rollou
 	t.Helper()
 	look := time.NewTicker(50 * time.Millisecond)
 	defer look.Stop()
+	said := ""
 	for range look.C {
 		r, err := admin.GetPolicies(t.Context(), new(regov1.GetPoliciesRequest))
 		require.NoError(t, err)
 		if r.GetRollout().GetState() != regov1.RolloutState_ROLLOUT_STATE_BAKING {
 			return r.GetRollout()
+		}
+		if reason := r.GetRollout().GetReason(); reason != said {
+			t.Log(reason)
+			said = reason
 		}
 	}
 	return nil
@@ -46,18 +51,19 @@ func TestRollout(t *testing.T) {
 		size          int           // instances
 		rest          time.Duration // between the calls of one
 		backend       func() testsrv.Step
+		share         float64
 		before, tried policy.Policy
 		state         regov1.RolloutState
 		most          int64 // calls of all, on average, that a simulation took
 	}{
 		{
-			"all calls fail", 60, time.Second,
+			"all calls fail", 200, 10 * time.Second,
 			func() testsrv.Step { return testsrv.Do(testsrv.Delay(5*time.Millisecond), testsrv.Echo()) },
-			policy.Policy{}, policy.Policy{Timeout: time.Millisecond},
+			0.05, policy.Policy{}, policy.Policy{Timeout: time.Millisecond},
 			regov1.RolloutState_ROLLOUT_STATE_REJECTED, 93,
 		},
 		{
-			"five in a hundred fail and not one", 60, 50 * time.Millisecond,
+			"five in a hundred fail and not one", 200, 400 * time.Millisecond,
 			func() testsrv.Step {
 				switch r := rand.IntN(100); {
 				case r < 1:
@@ -67,24 +73,24 @@ func TestRollout(t *testing.T) {
 				}
 				return testsrv.Echo()
 			},
-			policy.Policy{}, policy.Policy{Timeout: 300 * time.Millisecond},
+			0.05, policy.Policy{}, policy.Policy{Timeout: 300 * time.Millisecond},
 			regov1.RolloutState_ROLLOUT_STATE_REJECTED, 3648,
 		},
 		{
-			"three attempts where calls fail for all alike", 60, 50 * time.Millisecond,
+			"five attempts where most calls fail for all alike", 60, 50 * time.Millisecond,
 			func() testsrv.Step {
 				if rand.IntN(100) < 60 {
-					return testsrv.Fail(codes.ResourceExhausted, "too much")
+					return testsrv.Fail(codes.Internal, "broken")
 				}
 				return testsrv.Echo()
 			},
-			policy.Policy{}, policy.Policy{Retry: policy.Retry{Codes: []codes.Code{codes.ResourceExhausted}, MaxAttempts: 5, Backoff: policy.Backoff{Initial: time.Millisecond}}, Budget: "much"},
+			0.2, policy.Policy{}, policy.Policy{Retry: policy.Retry{Codes: []codes.Code{codes.Internal}, MaxAttempts: 5, Backoff: policy.Backoff{Initial: time.Millisecond}}, Budget: "much"},
 			regov1.RolloutState_ROLLOUT_STATE_REJECTED, 0,
 		},
 		{
 			"no harm", 60, 50 * time.Millisecond,
 			func() testsrv.Step { return testsrv.Echo() },
-			policy.Policy{}, policy.Policy{Timeout: 5 * time.Second},
+			0.2, policy.Policy{}, policy.Policy{Timeout: 5 * time.Second},
 			regov1.RolloutState_ROLLOUT_STATE_PROMOTED, 0,
 		},
 	} {
@@ -100,7 +106,7 @@ func TestRollout(t *testing.T) {
 			for i := range *trials {
 				version := string(rune('A' + i))
 				put := &regov1.PutPoliciesRequest{Set: oneRule(version, tt.tried), Base: c.stores[0].Status().Revision, Rollout: &regov1.RolloutPlan{
-					Steps: []float64{0.05, 0.5}, Bake: durationpb.New(3 * time.Second), MinCalls: 500,
+					Steps: []float64{tt.share, 0.5}, Bake: durationpb.New(3 * time.Second), MinCalls: 500,
 				}}
 				put.Set.Budgets = []*regov1.Budget{{Name: "much", Kind: &regov1.Budget_TokenBucket{TokenBucket: &regov1.TokenBucket{PerSecond: 1000}}}}
 				_, err := admin.PutPolicies(t.Context(), put)

@@ -50,7 +50,7 @@ func (v *serve) open(ctx context.Context, log *slog.Logger) (k *kept, err error)
 			return err
 		}
 		return v.writable(service)
-	})
+	}).Remember(tried{v.pathOf})
 	return k, v.openFiles(k, log)
 }
 
@@ -114,13 +114,18 @@ func (k *kept) close() {
 	}
 }
 
+// pathOf returns the file of the policies of a service; empty if it has none.
+func (v *serve) pathOf(service string) string {
+	if service == "" {
+		return v.file
+	}
+	return v.services[service]
+}
+
 // writable returns why a set cannot be put for a service: without a file it would be lost with
 // this process, and with one that cannot be replaced too.
 func (v *serve) writable(service string) error {
-	path := v.services[service]
-	if service == "" {
-		path = v.file
-	}
+	path := v.pathOf(service)
 	switch {
 	case path == "" && v.file == "" && len(v.services) == 0:
 		return nil // all is in memory
@@ -145,28 +150,7 @@ func replaceFile(path string, s policy.Set) error {
 	if err != nil {
 		return err
 	}
-	mode := os.FileMode(0o644)
-	if info, err := os.Stat(path); err == nil {
-		mode = info.Mode().Perm()
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".rego-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) //nolint:errcheck // it is gone if all is well
-	if _, err = f.Write(b); err == nil {
-		err = f.Chmod(mode)
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if closed := f.Close(); err == nil {
-		err = closed
-	}
-	if err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
+	return replaceWith(path, b)
 }
 
 // follower tells of every change of the policies, until ctx is done: to the audit log, and whether
