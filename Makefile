@@ -13,7 +13,7 @@ BIN   := $(CURDIR)/.bin
 BUF   := go tool -modfile=$(TOOLS)/go.mod buf
 
 # The modules of this repository, and `go ... ` run in each of them.
-MODULES := $(patsubst %/go.mod,%,$(wildcard ./go.mod ./examples/go.mod ./policy/cmd/rego/go.mod))
+MODULES := $(patsubst %/go.mod,%,$(wildcard ./go.mod ./examples/go.mod ./policy/etcd/go.mod ./policy/cmd/rego/go.mod))
 LINT    := tool -modfile=$(TOOLS)/lint/go.mod golangci-lint
 
 define newline
@@ -36,7 +36,7 @@ help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: test
-test: ## Run all tests with the race detector, those of examples and of the command included
+test: ## Run all tests with the race detector, those of the other modules included
 	$(call each,test -race ./...)
 
 .PHONY: ties
@@ -66,6 +66,12 @@ lint: ## Vet, lint and check the format of Go and proto files
 	$(call each,vet ./...)
 	$(call each,$(LINT) run)
 	$(BUF) lint
+
+# What only the other modules need must not come to those who import the library.
+.PHONY: check-deps
+check-deps: ## Fail if the library needs what only its other modules may
+	@needed=$$(go list -deps -test ./... | grep -E '^(go\.etcd\.io|go\.uber\.org/zap|github\.com/(spf13|prometheus))/' || true); \
+	if [ -n "$$needed" ]; then printf 'the library must not need:\n%s\n' "$$needed" >&2; exit 1; fi
 
 .PHONY: fmt
 fmt: ## Format all Go files

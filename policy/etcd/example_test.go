@@ -3,7 +3,6 @@ package etcd_test
 import (
 	"context"
 	"fmt"
-	"log"
 	"os"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -13,22 +12,32 @@ import (
 	"github.com/rego-go/rego/policy/repository"
 )
 
-// Two people change an entry: the second has to look again.
-func Example() {
+// startEtcd starts a cluster of one process.
+func startEtcd() (endpoints []string, stop func(), err error) {
 	dir, err := os.MkdirTemp("", "")
 	if err != nil {
-		log.Fatal(err)
+		return nil, nil, err
 	}
-	defer os.RemoveAll(dir)
-	cluster, err := etcdtest.Start(dir, 1) // in production: etcd
+	cluster, err := etcdtest.Start(dir, 1)
 	if err != nil {
-		log.Fatal(err)
+		return nil, nil, err
 	}
-	defer cluster.Close()
+	return cluster.Endpoints(), func() { cluster.Close(); _ = os.RemoveAll(dir) }, nil
+}
 
-	client, err := clientv3.New(etcd.Config(cluster.Endpoints()...))
+// Two people change an entry: the second has to look again.
+func Example() {
+	endpoints, stop, err := startEtcd()
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
+	}
+	defer stop()
+
+	client, err := clientv3.New(etcd.Config(endpoints...))
+	if err != nil {
+		fmt.Println(err)
+		return
 	}
 	defer client.Close()
 	storage := etcd.New(client, "/rego/")

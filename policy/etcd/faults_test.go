@@ -45,7 +45,7 @@ func TestFaults(t *testing.T) {
 		newest[e.Key] = e
 	}
 	for _, f := range r.followers() {
-		require.Equal(t, len(newest), len(f.state()), f.name)
+		require.Len(t, f.state(), len(newest), f.name)
 		require.Equal(t, newest, f.state(), f.name)
 		require.Empty(t, f.faults, f.name)
 	}
