@@ -120,8 +120,9 @@ func (w *watch) reset(ctx context.Context) error {
 	return nil
 }
 
-// Why a watch is left that does not say that it has ended.
+// Why a watch is left that does not say why itself.
 var (
+	errEnded  = errors.New("the watch has ended")
 	errSilent = errors.New("no answer")
 	errOlder  = errors.New("the storage has gone back to an older revision")
 )
@@ -162,7 +163,7 @@ func (w *watch) stream(ctx context.Context) error {
 			opened = nil
 		case r, ok := <-responses:
 			if !ok {
-				return context.Cause(ctx)
+				return errEnded
 			}
 			if err := r.Err(); err != nil {
 				return err
@@ -217,7 +218,8 @@ type checked struct {
 }
 
 // check asks the quorum for its revision, and the watch's member how far it has told. The answer
-// of the member is a response of the watch.
+// of the member is a response of the watch. The key that is read is one that who may read the
+// prefix may read.
 func (w *watch) check(ctx context.Context, watcher clientv3.Watcher, seen int64) checked {
 	ctx, cancel := context.WithTimeout(ctx, tick)
 	defer cancel()
