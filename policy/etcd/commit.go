@@ -38,7 +38,7 @@ func (s *Storage) Commit(ctx context.Context, conditions []repository.Condition,
 	case errors.Is(err, rpctypes.ErrTooManyOps):
 		return 0, fmt.Errorf("etcd: commit: %d conditions and %d changes are more than etcd takes at once: %w", len(ifs), len(thens), err)
 	case errors.Is(err, rpctypes.ErrRequestTooLarge), status.Code(err) == codes.ResourceExhausted:
-		return 0, fmt.Errorf("etcd: commit: the changes are larger than etcd takes at once, or etcd has no more room: %w", err)
+		return 0, fmt.Errorf("etcd: commit: the changes are larger than etcd takes at once: %w", err)
 	case err != nil:
 		return 0, fmt.Errorf("etcd: commit: %w", err)
 	case !res.Succeeded:

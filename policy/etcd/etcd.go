@@ -50,9 +50,9 @@ func New(client *clientv3.Client, prefix string) *Storage {
 func (s *Storage) Durable() bool { return true }
 
 // List is as repository.Storage says. It asks in pages, all at one revision, so that the
-// number of entries has no limit. It waits for etcd until ctx is done.
+// number of entries has no limit. It asks one member after the other until ctx is done.
 func (s *Storage) List(ctx context.Context, prefix string) ([]repository.Entry, error) {
-	entries, _, err := s.list(ctx, prefix, 0)
+	entries, _, err := s.list(ctx, prefix, 0, firstPatience)
 	if err != nil {
 		return nil, fmt.Errorf("etcd: list %q: %w", s.prefix+prefix, err)
 	}
@@ -65,12 +65,17 @@ const (
 	firstPage = 16
 	lastPage  = 256
 	smallPage = 1 << 20
+	// Each member is given firstPatience for a page at first, and then twice as long each time
+	// that none came. A page is tried again, rather than all, since pages go to one member after
+	// the other: of many pages, some go to a member that does not answer.
+	firstPatience = time.Second
+	lastPatience  = 16 * time.Second
 )
 
-// list returns also the revision that the entries are of. It gives etcd up to patience for each
-// page, if that is not zero.
-func (s *Storage) list(ctx context.Context, prefix string, patience time.Duration) ([]repository.Entry, int64, error) {
-	l := listing{storage: s, patience: patience, limit: firstPage}
+// list returns also the revision that the entries are of. It tries each page so often, or until ctx
+// is done if tries is zero.
+func (s *Storage) list(ctx context.Context, prefix string, tries int, patience time.Duration) ([]repository.Entry, int64, error) {
+	l := listing{storage: s, tries: tries, patience: patience, limit: firstPage}
 	for {
 		l.begin(s.prefix + prefix)
 		err := l.run(ctx)
@@ -88,6 +93,7 @@ func (s *Storage) list(ctx context.Context, prefix string, patience time.Duratio
 // listing reads a range page by page.
 type listing struct {
 	storage  *Storage
+	tries    int
 	patience time.Duration
 	limit    int64
 
@@ -133,14 +139,45 @@ func (l *listing) run(ctx context.Context) error {
 	}
 }
 
-// page is a linearizable read, so that the revision of the first is at least that of every
-// commit that has returned.
+// page asks until a member answers.
 func (l *listing) page(ctx context.Context) (*clientv3.GetResponse, error) {
-	ctx = clientv3.WithRequireLeader(ctx)
-	if l.patience > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, l.patience)
-		defer cancel()
+	for try := 1; ; try++ {
+		page, err := l.ask(ctx, doubled(l.patience, try-l.storage.members(), lastPatience))
+		if err == nil || try == l.tries || ctx.Err() != nil || !isUnavailable(err) {
+			return page, err
+		}
 	}
+}
+
+// ask makes a linearizable read, so that the revision of the first page is at least that of
+// every commit that has returned.
+func (l *listing) ask(ctx context.Context, patience time.Duration) (*clientv3.GetResponse, error) {
+	ctx, cancel := context.WithTimeout(clientv3.WithRequireLeader(ctx), patience)
+	defer cancel()
 	return l.storage.kv.Get(ctx, l.from, clientv3.WithRange(l.end), clientv3.WithLimit(l.limit), clientv3.WithRev(l.revision))
+}
+
+// members is how many members are asked, one after the other, before none is thought to answer.
+func (s *Storage) members() int { return min(len(s.client.Endpoints()), 3) }
+
+// isUnavailable reports whether another member, or the same later, may give another answer.
+func isUnavailable(err error) bool {
+	var e rpctypes.EtcdError
+	switch {
+	case errors.As(err, &e):
+		return e.Code() == codes.Unavailable
+	case errors.Is(err, context.DeadlineExceeded):
+		return true
+	default:
+		code := status.Code(err)
+		return code == codes.Unavailable || code == codes.DeadlineExceeded
+	}
+}
+
+// doubled is d, doubled n times, up to most.
+func doubled(d time.Duration, n int, most time.Duration) time.Duration {
+	for ; n > 0 && d < most; n-- {
+		d *= 2
+	}
+	return min(d, most)
 }

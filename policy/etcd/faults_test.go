@@ -164,3 +164,29 @@ func (r *rig) awaitLost(followers ...*follower) {
 	}
 	r.Log(text)
 }
+
+// TestSilentMembers: followers leave a member that is silent for another, without being lost.
+// There are entries for many pages, which go to all members that are thought to be there.
+func TestSilentMembers(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.load.end()
+	for page := range 10 {
+		changes := make([]repository.Change, 100)
+		for i := range changes {
+			changes[i].Key = fmt.Sprintf("many/%d/%02d", page, i)
+		}
+		_, err := r.storage.Commit(t.Context(), nil, changes)
+		require.NoError(t, err)
+	}
+	for i := range 3 {
+		r.cluster.Silence(i)
+		r.settle(r.free...)
+		r.cluster.Heal(i)
+		r.settle(r.free...)
+	}
+	require.Zero(t, r.losses())
+	for _, f := range r.free {
+		require.Empty(t, f.faults, f.name)
+	}
+}

@@ -18,10 +18,6 @@ const (
 	// grace is how long a watch looks for etcd before it says that etcd is lost. An election
 	// takes about as long.
 	grace = 2 * time.Second
-	// Each member is given firstPatience for an answer at first, and then twice as long each time
-	// that none came.
-	firstPatience = time.Second
-	lastPatience  = 16 * time.Second
 	// Tries are up to firstDelay apart, and up to twice as far each time.
 	firstDelay = 50 * time.Millisecond
 	lastDelay  = 2 * time.Second
@@ -42,7 +38,7 @@ func (s *Storage) Watch(ctx context.Context, prefix string) iter.Seq[repository.
 	return func(yield func(repository.Update) bool) {
 		ctx, stop := context.WithCancel(ctx)
 		defer stop()
-		w := &watch{storage: s, prefix: prefix, members: min(len(s.client.Endpoints()), 3), since: time.Now()}
+		w := &watch{storage: s, prefix: prefix, since: time.Now()}
 		w.tell = func(u repository.Update) {
 			if ctx.Err() == nil && !yield(u) {
 				stop()
@@ -56,7 +52,6 @@ func (s *Storage) Watch(ctx context.Context, prefix string) iter.Seq[repository.
 type watch struct {
 	storage *Storage
 	prefix  string
-	members int                     // how many are asked before etcd is lost
 	tell    func(repository.Update) // does nothing once the context of run is done
 
 	seen  int64     // the revision up to which all has been told
@@ -77,7 +72,7 @@ func (w *watch) run(ctx context.Context) {
 			}
 			continue
 		}
-		if !w.lost && w.tries >= w.members && time.Since(w.since) >= grace {
+		if !w.lost && time.Since(w.since) >= grace {
 			w.lost = true
 			w.tell(repository.Update{Lost: fmt.Errorf("etcd: watch %q: %w", w.storage.prefix+w.prefix, err)})
 		}
@@ -98,17 +93,9 @@ func (w *watch) wait(ctx context.Context) {
 	}
 }
 
-// doubled is d, doubled n times, up to most.
-func doubled(d time.Duration, n int, most time.Duration) time.Duration {
-	for ; n > 0 && d < most; n-- {
-		d *= 2
-	}
-	return min(d, most)
-}
-
 // reset reads and tells all.
 func (w *watch) reset(ctx context.Context) error {
-	entries, at, err := w.storage.list(ctx, w.prefix, doubled(firstPatience, w.tries-w.members, lastPatience))
+	entries, at, err := w.storage.list(ctx, w.prefix, w.storage.members(), doubled(firstPatience, w.tries-1, lastPatience))
 	if err != nil {
 		return err
 	}
