@@ -16,7 +16,7 @@ import (
 	"github.com/rego-go/rego/policy/repository"
 )
 
-const leaseTTL = 5 * time.Second
+const leaseTTL = 3 * time.Second
 
 // holderEnv tells a process to hold a lease until it is killed: the endpoints.
 const holderEnv = "REGO_ETCD_TEST_HOLDER"
@@ -54,16 +54,6 @@ func TestLeases(t *testing.T) {
 	c := start(t, 3)
 	r := &rig{T: t, cluster: c, storage: etcd.New(newClient(t, c.Endpoints()...), "/lease/")}
 	f := follow(t, "free", r.storage)
-	l, err := r.storage.Lease(t.Context(), leaseTTL)
-	require.NoError(t, err)
-	ended := func() bool {
-		select {
-		case <-l.Done():
-			return true
-		default:
-			return false
-		}
-	}
 	has := func(key string) func() bool {
 		return func() bool { _, ok := f.state()[key]; return ok }
 	}
@@ -71,17 +61,11 @@ func TestLeases(t *testing.T) {
 		return func() bool { return !has(key)() }
 	}
 
-	r.do(repository.Change{Key: "mine", Lease: l})
-
-	// Another process, which is killed.
-	p := exec.Command(os.Args[0])
-	p.Env = append(os.Environ(), holderEnv+"="+strings.Join(c.Endpoints(), ","))
-	p.Stderr = os.Stderr
-	require.NoError(t, p.Start())
-	t.Cleanup(func() { _ = p.Process.Kill() })
-	r.eventually("the entry of another process", has("holder"))
-
-	// The lease lives on while leaders come and go, one of them without a word.
+	// A lease lives on while leaders come and go, one of them without a word. It is longer than
+	// a busy machine takes for that.
+	long, err := r.storage.Lease(t.Context(), 6*leaseTTL)
+	require.NoError(t, err)
+	r.do(repository.Change{Key: "long", Lease: long})
 	first := r.leader()
 	require.NoError(t, c.MoveLeader(t.Context(), (first+1)%3))
 	second := r.leader()
@@ -92,26 +76,47 @@ func TestLeases(t *testing.T) {
 	r.do(repository.Change{Key: "mark"})
 	c.Heal((second + 1) % 3)
 	r.settle(f)
-	require.True(t, has("mine")())
-	require.True(t, has("holder")())
-	require.False(t, ended())
+	require.True(t, has("long")())
+	require.False(t, ended(long)())
 
+	// Another process, which is killed.
+	p := exec.Command(os.Args[0])
+	p.Env = append(os.Environ(), holderEnv+"="+strings.Join(c.Endpoints(), ","))
+	p.Stderr = os.Stderr
+	require.NoError(t, p.Start())
+	t.Cleanup(func() { _ = p.Process.Kill() })
+	r.eventually("the entry of another process", has("holder"))
 	require.NoError(t, p.Process.Kill())
 	_ = p.Wait()
 	t.Logf("the entry of a killed process was gone after %v", r.eventually("it is gone", hasNot("holder")))
-	require.True(t, has("mine")())
 
-	// Without a cluster the lease ends for its holder, too.
+	// Without a cluster a lease ends for its holder, too.
+	short, err := r.storage.Lease(t.Context(), leaseTTL)
+	require.NoError(t, err)
+	r.do(repository.Change{Key: "short", Lease: short})
+	r.eventually("the entry of the short lease", has("short"))
 	for i := range 3 {
 		c.Kill(i)
 	}
-	t.Logf("the lease ended for its holder after %v", r.eventually("it ends", ended))
+	t.Logf("a lease ended for its holder after %v", r.eventually("it ends", ended(short)))
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	require.Error(t, l.Close(ctx), "nobody could be told")
+	require.Error(t, short.Close(ctx), "nobody could be told")
 	for i := range 3 {
 		require.NoError(t, c.Restart(i))
 	}
-	t.Logf("its entry was gone after %v", r.eventually("it is gone", hasNot("mine")))
+	t.Logf("its entry was gone after %v", r.eventually("it is gone", hasNot("short")))
 	require.Empty(t, f.faults)
+	require.NoError(t, long.Close(t.Context()))
+}
+
+func ended(l repository.Lease) func() bool {
+	return func() bool {
+		select {
+		case <-l.Done():
+			return true
+		default:
+			return false
+		}
+	}
 }

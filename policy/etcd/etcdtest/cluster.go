@@ -63,13 +63,15 @@ func Start(dir string, n int) (*Cluster, error) {
 }
 
 func (c *Cluster) start(n int) error {
-	var all []string
 	for i := range n {
-		node := &node{
+		c.nodes = append(c.nodes, &node{
 			host: fmt.Sprintf("member-%d.invalid", i),
 			peer: &address{}, client: &address{}, peers: newGate(),
-		}
-		c.nodes = append(c.nodes, node)
+		})
+	}
+	// From here on, proxies read what was made above.
+	var all []string
+	for i, node := range c.nodes {
 		var err error
 		if node.front, err = newFront(node.client); err != nil {
 			return err
