@@ -85,7 +85,7 @@ func (f *following) sees(m *regov1.GetPoliciesResponse, now time.Time) (line str
 		}
 		return "", true, failure{errors.New("this rollout is not the last one any more: rego log says what became of it")}
 	}
-	line = fmt.Sprintf("%s: %s", rolloutWord(ro.GetState()), ro.GetReason())
+	line = fmt.Sprintf("%s: %s", wordOf(ro.GetState(), "ROLLOUT_STATE_"), ro.GetReason())
 	switch ro.GetState() {
 	case regov1.RolloutState_ROLLOUT_STATE_BAKING:
 		line = fmt.Sprintf("step %d of %d, %s of the clients (%s of %s): %s", ro.GetStep()+1, len(ro.GetPlan().GetSteps()),

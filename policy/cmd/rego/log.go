@@ -105,7 +105,7 @@ func became(all *regov1.ListRevisionsResponse, i int) string {
 	case isLast && ro.GetState() == regov1.RolloutState_ROLLOUT_STATE_BAKING:
 		words = append(words, "tried out on "+percent(ro.GetShare()))
 	case isLast && ro.GetState() != regov1.RolloutState_ROLLOUT_STATE_PROMOTED:
-		words = append(words, fmt.Sprintf("%s (%s)", rolloutWord(ro.GetState()), ro.GetReason()))
+		words = append(words, fmt.Sprintf("%s (%s)", wordOf(ro.GetState(), "ROLLOUT_STATE_"), ro.GetReason()))
 	case isLast || !r.GetCanary() || i == 0:
 	default:
 		words = append(words, withdrawn(r, all.GetRevisions()[i-1])...)

@@ -100,7 +100,7 @@ func evidenceOf(ro *regov1.Rollout) string {
 
 // stateOf returns the state of a rollout with its step and since when, or when it ended.
 func stateOf(ro *regov1.Rollout, now time.Time) string {
-	text := rolloutWord(ro.GetState())
+	text := wordOf(ro.GetState(), "ROLLOUT_STATE_")
 	if ro.GetState() != regov1.RolloutState_ROLLOUT_STATE_BAKING {
 		if ro.GetEnded() == nil {
 			return text

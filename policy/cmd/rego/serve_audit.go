@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -261,53 +260,32 @@ func (s summary) LogValue() slog.Value {
 // maxChanges bounds the lists in a line.
 const maxChanges = 20
 
-// changesOf names what is not the same in two sets: switches, budgets, and selectors whose policy
-// is another one or is gone. Of each kind it names the first ones.
-func changesOf(before, after policy.Set) []string {
-	var list []string
-	if before.RetriesOff != after.RetriesOff {
-		list = append(list, fmt.Sprintf("retries_off is %v", after.RetriesOff))
-	}
-	if before.HedgesOff != after.HedgesOff {
-		list = append(list, fmt.Sprintf("hedges_off is %v", after.HedgesOff))
-	}
-	if !slices.EqualFunc(before.Budgets, after.Budgets, policy.Budget.Equal) {
-		list = append(list, "changed budgets")
-	}
-	kinds := make(map[string][]string)
-	was, is := policies(before), policies(after)
-	for selector, p := range is {
-		if old, ok := was[selector]; !ok {
-			kinds["added"] = append(kinds["added"], selector)
-		} else if old != p {
-			kinds["changed"] = append(kinds["changed"], selector)
+// changesOf says what is not the same in two sets, in the words of rego diff: the set's own fields,
+// which the switches are among, first. Of each kind it names the first ones.
+func changesOf(before, after policy.Set) (list []string) {
+	all := differences(before, after)
+	for _, kind := range []string{kindChanged, kindRemoved, kindAdded} {
+		n := 0
+		for _, d := range all {
+			if d.Kind != kind {
+				continue
+			}
+			if n++; n <= maxChanges {
+				list = append(list, cutOff(d.String()))
+			}
 		}
-	}
-	for selector := range was {
-		if _, ok := is[selector]; !ok {
-			kinds["removed"] = append(kinds["removed"], selector)
-		}
-	}
-	for _, kind := range []string{"changed", "removed", "added"} {
-		selectors := kinds[kind]
-		slices.Sort(selectors)
-		for _, selector := range selectors[:min(len(selectors), maxChanges)] {
-			list = append(list, kind+" "+selector)
-		}
-		if n := len(selectors) - maxChanges; n > 0 {
-			list = append(list, fmt.Sprintf("%s %d more", kind, n))
+		if n > maxChanges {
+			list = append(list, fmt.Sprintf("%s %d more", kind, n-maxChanges))
 		}
 	}
 	return list
 }
 
-// policies spells the policy of each selector.
-func policies(s policy.Set) map[string]string {
-	all := make(map[string]string)
-	for _, r := range s.Rules {
-		for _, m := range r.Methods {
-			all[m] = fmt.Sprintf("%+v", r.Policy)
-		}
+// cutOff returns a text that is no longer than an audit log can bear.
+func cutOff(text string) string {
+	const most = 500
+	if len(text) <= most {
+		return text
 	}
-	return all
+	return strings.ToValidUTF8(text[:most], "") + "..."
 }

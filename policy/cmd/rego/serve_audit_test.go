@@ -61,7 +61,7 @@ func TestChanges(t *testing.T) {
 		after.Rules = append(after.Rules, policy.Rule{Methods: []string{fmt.Sprintf("/a.B/M%02d", i)}})
 	}
 	list := changesOf(before, after)
-	assert.Equal(t, []string{"retries_off is true", "changed /pay.v1.Pay/*", "removed /old.v1.Old/*", "added /a.B/M00"}, list[:4])
+	assert.Equal(t, []string{"retries_off false -> true", "/pay.v1.Pay/*: timeout (none) -> 1s", "/old.v1.Old/*: removed: the default policy", "/a.B/M00: added: the default policy"}, list[:4])
 	assert.Equal(t, "added 30 more", list[len(list)-1])
 	assert.Empty(t, changesOf(before, before))
 }

@@ -153,7 +153,7 @@ func TestServe(t *testing.T) {
 	assert.Equal(t, "p1", payments.Current().Version())
 	line := s.until("rego: audit", "event", "changed")
 	assert.Equal(t, "file "+path, line["source"])
-	assert.Equal(t, []any{"hedges_off is true", "added /shop.v1.Basket/*"}, line["changes"])
+	assert.Equal(t, []any{`version "1" -> "2"; hedges_off false -> true`, "/shop.v1.Basket/*: added: the default policy"}, line["changes"])
 	before, _ := line["before"].(map[string]any)
 	after, _ := line["after"].(map[string]any)
 	assert.Equal(t, "1", before["version"])

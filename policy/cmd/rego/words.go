@@ -119,10 +119,5 @@ func clientWord(s regov1.ClientState) string {
 	if s == regov1.ClientState_CLIENT_STATE_UNSPECIFIED {
 		return "without policies"
 	}
-	return strings.ToLower(strings.TrimPrefix(s.String(), "CLIENT_STATE_"))
-}
-
-// rolloutWord returns the state of a rollout in lower case.
-func rolloutWord(s regov1.RolloutState) string {
-	return strings.ToLower(strings.TrimPrefix(s.String(), "ROLLOUT_STATE_"))
+	return wordOf(s, "CLIENT_STATE_")
 }
