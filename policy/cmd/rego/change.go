@@ -32,7 +32,7 @@ func newChangeID() string { return rand.Text() }
 func changed[Q, A any](ctx context.Context, r *remote, request Q, call func(context.Context, Q, ...grpc.CallOption) (A, error)) (answer A, err error) {
 	for n := range sends {
 		if n > 0 {
-			r.err.line(fmt.Sprintf("rego: the server has not answered, the request is sent again: %v", r.told(err)))
+			r.err.line(fmt.Sprintf("rego: it is not known whether the change was made, the request is sent again: %v", r.told(err)))
 			if waited := pause(ctx, sendAgain); waited != nil {
 				return answer, waited
 			}

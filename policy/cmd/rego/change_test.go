@@ -40,7 +40,7 @@ func TestSentAgain(t *testing.T) {
 	c := s.serve(t)
 	code, out, errs := c.call("{}", "put", "-")
 	assert.Equal(t, exitOK, code, errs)
-	assert.Contains(t, errs, "rego: the server has not answered, the request is sent again: server "+c.addr+" does not answer: the storage is away\n")
+	assert.Contains(t, errs, "rego: it is not known whether the change was made, the request is sent again: server "+c.addr+" does not answer: the storage is away\n")
 	assert.Contains(t, out, "put as revision 1, in force for all clients\n")
 	require.Len(t, ids, 2)
 	assert.Equal(t, ids[0], ids[1])

@@ -3,8 +3,6 @@ package main
 import (
 	"log/slog"
 	"net"
-	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"testing"
@@ -104,14 +102,6 @@ func arrives(t *testing.T, st *policy.Store, version string) {
 func plain(text string) string {
 	text = regexp.MustCompile(`\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ`).ReplaceAllString(text, "2026-01-02 03:04:05Z")
 	return regexp.MustCompile(`127\.0\.0\.1:\d+`).ReplaceAllString(text, "127.0.0.1:12345")
-}
-
-// temporary writes a file of policies.
-func temporary(t *testing.T, text string) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "policies.yaml")
-	require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
-	return path
 }
 
 // TestTLS: what the flags about TLS do, and what is said if they are missing.

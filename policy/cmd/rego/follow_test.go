@@ -194,7 +194,7 @@ func TestCanary(t *testing.T) {
 			among++
 		}
 	}
-	require.Greater(t, among, 0)
+	require.Positive(t, among)
 	require.Less(t, among, n)
 	for _, st := range stores {
 		arrives(t, st, "1")

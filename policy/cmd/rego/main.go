@@ -9,9 +9,15 @@
 // It is also for operators, who change the policies of a server and see what becomes of them:
 //
 //	rego get > FILE
+//	rego diff FILE
 //	rego put [--canary SHARE] FILE
-//	rego rollout, rego promote, rego rollback
+//	rego rollout
+//	rego promote
+//	rego rollback
 //	rego log
+//	rego services
+//	rego clients
+//	rego top
 //
 // Formats are yaml, json, binary (a message rego.v1.Set) and serviceconfig (gRPC's).
 // The extension of a file says which; --from says it for others and for service configs,
@@ -102,10 +108,11 @@ func runIn(ctx context.Context, args []string, stdin io.Reader, stdout, stderr i
 func newRootCommand(s *streams) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "rego",
-		Short: "Check, explain, convert and serve policies",
+		Short: "Check, explain, convert, serve and change policies",
 		Long: `Rego is for people who write policies of github.com/rego-go/rego: it tells what is wrong
 with a file, what the file means for a method, writes it in another format, and serves it to
-clients.
+clients. It is also for operators: it changes the policies of a server, for all clients or for
+some at first, and tells which clients there are, what they have, and what their calls do.
 
 Formats are yaml, json, binary (a message rego.v1.Set) and serviceconfig (gRPC's). The
 extension of a file says which: .yaml, .yml, .json, .binpb, .pb. --from says it for others,

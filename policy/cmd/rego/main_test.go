@@ -75,6 +75,9 @@ func TestCompletion(t *testing.T) {
 		{"__complete lint --from ", "serviceconfig"},
 		{"__complete convert --to j", "json"},
 		{"__complete lint --output ", "json"},
+		{"__complete get --to ", "yaml\njson\nbinary\n:"},
+		{"__complete top --sort ", "amplification"},
+		{"__complete clients --output ", "json"},
 		{"__complete explain testdata/policies.yaml /shop", "/shop.v1.Basket/Checkout\n/shop.v1.Search/Suggest\n"},
 		{"__complete explain --descriptors " + written(t, testv1.File_rego_test_v1_test_proto) + " x.yaml /", "/rego.test.v1.TestService/Chat\n"},
 	} {

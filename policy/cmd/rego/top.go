@@ -71,11 +71,11 @@ func (t *topCommand) run(ctx context.Context) error {
 	for n := 0; ; n++ {
 		m, err := asked(ctx, &t.remote, &regov1.ListTrafficRequest{Service: t.service}, t.fleet.ListTraffic)
 		switch {
-		case ctx.Err() != nil:
-			return nil // somebody has ended it
 		case err == nil:
 			p = patience{}
 			err = t.show(m, n)
+		case ctx.Err() != nil: // somebody has ended it
+			err = nil
 		case !t.once:
 			err = p.bears(&t.remote, err, time.Now())
 		}
@@ -85,8 +85,8 @@ func (t *topCommand) run(ctx context.Context) error {
 	}
 }
 
-// clear has a terminal begin anew.
-const clear = "\x1b[H\x1b[2J"
+// anew has a terminal begin with an empty screen.
+const anew = "\x1b[H\x1b[2J"
 
 // show prints the traffic. It is written at once, so that a terminal does not flicker.
 func (t *topCommand) show(m *regov1.ListTrafficResponse, n int) error {
@@ -99,7 +99,7 @@ func (t *topCommand) show(m *regov1.ListTrafficResponse, n int) error {
 	var all bytes.Buffer
 	switch {
 	case isTerminal(t.out.w):
-		all.WriteString(clear)
+		all.WriteString(anew)
 	case n > 0:
 		all.WriteByte('\n')
 	}

@@ -148,6 +148,7 @@ func (o *order) compare() func(a, b methodTraffic) int {
 	return func(a, b methodTraffic) int {
 		first := 0
 		switch *o {
+		case orderExtra: // as those that are alike
 		case orderCalls:
 			first = cmp.Compare(b.Calls, a.Calls)
 		case orderAmplification:
