@@ -72,7 +72,7 @@ func (a *admin) PutPolicies(ctx context.Context, r *regov1.PutPoliciesRequest) (
 	if err != nil {
 		return nil, answerTo(err)
 	}
-	after, err := a.change(ctx, method, r.GetService(), r.GetDryRun(), func(by repository.By) (repository.Policies, error) {
+	_, after, err := a.change(ctx, method, r.GetService(), r.GetDryRun(), func(by repository.By) (repository.Policies, error) {
 		by.Message, by.ChangeID = r.GetMessage(), r.GetChangeId()
 		return a.repo.Put(ctx, repository.Put{
 			By: by, Service: r.GetService(), Set: set, Base: r.GetBase(), Overwrite: r.GetOverwrite(),
@@ -121,17 +121,15 @@ func (a *admin) RollBackPolicies(ctx context.Context, r *regov1.RollBackPolicies
 	if err := a.may(ctx, method, r.GetService(), true); err != nil {
 		return nil, err
 	}
-	var tried bool
-	after, err := a.change(ctx, method, r.GetService(), false, func(by repository.By) (repository.Policies, error) {
+	before, after, err := a.change(ctx, method, r.GetService(), false, func(by repository.By) (repository.Policies, error) {
 		by.Message, by.ChangeID = r.GetMessage(), r.GetChangeId()
 		return a.repo.RollBack(ctx, repository.RollBack{By: by, Service: r.GetService(), Base: r.GetBase(), To: r.GetTo()})
 	})
 	if err != nil {
 		return nil, err
 	}
-	tried = after.Rollout.GetState() == regov1.RolloutState_ROLLOUT_STATE_ENDED && after.Rollout.GetEnded().AsTime().Equal(after.Revision.GetTime().AsTime())
 	m := &regov1.RollBackPoliciesResponse{Revision: after.Revision}
-	if tried {
+	if before.Trying() {
 		m.Rollout = after.Rollout
 	}
 	return m, nil
@@ -143,7 +141,7 @@ func (a *admin) PromoteRollout(ctx context.Context, r *regov1.PromoteRolloutRequ
 	if err := a.may(ctx, method, r.GetService(), true); err != nil {
 		return nil, err
 	}
-	after, err := a.change(ctx, method, r.GetService(), false, func(by repository.By) (repository.Policies, error) {
+	_, after, err := a.change(ctx, method, r.GetService(), false, func(by repository.By) (repository.Policies, error) {
 		by.Message, by.ChangeID = r.GetMessage(), r.GetChangeId()
 		return a.repo.Promote(ctx, repository.Promotion{By: by, Service: r.GetService(), Candidate: r.GetCandidate()})
 	})
@@ -174,24 +172,27 @@ func (a *admin) ListServices(ctx context.Context, _ *regov1.ListServicesRequest)
 }
 
 // change has somebody change something, and whoever keeps a log told.
-func (a *admin) change(ctx context.Context, method, service string, dry bool, make func(repository.By) (repository.Policies, error)) (repository.Policies, error) {
+func (a *admin) change(ctx context.Context, method, service string, dry bool, do func(repository.By) (repository.Policies, error)) (before, after repository.Policies, err error) {
 	by := strings.Join(Identities(ctx), " ")
 	if by == "" { // without a certificate there is only the address
 		by = peerOf(ctx)
 	}
-	before, err := a.repo.Get(ctx, service)
+	before, err = a.repo.Get(ctx, service)
 	if err != nil && !errors.Is(err, repository.ErrNotFound) {
-		return before, answerTo(err)
+		return before, after, answerTo(err)
 	}
-	after, err := make(repository.By{Author: by[:min(len(by), 500)]})
+	after, err = do(repository.By{Author: by[:min(len(by), maxAuthor)]})
 	if err != nil {
-		return after, answerTo(err)
+		return before, after, answerTo(err)
 	}
 	if told := a.config.onChange; told != nil && !dry && !after.Same(before) {
 		told(Made{Time: time.Now(), Method: method, Peer: peerOf(ctx), Identities: Identities(ctx), Before: before, After: after})
 	}
-	return after, nil
+	return before, after, nil
 }
+
+// maxAuthor is how many bytes of identities are kept as who made a change.
+const maxAuthor = 500
 
 // answerTo returns the status that an error of the repository becomes. The faults of a set are in
 // its details.

@@ -75,7 +75,7 @@ func NewServer(st *policy.Store, stores map[string]*policy.Store, opts ...ServeO
 
 func newServer(opts []ServeOption) *Server {
 	s := &Server{
-		config:  serving{maxClients: 100_000, sourceName: "repository"},
+		config:  serving{maxClients: 100_000, replica: replica{sourceName: "repository"}},
 		began:   time.Now(),
 		scopes:  make(map[string]*scope),
 		clients: make(map[*client]struct{}),

@@ -109,13 +109,6 @@ func (r *row) add(retries, hedges uint64, ends []*regov1.EndCount, denials []*re
 	}
 }
 
-func (r *row) calls() (n uint64) {
-	for _, calls := range r.ends {
-		n += calls
-	}
-	return n
-}
-
 // sum returns what was told of within the last minute or so, and of how long.
 func (t *traffic) sum(now time.Time) (all *bucket, over time.Duration) {
 	t.mu.Lock()

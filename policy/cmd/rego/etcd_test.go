@@ -148,7 +148,7 @@ func TestEtcd(t *testing.T) {
 	_, err = replicas[0].admin().PutPolicies(t.Context(), &regov1.PutPoliciesRequest{Set: oneRule("first", policy.Policy{})})
 	require.NoError(t, err)
 	const size = 12
-	c := calling(t, size, control, backend(t, func() testsrv.Step { return testsrv.Echo() }), 20*time.Millisecond)
+	c := calling(t, size, control, backend(t, testsrv.Echo), 20*time.Millisecond)
 	c.all(func(s policy.Status) bool { return s.Revision > 0 })
 
 	w := &writer{t: t, replicas: replicas, made: make(map[uint64]string)}

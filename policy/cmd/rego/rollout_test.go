@@ -89,7 +89,7 @@ func TestRollout(t *testing.T) {
 		},
 		{
 			"no harm", 60, 50 * time.Millisecond,
-			func() testsrv.Step { return testsrv.Echo() },
+			testsrv.Echo,
 			0.2, policy.Policy{}, policy.Policy{Timeout: 5 * time.Second},
 			regov1.RolloutState_ROLLOUT_STATE_PROMOTED, 0,
 		},

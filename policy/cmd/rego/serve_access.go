@@ -174,19 +174,19 @@ func (a *access) mayWrite() (func(ctx context.Context, service string) error, er
 			all = append(all, p)
 		}
 	}
-	any, err := controlplane.PeerIs(all...)
+	everywhere, err := controlplane.PeerIs(all...)
 	if err != nil {
 		return fail(err)
 	}
 	if len(own) == 0 {
-		return func(ctx context.Context, _ string) error { return any(ctx) }, nil
+		return func(ctx context.Context, _ string) error { return everywhere(ctx) }, nil
 	}
 	its, err := controlplane.ServiceFromCertificate(own...)
 	if err != nil {
 		return fail(err)
 	}
 	return func(ctx context.Context, service string) error {
-		if any(ctx) == nil {
+		if everywhere(ctx) == nil {
 			return nil
 		}
 		return its(ctx, &regov1.Node{Service: service})

@@ -1,0 +1,90 @@
+package controlplane
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/rego-go/rego/policy"
+	"github.com/rego-go/rego/policy/repository"
+)
+
+// replica is what a Replica is configured with besides.
+type replica struct {
+	outlets         map[string]*outlet
+	sourceName      string
+	guard           func(*policy.Table) error
+	log             *slog.Logger
+	onService       func(string, *policy.Store)
+	onDecision      func(repository.Policies)
+	authorizeChange func(context.Context, string, bool) error
+	onChange        func(Made)
+}
+
+// Outlet has the policies of a service be those of st, which are kept elsewhere: in a file that name
+// names. What st gets from there goes into the repository. What is put into the repository, or
+// promoted or taken back, put brings to where st has it from; it is tried again while it fails. It is
+// for repositories that are not durable.
+func Outlet(service string, st *policy.Store, name string, put func(policy.Set) error) ServeOption {
+	return serveOption(func(c *serving) {
+		if c.outlets == nil {
+			c.outlets = make(map[string]*outlet)
+		}
+		c.outlets[service] = &outlet{store: st, name: name, put: put, due: make(chan policy.Set, 1)}
+	})
+}
+
+// SourceName sets what the status of stores has as the source of sets. Default: "repository".
+func SourceName(name string) ServeOption {
+	return serveOption(func(c *serving) { c.sourceName = name })
+}
+
+// Guarded has check asked for every set before a replica serves it, whoever has put it: what it
+// refuses is not served, and what was before is. Default, and what nil means: valid sets are served.
+func Guarded(check func(*policy.Table) error) ServeOption {
+	return serveOption(func(c *serving) { c.guard = check })
+}
+
+// LogTo sets where a replica reports what is not as it should be. Default, and what nil means:
+// slog.Default.
+func LogTo(l *slog.Logger) ServeOption {
+	return serveOption(func(c *serving) { c.log = l })
+}
+
+// OnService has told called for every service that gets policies of its own, with the store that
+// will have them. Default, and what nil means: nobody is told.
+func OnService(told func(service string, st *policy.Store)) ServeOption {
+	return serveOption(func(c *serving) { c.onService = told })
+}
+
+// OnDecision has told called when this replica has taken a rollout a step further, promoted it or
+// rejected it. The rollout says why. Default, and what nil means: nobody is told.
+func OnDecision(told func(repository.Policies)) ServeOption {
+	return serveOption(func(c *serving) { c.onDecision = told })
+}
+
+// AuthorizeChange has allow asked for every call of the service that [Replica.Admin] is, with the
+// service whose policies it is about, and whether they are to be changed. [PeerIs] and
+// [ServiceFromCertificate] make rules. Errors are those of [Authorize]. Default, and what nil
+// means: all may who can reach the service.
+func AuthorizeChange(allow func(ctx context.Context, service string, write bool) error) ServeOption {
+	return serveOption(func(c *serving) { c.authorizeChange = allow })
+}
+
+// OnChange has told called for every change that somebody has made, for an audit log. Default, and
+// what nil means: nobody is told.
+func OnChange(told func(Made)) ServeOption {
+	return serveOption(func(c *serving) { c.onChange = told })
+}
+
+// Made is a change that somebody has made.
+type Made struct {
+	Time time.Time
+	// Method is the full name of the RPC.
+	Method string
+	// Peer and Identities say who it was, as in a Denial.
+	Peer       string
+	Identities []string
+	// Before and After are what the service had, and has.
+	Before, After repository.Policies
+}
