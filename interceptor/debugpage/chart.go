@@ -3,6 +3,8 @@ package debugpage
 import (
 	"strconv"
 	"time"
+
+	"github.com/rego-go/rego/internal/webpage"
 )
 
 // Charts are drawn on a canvas of their own units, which is stretched to where they are shown.
@@ -63,7 +65,7 @@ func (d *drawing) x(t time.Time) float64 { return t.Sub(d.begins).Seconds() / d.
 
 // chart draws curves on one scale, which begins at zero.
 func (d *drawing) chart(title string, unit func(float64) string, curves ...curve) chart {
-	c := chart{Title: title, From: ago(d.total)}
+	c := chart{Title: title, From: webpage.Ago(d.total)}
 	most := 0.0
 	for _, of := range curves {
 		for i := range d.n {
@@ -138,16 +140,16 @@ func niceAbove(v float64) float64 {
 func callCharts(list []past) []chart {
 	d := newDrawing(len(list), func(i int) (time.Time, float64) { return list[i].Time, list[i].Seconds })
 	rate := func(of func(p *past) int64) func(i int) float64 {
-		return func(i int) float64 { return perSecond(of(&list[i]), list[i].Seconds) }
+		return func(i int) float64 { return webpage.PerSecond(of(&list[i]), list[i].Seconds) }
 	}
 	return []chart{
-		d.chart("Calls per second", decimals,
+		d.chart("Calls per second", webpage.Decimals,
 			curve{"calls", "calls", rate(func(p *past) int64 { return p.Calls }), true},
 			curve{"failed", "failed", rate(func(p *past) int64 { return p.Failed }), true}),
-		d.chart("Extra attempts per second", decimals,
+		d.chart("Extra attempts per second", webpage.Decimals,
 			curve{"retries", "retries", rate(func(p *past) int64 { return p.Retries }), true},
 			curve{"hedges", "hedges", rate(func(p *past) int64 { return p.Hedges }), false}),
-		d.chart("Denied per second", decimals,
+		d.chart("Denied per second", webpage.Decimals,
 			curve{"denied", "denied", rate(func(p *past) int64 { return p.Denied }), true}),
 	}
 }
@@ -161,13 +163,13 @@ func budgetCharts(b *budgetView) []chart {
 	d := newDrawing(len(list), func(i int) (time.Time, float64) { return list[i].Time, list[i].Seconds })
 	var charts []chart
 	if b.Balance != nil {
-		c := d.chart("Balance", decimals, curve{"balance", "calls", func(i int) float64 { return max(list[i].Balance, 0) }, true})
-		c.Lines[0].Now = decimals(*b.Balance)
+		c := d.chart("Balance", webpage.Decimals, curve{"balance", "calls", func(i int) float64 { return max(list[i].Balance, 0) }, true})
+		c.Lines[0].Now = webpage.Decimals(*b.Balance)
 		charts = append(charts, c)
 	}
-	return append(charts, d.chart("Answers per second", decimals,
-		curve{"granted", "granted", func(i int) float64 { return perSecond(list[i].Granted, list[i].Seconds) }, true},
-		curve{"denied", "denied", func(i int) float64 { return perSecond(list[i].Denied, list[i].Seconds) }, true}))
+	return append(charts, d.chart("Answers per second", webpage.Decimals,
+		curve{"granted", "granted", func(i int) float64 { return webpage.PerSecond(list[i].Granted, list[i].Seconds) }, true},
+		curve{"denied", "denied", func(i int) float64 { return webpage.PerSecond(list[i].Denied, list[i].Seconds) }, true}))
 }
 
 // sparkLocked gives rows a small chart of their calls and of what was extra or failed. Those
@@ -181,11 +183,11 @@ func (h *history) sparkLocked(rows []methodRow, sum []past) {
 			continue
 		}
 		at := func(j int) point { return s.points[(first+j)%samples] }
-		c := d.chart("", decimals,
-			curve{"calls", "calls", func(j int) float64 { return perSecond(int64(at(j).calls), sum[j].Seconds) }, true},
+		c := d.chart("", webpage.Decimals,
+			curve{"calls", "calls", func(j int) float64 { return webpage.PerSecond(int64(at(j).calls), sum[j].Seconds) }, true},
 			curve{"extra", "retries", func(j int) float64 {
 				p := at(j)
-				return perSecond(int64(p.retries)+int64(p.hedges), sum[j].Seconds)
+				return webpage.PerSecond(int64(p.retries)+int64(p.hedges), sum[j].Seconds)
 			}, false})
 		rows[i].Spark = &c
 	}

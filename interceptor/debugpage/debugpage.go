@@ -19,6 +19,7 @@ import (
 	"runtime"
 
 	"github.com/rego-go/rego/interceptor"
+	"github.com/rego-go/rego/internal/webpage"
 )
 
 // Handler serves the pages. It is safe for concurrent use.
@@ -39,7 +40,7 @@ type Option interface{ apply(*config) }
 
 type config struct {
 	auth  func(*http.Request) (look, timelines bool)
-	hosts map[string]bool
+	hosts webpage.Hosts
 }
 
 type optionFunc func(*config)
@@ -63,18 +64,12 @@ func WithAuth(f func(r *http.Request) (look, timelines bool)) Option {
 // its own that it lets point to this machine (DNS rebinding). Default: localhost and loopback
 // addresses, which are always among them.
 func WithHosts(names ...string) Option {
-	return optionFunc(func(c *config) {
-		for _, n := range names {
-			if host := hostOf(n); host != "" {
-				c.hosts[host] = true
-			}
-		}
-	})
+	return optionFunc(func(c *config) { c.hosts.Add(names...) })
 }
 
 // New returns the pages of an interceptor, and begins to sample it.
 func New(it *interceptor.Interceptor, opts ...Option) *Handler {
-	c := config{auth: isLocal, hosts: make(map[string]bool)}
+	c := config{auth: isLocal, hosts: make(webpage.Hosts)}
 	for _, o := range opts {
 		if o != nil {
 			o.apply(&c)

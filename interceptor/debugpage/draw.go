@@ -3,6 +3,8 @@ package debugpage
 import (
 	"html/template"
 	"strings"
+
+	"github.com/rego-go/rego/internal/webpage"
 )
 
 // What there is most of on a page is written here, and not by a template, which takes five
@@ -45,29 +47,29 @@ func (m *methodRow) Cells() template.HTML {
 		if !m.Kept {
 			value = unknown
 		}
-		write(&b, `>`, text(value), `<small>`, number(total), `</small></td>`)
+		write(&b, `>`, text(value), `<small>`, webpage.Number(total), `</small></td>`)
 	}
-	rate := func(n int64) string { return decimals(perSecond(n, m.Covers)) }
+	rate := func(n int64) string { return webpage.Decimals(webpage.PerSecond(n, m.Covers)) }
 	r, t := &m.Recent, &m.Total
 	amplification := unknown
 	if r.Calls > 0 {
-		amplification = twoDecimals(r.Amplification())
+		amplification = webpage.TwoDecimals(r.Amplification())
 	}
 	cell("Calls/s", rate(r.Calls), t.Calls, "")
 	cell("Attempts per call", amplification, t.Attempts, when(r.Amplification() >= 1+muchExtra, "warn"))
 	cell("Retries/s", rate(r.Retries), t.Retries, "")
 	cell("Hedges/s", rate(r.Hedges), t.Hedges, "")
 	cell("Denied/s", rate(r.Denied), t.Denied, when(r.Denied > 0, "warn"))
-	cell("Failed", percent(r.FailedShare()), t.Failed, when(r.FailedShare() >= muchFails, "bad"))
-	write(&b, `<td class="lately">`)
+	cell("Failed", webpage.Percent(r.FailedShare()), t.Failed, when(r.FailedShare() >= muchFails, "bad"))
+	write(&b, `<td class="lately whole">`)
 	if m.Spark != nil {
 		m.Spark.svg(&b, "calls, and extra attempts", "")
 	}
 	for _, f := range m.FailedAs {
-		write(&b, `<span class="reason">`, f.Reason, ` `, number(f.Count), `</span>`)
+		write(&b, `<span class="reason">`, f.Reason, ` `, webpage.Number(f.Count), `</span>`)
 	}
 	for _, d := range m.DeniedAs {
-		write(&b, `<span class="reason">denied: `, d.Reason, ` `, number(d.Count), `</span>`)
+		write(&b, `<span class="reason">denied: `, d.Reason, ` `, webpage.Number(d.Count), `</span>`)
 	}
 	write(&b, `</td>`)
 	return template.HTML(b.String())

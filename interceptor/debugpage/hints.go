@@ -6,41 +6,8 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/rego-go/rego/interceptor"
+	"github.com/rego-go/rego/internal/webpage"
 )
-
-// endMeans says what it means that calls ended for a reason, and what can be done.
-var endMeans = map[string]string{
-	"unfinished":         "a panic ended it, or it has not ended",
-	"succeeded":          "the last attempt was a success",
-	"non-retryable":      "a retry would not have helped: look at the code",
-	"not-idempotent":     "the server may have executed the request, and the method is not known to be idempotent: if it is, declare it in its proto file or policy",
-	"caller-cancelled":   "the caller did not want the answer any more",
-	"deadline":           "the caller's deadline or the policy's timeout passed",
-	"deadline-too-close": "the wait and another attempt would not have fitted into the deadline",
-	"attempts-exhausted": "all attempts that the policy allows have failed: more of them are seldom the answer",
-	"budget-denied":      "too much fails for retries to help, so the budget keeps them from the server: look at the server first",
-	"pushback":           "the server asked not to be called again",
-	"committed":          "a stream broke after messages had been handed to the application",
-	"replay-buffer-full": "a stream had sent more than is kept for a replay",
-	"disabled":           "retries are switched off",
-	"unreachable":        "there was no connection for longer than calls wait for one",
-	"chain-stopped":      "the call served a retry, which is left to whoever sent that",
-}
-
-// denialMeans says the same of retries and hedges that were denied.
-var denialMeans = map[string]string{
-	"budget-denied":      "the budget had nothing left: more fails, or is slow, than it pays for",
-	"deadline-too-close": "the wait and another attempt would not have fitted into the deadline",
-	"not-ready":          "the channel was not connected, so a hedge would have waited as well",
-	"not-idempotent":     "the policy asks for hedging, and the method is not known to be idempotent: if it is, declare it in its proto file or policy",
-	"reply-type":         "the caller's reply is of a kind of which no second one can be made",
-	"few-samples":        "too little is known yet of how long the method takes",
-	"too-slow":           "a hedge would be due later than hedge.max_delay",
-	"disabled":           "hedging is switched off",
-	"not-named":          "a stream in both directions is hedged only by a rule that names it",
-	"chain-stopped":      "the call served a retry, which is left to whoever sent that",
-	"trigger":            "the client's trigger wanted no hedge",
-}
 
 // What is worth a hint, of late.
 const (
@@ -58,13 +25,13 @@ func hintsOf(row *methodRow, recent *totals) []string {
 	c := &row.Recent
 	if c.Calls >= fewCalls {
 		if extra := ratio(c.Extra(), c.Calls); extra >= muchExtra {
-			add("%.2f attempts per call: %s, and %s of %s won.%s", c.Amplification(), extraWords(c), number(recent.won), number(c.Extra()), failsAs(recent))
+			add("%.2f attempts per call: %s, and %s of %s won.%s", c.Amplification(), extraWords(c), webpage.Number(recent.won), webpage.Number(c.Extra()), failsAs(recent))
 		}
 		if c.FailedShare() >= muchFails {
-			add("%s of calls fail, most as %s: %s.", percent(c.FailedShare()), row.FailedAs[0].Reason, endMeans[row.FailedAs[0].Reason])
+			add("%s of calls fail, most as %s: %s.", webpage.Percent(c.FailedShare()), row.FailedAs[0].Reason, webpage.EndMeans[row.FailedAs[0].Reason])
 		}
 		if d := worstDenial(row.DeniedAs); ratio(d.Count, c.Calls) >= muchIsDenied {
-			add("%s extra attempts a second are denied as %s: %s.", decimals(perSecond(d.Count, row.Covers)), d.Reason, denialMeans[d.Reason])
+			add("%s extra attempts a second are denied as %s: %s.", webpage.Decimals(webpage.PerSecond(d.Count, row.Covers)), d.Reason, webpage.DenialMeans[d.Reason])
 		}
 	}
 	if row.Method == "" {
@@ -92,7 +59,7 @@ func extraWords(c *counts) string {
 	case c.Retries == 0:
 		return "the extra ones are hedges"
 	}
-	return fmt.Sprintf("%s of the extra ones are retries, the others hedges", percent(ratio(c.Retries, c.Extra())))
+	return fmt.Sprintf("%s of the extra ones are retries, the others hedges", webpage.Percent(ratio(c.Retries, c.Extra())))
 }
 
 // failsAs says as what attempts fail most.
@@ -110,7 +77,7 @@ func hedgingHints(h *interceptor.HedgingState, row *methodRow) (hints []string) 
 		return nil
 	}
 	if h.MaxExtraLoad > 0 && h.ExtraLoad > moreThanSlack*h.MaxExtraLoad && row.Recent.Hedges >= fewCalls {
-		hints = append(hints, fmt.Sprintf("Hedges are %s of the calls of the last ten seconds, and the policy promises %s.", percent(h.ExtraLoad), percent(h.MaxExtraLoad)))
+		hints = append(hints, fmt.Sprintf("Hedges are %s of the calls of the last ten seconds, and the policy promises %s.", webpage.Percent(h.ExtraLoad), webpage.Percent(h.MaxExtraLoad)))
 	}
 	return hints
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/rego-go/rego/interceptor"
+	"github.com/rego-go/rego/internal/webpage"
 	"github.com/rego-go/rego/policy"
 )
 
@@ -39,7 +40,7 @@ type callRow struct {
 }
 
 // Means says what it means that a call ended so.
-func (c callRow) Means() string { return endMeans[c.Reason] }
+func (c callRow) Means() string { return webpage.EndMeans[c.Reason] }
 
 type attemptRow struct {
 	Kind     string `json:"kind"`
@@ -57,7 +58,7 @@ type denialRow struct {
 }
 
 // Means says what it means that an attempt was denied so.
-func (d denialRow) Means() string { return denialMeans[d.Reason] }
+func (d denialRow) Means() string { return webpage.DenialMeans[d.Reason] }
 
 // policyView is the policy in force, where it is from, and what it leads to.
 type policyView struct {

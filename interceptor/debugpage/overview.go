@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/rego-go/rego/interceptor"
+	"github.com/rego-go/rego/internal/webpage"
 )
 
 // counts are what a page says of calls, since they are counted or of late.
@@ -229,7 +230,7 @@ func (h *history) rowLocked(target string, m *interceptor.MethodState, now time.
 }
 
 // noHistory is said of a method of which nothing is known of late.
-var noHistory = "There are more methods than have a history, which is kept of " + number(maxSeries) + ", or this one has just got a place: what it did of late is not known."
+var noHistory = "There are more methods than have a history, which is kept of " + webpage.Number(maxSeries) + ", or this one has just got a place: what it did of late is not known."
 
 // Unknown returns how many of the rows have no history.
 func (o *overview) Unknown() (n int) {

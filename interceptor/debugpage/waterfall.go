@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/rego-go/rego/interceptor"
+	"github.com/rego-go/rego/internal/webpage"
 )
 
 // waterfallWidth is the width of a call's duration, in units of the drawing.
@@ -34,11 +35,11 @@ type bar struct{ X, Width, Class string }
 
 func waterfallOf(t *interceptor.Timeline) *waterfall {
 	w := &waterfall{
-		Title: fmt.Sprintf("%s after %s: %s", codeName(t.Code), plural(len(t.Attempts), "attempt"), t.Reason),
+		Title: fmt.Sprintf("%s after %s: %s", codeName(t.Code), webpage.Plural(len(t.Attempts), "attempt"), t.Reason),
 		OK:    t.Code == codes.OK,
 	}
 	if !t.Untimed || len(t.Attempts) > 1 {
-		w.Elapsed = duration(t.Elapsed())
+		w.Elapsed = webpage.Duration(t.Elapsed())
 	}
 	for i := range t.Attempts {
 		w.Rows = append(w.Rows, attemptOf(t, &t.Attempts[i]))
@@ -46,16 +47,16 @@ func waterfallOf(t *interceptor.Timeline) *waterfall {
 	if t.Committed != interceptor.CommitNone {
 		w.Rows = append(w.Rows, waterfallRow{
 			Label: "committed", Class: "commit", Bars: []bar{mark(t, t.CommittedAt, "commit")},
-			Text: fmt.Sprintf("at %s: %s", duration(t.CommittedAt.Sub(t.Start)), t.Committed),
+			Text: fmt.Sprintf("at %s: %s", webpage.Duration(t.CommittedAt.Sub(t.Start)), t.Committed),
 		})
 	}
 	for _, d := range t.Denials {
 		row := waterfallRow{
 			Label: "no " + d.Kind.String(), Class: "denial", Bars: []bar{mark(t, d.Time, "denial")},
-			Text: fmt.Sprintf("at %s: %s", duration(d.Time.Sub(t.Start)), d.Reason),
+			Text: fmt.Sprintf("at %s: %s", webpage.Duration(d.Time.Sub(t.Start)), d.Reason),
 		}
 		if d.Wait > 0 {
-			row.Text += fmt.Sprintf(", would have waited %s", duration(d.Wait))
+			row.Text += fmt.Sprintf(", would have waited %s", webpage.Duration(d.Wait))
 		}
 		w.Rows = append(w.Rows, row)
 	}
@@ -82,12 +83,12 @@ func attemptText(t *interceptor.Timeline, a *interceptor.Attempt) string {
 	var text []string
 	add := func(format string, args ...any) { text = append(text, fmt.Sprintf(format, args...)) }
 	if start := a.Start.Sub(t.Start); a.Number > 1 {
-		add("from %s", duration(start))
+		add("from %s", webpage.Duration(start))
 	}
 	if t.Untimed && a.Number == 1 {
 		add("%s, not timed", a.Result) // see Timeline.Untimed
 	} else {
-		add("%s after %s", a.Result, duration(a.End.Sub(a.Start)))
+		add("%s after %s", a.Result, webpage.Duration(a.End.Sub(a.Start)))
 	}
 	if a.Result == interceptor.AttemptWon || a.Result == interceptor.AttemptFailed {
 		add("%s, %s", codeName(a.Code), a.Delivery)
@@ -96,16 +97,16 @@ func attemptText(t *interceptor.Timeline, a *interceptor.Attempt) string {
 		}
 	}
 	if a.WaitedOn != interceptor.WaitNone {
-		add("waited %s (%s)", duration(a.Wait), a.WaitedOn)
+		add("waited %s (%s)", webpage.Duration(a.Wait), a.WaitedOn)
 	}
 	if a.Unreachable > 0 {
-		add("%s without a connection", duration(a.Unreachable))
+		add("%s without a connection", webpage.Duration(a.Unreachable))
 	}
 	if a.Resumed {
 		add("resumed")
 	}
 	if !a.CancelledAt.IsZero() {
-		add("cancelled after %s", duration(a.CancelledAt.Sub(a.Start)))
+		add("cancelled after %s", webpage.Duration(a.CancelledAt.Sub(a.Start)))
 	}
 	switch {
 	case a.NoOtherBackend:
