@@ -18,18 +18,19 @@ func IsPassedOn(r *http.Request) bool {
 	return false
 }
 
-// IsLocal reports whether a request is from this machine: over loopback or a unix socket. One that
-// a proxy has passed on is not local, although the proxy is.
-func IsLocal(r *http.Request) bool {
-	if IsPassedOn(r) {
-		return false
-	}
+// IsFromHere reports whether whoever is at the other end of the connection is on this machine: it is
+// over loopback or a unix socket. That can be a proxy.
+func IsFromHere(r *http.Request) bool {
 	if local, ok := r.Context().Value(http.LocalAddrContextKey).(*net.UnixAddr); ok && local != nil {
 		return true // the permissions of the file say who
 	}
 	from, err := netip.ParseAddrPort(r.RemoteAddr)
 	return err == nil && from.Addr().Unmap().IsLoopback()
 }
+
+// IsLocal reports whether a request is from this machine. One that a proxy has passed on is not,
+// although the proxy is.
+func IsLocal(r *http.Request) bool { return !IsPassedOn(r) && IsFromHere(r) }
 
 // Hosts are what the Host of a request may be besides localhost and loopback addresses, as Host
 // returns it. Without such a rule a website could have a browser read pages by a name of its own

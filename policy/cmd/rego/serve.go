@@ -38,6 +38,7 @@ type serve struct {
 	owner                owner
 	access               access
 	cluster              cluster
+	page                 pageFlags
 }
 
 func newServeCommand(s *streams) *cobra.Command { return newServeCommandFor(&serve{streams: s}) }
@@ -79,6 +80,7 @@ Kubernetes manifests.
 	v.owner.flags(cmd)
 	v.access.flags(cmd)
 	v.cluster.flags(cmd)
+	v.page.flags(cmd)
 	return cmd
 }
 
@@ -162,7 +164,12 @@ func (v *serve) run(ctx context.Context) error {
 		_ = l.Close() // it was not used
 		return failure{err}
 	}
-	log.Info("rego: serving policies", "addr", l.Addr().String(), "metrics", metricsAt, "version", version(),
+	pageAt, err := v.servePage(ctx, s, log)
+	if err != nil {
+		_ = l.Close()
+		return failure{err}
+	}
+	log.Info("rego: serving policies", "addr", l.Addr().String(), "metrics", metricsAt, "page", pageAt, "version", version(),
 		"tls", v.access.cert != "", "client_certificates", v.access.clientCA != "")
 	for service, st := range s.Services() {
 		follow.watch(service, st)
@@ -203,6 +210,9 @@ func hostname() string {
 // check returns what is wrong with flags that do not go together.
 func (v *serve) check() error {
 	if err := v.cluster.check(); err != nil {
+		return err
+	}
+	if err := v.page.check(); err != nil {
 		return err
 	}
 	if len(v.cluster.endpoints) > 0 && (v.file != "" || len(v.services) > 0 || v.snapshot != "") {

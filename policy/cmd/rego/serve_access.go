@@ -134,8 +134,9 @@ func (a *access) options(addr string) ([]controlplane.ServeOption, error) {
 	if err != nil {
 		return nil, err
 	}
+	list = orOurselves(list)
 	options := []controlplane.ServeOption{
-		controlplane.AuthorizeFleet(orOurselves(list)),
+		controlplane.AuthorizeFleet(list),
 		controlplane.AuthorizeChange(func(ctx context.Context, service string, writes bool) error {
 			if ctx.Value(ourselves{}) != nil && !writes {
 				return nil
