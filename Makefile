@@ -117,8 +117,9 @@ bench: ## Run the benchmarks (BENCH, BENCHTIME, COUNT, CPU)
 		-count $(COUNT) -cpu $(CPU) -timeout 2h $(BENCHED)
 
 .PHONY: pages
-pages: ## Load the debug page in Chromium, narrow and wide, light and dark
+pages: ## Load the debug page and the page of the fleet in Chromium, narrow and wide, light and dark (PICTURES=docs takes new ones)
 	REGO_CHROMIUM=chromium go -C examples test -count=1 -run '^TestInChromium$$' ./debugpage
+	REGO_CHROMIUM=chromium REGO_PICTURES=$(abspath $(PICTURES)) go -C policy/cmd/rego test -count=1 -run '^TestInChromium$$' .
 
 .PHONY: e2e
 e2e: $(BIN)/jaeger ## Run the tests that look at rego's spans in a real Jaeger

@@ -2,20 +2,18 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/rego-go/rego/examples/internal/mixed"
 	"github.com/rego-go/rego/interceptor/debugpage"
+	"github.com/rego-go/rego/internal/chromium"
 	"github.com/rego-go/rego/internal/testsrv"
 )
 
@@ -52,30 +50,9 @@ func pagesOf(t *testing.T) (pages map[string]string) {
 // write to the console, be refused anything, or be wider than its window. With
 // REGO_SCREENSHOTS, pictures of all go into that folder.
 func TestInChromium(t *testing.T) {
-	b := newBrowser(t)
-	b.deadline(2 * time.Minute)
+	b := chromium.New(t)
+	b.Deadline(2 * time.Minute)
 	for name, at := range pagesOf(t) {
-		for _, width := range []int{400, 1600} {
-			for _, scheme := range []string{"light", "dark"} {
-				what := fmt.Sprintf("%s-%d-%s", name, width, scheme)
-				b.load(at, width, scheme)
-				var got struct {
-					Width  int
-					Title  string
-					Ground string
-					H1     int
-				}
-				b.evaluate(`({width: document.documentElement.scrollWidth, title: document.title, h1: document.querySelectorAll("h1").length,
-					ground: getComputedStyle(document.body).backgroundColor})`, &got)
-				assert.Equal(t, width, got.Width, "%s: the page is wider than its window", what)
-				assert.Equal(t, 1, got.H1, what)
-				assert.Contains(t, got.Title, "rego", what)
-				assert.Equal(t, map[string]string{"light": "rgb(246, 247, 249)", "dark": "rgb(20, 23, 27)"}[scheme], got.Ground, "%s: has its style", what)
-				if folder := os.Getenv("REGO_SCREENSHOTS"); folder != "" {
-					require.NoError(t, os.WriteFile(filepath.Join(folder, what+".png"), b.screenshot(width, 0), 0o600))
-				}
-			}
-		}
+		b.Look(name, at)
 	}
-	assert.Empty(t, b.problems)
 }

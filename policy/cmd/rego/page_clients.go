@@ -49,8 +49,14 @@ func stateIs(s regov1.ClientState) func(*regov1.Client) bool {
 	return func(c *regov1.Client) bool { return c.GetState() == s }
 }
 
+// maxLinked is the longest name of a service that links have. A client's words are shorter.
+const maxLinked = 1 << 10
+
 // clientsURL is where clients of a service and in a state are listed, after a place.
 func clientsURL(service, state, after string) string {
+	if len(service) > maxLinked {
+		service = ""
+	}
 	q := make(url.Values)
 	for name, value := range map[string]string{"service": service, "state": state, "after": after} {
 		if value != "" {

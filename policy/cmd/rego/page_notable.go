@@ -142,7 +142,7 @@ func (o *overviewPage) notableRollouts(add addNotable) {
 func (o *overviewPage) notableMethod(r *methodTraffic, add addNotable) {
 	about := pageText(orOthers(r.Service, "(others)")) + " calls " + r.Package() + r.Short()
 	if r.Amplifies() {
-		add(now, about, "", "%s attempts per call: %s are retries, %s hedges.", webpage.TwoDecimals(r.Amplification), o.Rate(r.Retries)+"/s", o.Rate(r.Hedges)+"/s")
+		add(now, about, "", "%s attempts per call: %s.", webpage.TwoDecimals(r.Amplification), o.extraOf(r))
 	}
 	if r.Fails() {
 		e := r.FailedAs()[0]
@@ -152,6 +152,17 @@ func (o *overviewPage) notableMethod(r *methodTraffic, add addNotable) {
 		d := r.Denied[i]
 		add(soon, about, "", "%s extra attempts a second are denied as %s%s.", o.Rate(d.Count), pageText(d.Reason), because(webpage.DenialMeans[d.Reason]))
 	}
+}
+
+// extraOf says what the extra attempts are.
+func (o *overviewPage) extraOf(r *methodTraffic) string {
+	switch {
+	case r.Hedges == 0:
+		return o.Rate(r.Retries) + " retries a second"
+	case r.Retries == 0:
+		return o.Rate(r.Hedges) + " hedges a second"
+	}
+	return fmt.Sprintf("%s retries and %s hedges a second", o.Rate(r.Retries), o.Rate(r.Hedges))
 }
 
 // ofNoUse are reasons of denials that nobody has to do anything about.

@@ -213,7 +213,11 @@ func (s storeRow) Notes() (notes []string) {
 		notes = append(notes, "out of reach: "+pageText(s.GetLost()))
 	}
 	if r := s.GetRefusal(); r != nil {
-		notes = append(notes, fmt.Sprintf("refused version %q: %s", pageText(r.GetVersion()), pageText(someFaults(r.GetFaults()))))
+		text := "refused what came then"
+		if r.GetVersion() != "" {
+			text = fmt.Sprintf("refused version %q", pageText(r.GetVersion()))
+		}
+		notes = append(notes, text+": "+pageText(someFaults(r.GetFaults())))
 	}
 	if s.GetSnapshotError() != "" {
 		notes = append(notes, "snapshot: "+pageText(s.GetSnapshotError()))

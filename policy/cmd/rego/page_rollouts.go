@@ -50,13 +50,13 @@ func (r rolloutView) Rejected() bool {
 	return r.GetState() == regov1.RolloutState_ROLLOUT_STATE_REJECTED
 }
 
-// Number is that of the step, from 1, and Steps how many there are.
+// Number is that of the step, from 1.
 func (r rolloutView) Number() int32 { return r.GetStep() + 1 }
 
 // Steps is how many steps the plan has.
 func (r rolloutView) Steps() int { return len(r.plan.Steps) }
 
-// Baked is since when the step goes on, in seconds, and Bake for how long it lasts at least.
+// Baked is since when the step goes on, in seconds.
 func (r rolloutView) Baked() float64 { return r.now.Sub(r.GetStepStarted().AsTime()).Seconds() }
 
 // Bake is how long a step lasts, at least, in seconds.
@@ -71,8 +71,11 @@ func (r rolloutView) Waits() bool { return r.Baked() > r.Bake()+time.Minute.Seco
 // evidence is that which counts: both parts together.
 func (r rolloutView) evidence() float64 { return r.GetFailedEvidence() + r.GetExtraEvidence() }
 
-// Evidence is the same in words, and Limit where the set is rejected.
+// Evidence is the same in words.
 func (r rolloutView) Evidence() string { return digits(max(1, r.evidence())) }
+
+// HasEvidence reports whether there is any.
+func (r rolloutView) HasEvidence() bool { return r.evidence() >= 1.1 }
 
 // Limit is the evidence at which the set is rejected.
 func (r rolloutView) Limit() string { return digits(1 / r.plan.Alpha) }
@@ -83,7 +86,7 @@ func (r rolloutView) Weight() int {
 	return int(1000 * min(1, max(0, share)))
 }
 
-// Width is the share of the clients from 0 to 1000, and Marks where the steps are.
+// Width is the share of the clients, from 0 to 1000.
 func (r rolloutView) Width() int { return int(1000 * min(1, max(0, r.GetShare()))) }
 
 // Marks are the shares of the steps, from 0 to 1000.
@@ -109,7 +112,7 @@ func (r rolloutView) Arms() []armRow {
 	return []armRow{row("canary", r.GetCanary()), row("rest", r.GetRest())}
 }
 
-// FailedShare is that of calls, and PerCall how many extra attempts there are for each.
+// FailedShare is that of calls.
 func (a armRow) FailedShare() float64 { return float64(a.Failed) / float64(max(1, a.Calls)) }
 
 // PerCall is how many extra attempts there are for each call.

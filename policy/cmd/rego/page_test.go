@@ -160,7 +160,7 @@ func TestPageTells(t *testing.T) {
 		"rollout of shop 1 client has refused the set that is tried out.",
 		"This step should have lasted 10 min and goes on since",
 		"rollout of shop2 Version \"shop\" was taken back 60 s ago: shop.",
-		"shop calls shop 2.50 attempts per call: 20/s are retries, 10/s hedges. 20 % of calls fail, most with UNAVAILABLE as shop. 2 extra attempts a second are denied as shop.",
+		"shop calls shop 2.50 attempts per call: 20 retries and 10 hedges a second. 20 % of calls fail, most with UNAVAILABLE as shop. 2 extra attempts a second are denied as shop.",
 		"step 1 of 2", "5 % of the clients: 2 of 40, 1 refuse it", "Evidence of harm 1:3.71", "Taken back at 1:100",
 		"canary 1,203 5.1 % 0.05 rest 24,000 0.2 % 0.01",
 		"shop shop 20 20 % 2.50 20 10 2 UNAVAILABLE shop 200 denied: shop shop 100",

@@ -31,6 +31,7 @@ type running struct {
 	logs chan map[string]any // the lines of its log
 	addr string
 	http string // where metrics are
+	page string // where the page is
 	stop context.CancelFunc
 	code chan int
 }
@@ -69,6 +70,7 @@ func serving(t *testing.T, args ...string) *running {
 	line := s.until("rego: serving policies")
 	s.addr, _ = line["addr"].(string)
 	s.http, _ = line["metrics"].(string)
+	s.page, _ = line["page"].(string)
 	return s
 }
 

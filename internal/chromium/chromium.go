@@ -1,4 +1,5 @@
-package main
+// Package chromium looks at pages in a headless Chromium, for tests.
+package chromium
 
 import (
 	"bufio"
@@ -8,15 +9,17 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
-// browser is a headless Chromium with one tab, spoken to over the pipe of its DevTools
+// Browser is a headless Chromium with one tab, spoken to over the pipe of its DevTools
 // protocol. It is for one goroutine.
-type browser struct {
+type Browser struct {
 	t       *testing.T
 	to      io.Writer
 	from    *bufio.Reader
@@ -27,9 +30,9 @@ type browser struct {
 	problems []string // errors and warnings of the console, exceptions, and what was refused
 }
 
-// newBrowser starts Chromium, or skips the test if there is none. If REGO_CHROMIUM is set, it
+// New starts Chromium, or skips the test if there is none. If REGO_CHROMIUM is set, it
 // names the program, and the test fails without it.
-func newBrowser(t *testing.T) *browser {
+func New(t *testing.T) *Browser {
 	t.Helper()
 	name := os.Getenv("REGO_CHROMIUM")
 	if name == "" {
@@ -51,7 +54,7 @@ func newBrowser(t *testing.T) *browser {
 	require.NoError(t, c.Start())
 	require.NoError(t, toChild.Close())
 	require.NoError(t, fromChild.Close())
-	b := &browser{t: t, to: to, from: bufio.NewReaderSize(from, 1<<20)}
+	b := &Browser{t: t, to: to, from: bufio.NewReaderSize(from, 1<<20)}
 	t.Cleanup(func() {
 		_, _ = fmt.Fprintf(to, `{"id": 0, "method": "Browser.close"}`+"\x00")
 		_, _ = io.Copy(io.Discard, b.from)
@@ -68,7 +71,7 @@ func newBrowser(t *testing.T) *browser {
 	return b
 }
 
-func (b *browser) open() {
+func (b *Browser) open() {
 	var target struct{ TargetID string }
 	b.do("Target.createTarget", map[string]any{"url": "about:blank"}, &target)
 	var session struct{ SessionID string }
@@ -90,7 +93,7 @@ type message struct {
 }
 
 // do sends a command and waits for its answer.
-func (b *browser) do(method string, params, result any) {
+func (b *Browser) do(method string, params, result any) {
 	b.t.Helper()
 	b.last++
 	text, err := json.Marshal(message{ID: b.last, SessionID: b.session, Method: method, Params: params})
@@ -111,7 +114,7 @@ func (b *browser) do(method string, params, result any) {
 }
 
 // next reads a message, and notes what an event says.
-func (b *browser) next() message {
+func (b *Browser) next() message {
 	b.t.Helper()
 	text, err := b.from.ReadBytes(0)
 	require.NoError(b.t, err, "chromium has ended")
@@ -127,8 +130,8 @@ func (b *browser) next() message {
 	return m
 }
 
-// load opens a page in a window so wide, light or dark, and waits until it is there.
-func (b *browser) load(url string, width int, scheme string) {
+// Load opens a page in a window so wide, light or dark, and waits until it is there.
+func (b *Browser) Load(url string, width int, scheme string) {
 	b.t.Helper()
 	b.do("Emulation.setDeviceMetricsOverride", map[string]any{"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": false}, nil)
 	b.do("Emulation.setEmulatedMedia", map[string]any{"features": []map[string]string{{"name": "prefers-color-scheme", "value": scheme}}}, nil)
@@ -139,8 +142,37 @@ func (b *browser) load(url string, width int, scheme string) {
 	}
 }
 
-// evaluate returns the value of an expression.
-func (b *browser) evaluate(expression string, value any) {
+// Look loads a page narrow and wide, light and dark, and asserts that it is not wider than its window,
+// has its style, a title and one heading, and that nothing was written to the console or refused. With
+// REGO_SCREENSHOTS, pictures go into that folder.
+func (b *Browser) Look(name, at string) {
+	b.t.Helper()
+	for _, width := range []int{400, 1600} {
+		for _, scheme := range []string{"light", "dark"} {
+			what := fmt.Sprintf("%s-%d-%s", name, width, scheme)
+			b.Load(at, width, scheme)
+			var got struct {
+				Width  int
+				Title  string
+				Ground string
+				H1     int
+			}
+			b.Evaluate(`({width: document.documentElement.scrollWidth, title: document.title, h1: document.querySelectorAll("h1").length,
+				ground: getComputedStyle(document.body).backgroundColor})`, &got)
+			assert.Equal(b.t, width, got.Width, "%s: the page is wider than its window", what)
+			assert.Equal(b.t, 1, got.H1, what)
+			assert.Contains(b.t, got.Title, "rego", what)
+			assert.Equal(b.t, map[string]string{"light": "rgb(246, 247, 249)", "dark": "rgb(20, 23, 27)"}[scheme], got.Ground, "%s: has its style", what)
+			if folder := os.Getenv("REGO_SCREENSHOTS"); folder != "" {
+				require.NoError(b.t, os.WriteFile(filepath.Join(folder, what+".png"), b.Screenshot(width, 0), 0o600))
+			}
+		}
+	}
+	assert.Empty(b.t, b.problems)
+}
+
+// Evaluate returns the value of an expression.
+func (b *Browser) Evaluate(expression string, value any) {
 	b.t.Helper()
 	var answer struct {
 		Result struct{ Value json.RawMessage }
@@ -149,11 +181,11 @@ func (b *browser) evaluate(expression string, value any) {
 	require.NoError(b.t, json.Unmarshal(answer.Result.Value, value), expression)
 }
 
-// screenshot returns the whole page, or its first so many pixels if height is not zero, as PNG.
-func (b *browser) screenshot(width, height int) []byte {
+// Screenshot returns the whole page, or its first so many pixels if height is not zero, as PNG.
+func (b *Browser) Screenshot(width, height int) []byte {
 	b.t.Helper()
 	if height == 0 {
-		b.evaluate("document.documentElement.scrollHeight", &height)
+		b.Evaluate("document.documentElement.scrollHeight", &height)
 	}
 	var shot struct{ Data []byte }
 	b.do("Page.captureScreenshot", map[string]any{
@@ -163,8 +195,8 @@ func (b *browser) screenshot(width, height int) []byte {
 	return shot.Data
 }
 
-// deadline ends the browser, and with it the test, if a page does not come.
-func (b *browser) deadline(d time.Duration) {
+// Deadline ends the browser, and with it the test, if a page does not come.
+func (b *Browser) Deadline(d time.Duration) {
 	timer := time.AfterFunc(d, func() { _, _ = fmt.Fprintf(b.to, `{"id": 0, "method": "Browser.close"}`+"\x00") })
 	b.t.Cleanup(func() { timer.Stop() })
 }
