@@ -27,16 +27,16 @@ const (
 
 // findNotable says in words what stands out.
 func (o *overviewPage) findNotable() []notable {
-	list := []notable{}
+	list, at := []notable{}, make(map[string]int)
 	add := func(grave int, about, link string, format string, args ...any) {
 		hint := fmt.Sprintf(format, args...)
-		for i := range list {
-			if n := &list[i]; n.About == about {
-				n.Hints, n.grave, n.Link = append(n.Hints, hint), max(n.grave, grave), cmp.Or(n.Link, link)
-				return
-			}
-		}
-		if len(list) < pageLimit {
+		i, known := at[about]
+		switch {
+		case known:
+			n := &list[i]
+			n.Hints, n.grave, n.Link = append(n.Hints, hint), max(n.grave, grave), cmp.Or(n.Link, link)
+		case len(list) < pageLimit:
+			at[about] = len(list)
 			list = append(list, notable{about, []string{hint}, link, grave})
 		}
 	}
