@@ -170,12 +170,21 @@ func TestBecame(t *testing.T) {
 	}, got)
 	assert.EqualValues(t, 6, m.InForce)
 
-	all := &regov1.ListRevisionsResponse{InForce: 9, Revisions: []*regov1.Revision{
-		{Revision: 9, Restores: 7, Base: 6, Author: controlPlane, Message: "failed calls"}, {Revision: 8, Base: 7, Canary: true},
-	}}
-	assert.Equal(t, "rejected (failed calls)", became(all, 1))
-	all.Rollout = trying("more calls fail", rejected)
-	assert.Equal(t, "rejected (more calls fail)", became(all, 1))
+	for _, r := range []struct {
+		next *regov1.Revision
+		want string
+	}{
+		{&regov1.Revision{Revision: 9, Restores: 7, Base: 6, Author: controlPlane, Message: "failed calls"}, "rejected (failed calls)"},
+		{&regov1.Revision{Revision: 9, Restores: 7, Base: 6, Author: "alice"}, "ended by alice"}, // a rollback
+		{&regov1.Revision{Revision: 9, Base: 7, Author: "alice"}, "ended by alice"},              // another set
+		{&regov1.Revision{Revision: 9, Base: 8, Author: "alice"}, ""},                            // it was promoted
+		{&regov1.Revision{Revision: 9, Base: 8, Restores: 7, Author: "alice"}, ""},               // and taken back later
+	} {
+		all := &regov1.ListRevisionsResponse{InForce: 9, Revisions: []*regov1.Revision{r.next, {Revision: 8, Base: 7, Canary: true}}}
+		assert.Equal(t, r.want, became(all, 1), "%v", r.next)
+		all.Rollout = trying("more calls fail", rejected)
+		assert.Equal(t, "rejected (more calls fail)", became(all, 1))
+	}
 }
 
 // TestCanary: the command says of how many clients a set is tried out on what becomes of them.
