@@ -247,18 +247,17 @@ func TestChaos(t *testing.T) {
 	t.Parallel()
 	s := &stage{out: t.Output(), rego: command(t)}
 	defer s.close()
-	require.NoError(t, s.open())
+	require.NoError(t, s.open(false))
 	p := newProxy(t)
-	p.to(s.control)
-	control := s.control
+	control := s.control()
+	p.to(control)
 	anew := func() { // all clients, through the proxy, with nothing but their snapshots
-		s.control = p.listener.Addr().String()
+		s.via = p.listener.Addr().String()
 		for i, c := range s.clients {
 			s.count(c)
 			c.kill()
 			require.NoError(t, s.startClient(i))
 		}
-		s.control = control
 	}
 	anew()
 
@@ -279,16 +278,16 @@ func TestChaos(t *testing.T) {
 	}
 
 	good("the start")
-	s.server.kill()
+	s.replicas[0].killReplica()
 	calls()
 	holds("killed")
-	require.NoError(t, s.startServer(control))
+	require.NoError(t, s.startReplicas())
 	good("killed and restarted")
 
-	require.NoError(t, s.server.cmd.Process.Signal(syscall.SIGSTOP))
+	require.NoError(t, s.replicas[0].cmd.Process.Signal(syscall.SIGSTOP))
 	calls()
 	holds("paused")
-	require.NoError(t, s.server.cmd.Process.Signal(syscall.SIGCONT))
+	require.NoError(t, s.replicas[0].cmd.Process.Signal(syscall.SIGCONT))
 	good("paused")
 
 	p.partition(true)
@@ -317,7 +316,7 @@ func TestChaos(t *testing.T) {
 	p.to(control)
 	good("all lies")
 
-	s.server.kill()
+	s.replicas[0].killReplica()
 	anew()
 	calls()
 	holds("restarted without a control plane")
@@ -325,7 +324,7 @@ func TestChaos(t *testing.T) {
 		assert.Equal(t, "stale", c.last().State)
 		assert.Equal(t, "snapshot", c.last().Source)
 	}
-	require.NoError(t, s.startServer(control))
+	require.NoError(t, s.startReplicas())
 	good("restarted without a control plane")
 	require.NoError(t, s.sum())
 }

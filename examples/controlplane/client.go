@@ -6,11 +6,15 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/resolver/manual"
 
 	"github.com/rego-go/rego/budget"
 	"github.com/rego-go/rego/classify"
@@ -63,10 +67,7 @@ func (c client) run(w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	watcher, err := controlplane.Watch(c.control, controlplane.Node{Service: c.service, Instance: c.name}, store,
-		controlplane.WithLogger(slog.New(slog.DiscardHandler)),
-		controlplane.WithReports(it.MethodCounts),
-		controlplane.WithDialOptions(grpc.WithTransportCredentials(creds)))
+	watcher, err := watch(c.control, creds, controlplane.Node{Service: c.service, Instance: c.name}, store, it)
 	if err != nil {
 		return err
 	}
@@ -91,6 +92,26 @@ func (c client) run(w io.Writer) error {
 		}
 	}
 	return nil
+}
+
+// watch has a store follow the replicas of a control plane, whose addresses have commas between
+// them, and reports what the calls do.
+func watch(control string, creds credentials.TransportCredentials, node controlplane.Node, store *policy.Store, it *interceptor.Interceptor) (*controlplane.Watcher, error) {
+	options := []grpc.DialOption{grpc.WithTransportCredentials(creds)}
+	if replicas := strings.Split(control, ","); len(replicas) > 1 {
+		control = "replicas:///"
+		r := manual.NewBuilderWithScheme("replicas")
+		var at resolver.State
+		for _, addr := range replicas {
+			at.Addresses = append(at.Addresses, resolver.Address{Addr: addr})
+		}
+		r.InitialState(at)
+		options = append(options, grpc.WithResolvers(r), grpc.WithAuthority("127.0.0.1")) // as their certificate says
+	}
+	return controlplane.Watch(control, node, store,
+		controlplane.WithLogger(slog.New(slog.DiscardHandler)),
+		controlplane.WithReports(it.MethodCounts),
+		controlplane.WithDialOptions(options...))
 }
 
 // paying is the policy of payments as their owner has it in code, where it is stronger than

@@ -9,14 +9,17 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/rego-go/rego/policy/etcd/etcdtest"
 )
 
 // TestMain lets the processes of a test be the test's own program.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == "client" {
+	if len(os.Args) > 1 && (os.Args[1] == "client" || os.Args[1] == "crew") {
 		main()
 		return
 	}
+	etcdtest.Main() // this program is also the members of etcd
 	os.Exit(test(m))
 }
 
@@ -42,11 +45,30 @@ func command(t *testing.T) string {
 	return path
 }
 
-// TestIncident plays the example. It fails by itself if a call has.
+// TestIncident plays the example, without etcd and with it. It fails by itself if a call has.
 func TestIncident(t *testing.T) {
 	t.Parallel()
+	refused := []string{ // by the control plane
+		"refused v5 of file policies.yaml",
+		`rules[0]: policy "shop": retry.max_attempts: must not exceed the limit 10, got 50`,
+		`rules[0]: policy "shop": timeout: must not exceed the limit 1m0s, got 10m0s`,
+		"the rollout was in its memory, and instances come back to what is in the file",
+		"promoted: no harm in ",
+	}
+	t.Run("files", func(t *testing.T) { testIncident(t, nil, refused) })
+	t.Run("etcd", func(t *testing.T) {
+		testIncident(t, []string{"-etcd"}, []string{
+			"policies.yaml:7:27: rules[0].policy.retry.max_attempts: must not exceed the limit 10, got 50",
+			"so is the leader of etcd",
+			"state      promoted at",
+		})
+	})
+}
+
+func testIncident(t *testing.T, flags, says []string) {
+	t.Helper()
 	var out bytes.Buffer
-	err := run(&out, []string{"-rego", command(t)})
+	err := run(&out, append(flags, "-rego", command(t)))
 	t.Log(out.String())
 	require.NoError(t, err)
 	var rows, payments []string // of all tables, without what differs from run to run
@@ -64,35 +86,37 @@ func TestIncident(t *testing.T) {
 		"v1 current control plane 4 on", "v2 current control plane 4 off", "v3 current control plane 1 off",
 		"v3 current control plane 1 off", "v3 current control plane 1 off", "v3 current control plane 1 off", "v3 refused control plane 1 off",
 		"v7 current control plane 2 on", "v7 current control plane 2 on", "v7 current control plane 2 on",
+		"v7 current control plane 2 on", "v7 current control plane 2 on", "v7 current control plane 2 on", "v7 current control plane 2 on",
 		"v7 stale control plane 2 on", "v7 stale control plane 2 on", "v8 current control plane 4 on",
 	} {
 		for _, c := range []string{"client-1 ", "client-2 ", "client-3 "} {
 			want = append(want, c+step)
 		}
 	}
-	want[11*clients] = "client-1 v7 stale snapshot 2 on" // it was restarted
+	want[15*clients] = "client-1 v7 stale snapshot 2 on" // it was restarted
 	assert.Equal(t, want, rows)
 	// What an override does, by the clients' pages.
 	assert.Equal(t, []string{
 		"payments-1 p1 3.0 false default", "refunds-1 p1 3.0 false default",
 		"payments-1 p2 1.0 true set, over code", "refunds-1 p2 3.0 false default",
 	}, payments)
-	for _, w := range []string{
+	for _, w := range append(says,
 		"max_atempts: unknown field",
 		`the impostor is told: rpc error: code = PermissionDenied desc = the certificate of spiffe://shop.example/sa/shop is not that of service "payments"`,
 		"denied spiffe://shop.example/sa/shop at 127.0.0.1:",
 		", which said it was payments (instance impostor): PermissionDenied",
 		"all by what it was built with",
-		"refused v5 of file policies.yaml",
-		`rules[0]: policy "shop": retry.max_attempts: must not exceed the limit 10, got 50`,
-		`rules[0]: policy "shop": timeout: must not exceed the limit 1m0s, got 10m0s`,
 		"client-2 has v3, CLIENT_STATE_CURRENT, and has refused nothing",
 		"client-2 keeps v3 and refuses v6: rules[0].policy.retry.max_attempts: must not exceed the limit 5, got 8",
 		`refunds-1 has a warning: rules[0]: retry.off: no effect on "/rego.test.v1.TestService/Pay", since a rule in code is stronger`,
 		" 0 failed; ",
 		"client-2 shows itself at http://127.0.0.1:",
 		"by its metrics client-2 made 1.0",
-	} {
+		"rejected: failed calls: ",
+		"it came back by itself after ",
+		"UNAVAILABLE attempts-exhausted (100 %)",
+		"in the storm, 1.0",
+	) {
 		assert.Contains(t, out.String(), w)
 	}
 }

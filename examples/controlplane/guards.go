@@ -71,16 +71,29 @@ func (s *stage) refused(version string) error {
 	return nil
 }
 
+// writeWrong writes what is refused, and prints why: a file by the control plane, which tells it in
+// its audit log, and with etcd whoever puts it.
+func (s *stage) writeWrong(version, policy string) error {
+	if err := s.replace("policies.yaml", setOf(version, policy)); err != nil {
+		return err
+	}
+	if s.etcd == nil {
+		return s.refused(version)
+	}
+	out, code, err := s.operate(true, "put", "policies.yaml", "--overwrite")
+	if err == nil && code != 1 {
+		err = fmt.Errorf("rego put: exit code %d: %s", code, out)
+	}
+	return err
+}
+
 // badFile writes what no set can be.
 func (s *stage) badFile() error {
-	err := s.write("v4", `
+	err := s.writeWrong("v4", `
   policy:
     timeout: -1s
     retry: {max_atempts: 5, backoff: {multiplier: .nan}}`)
 	if err != nil {
-		return err
-	}
-	if err := s.refused("v4"); err != nil {
 		return err
 	}
 	_, err = s.all("v3")
@@ -92,15 +105,12 @@ func (s *stage) beyond() error {
 	if err := s.quote("limits.yaml"); err != nil {
 		return err
 	}
-	err := s.write("v5", `
+	err := s.writeWrong("v5", `
   policy:
     name: shop
     timeout: 600s
     retry: {max_attempts: 50}`)
 	if err != nil {
-		return err
-	}
-	if err := s.refused("v5"); err != nil {
 		return err
 	}
 	err = s.ask(func(ctx context.Context, fleet regov1.FleetServiceClient) error {
@@ -176,6 +186,11 @@ func (s *stage) override() error {
 		return err
 	}
 	for _, service := range payers {
+		if s.etcd != nil {
+			if err := s.put("payments.yaml", "--service", service, "--overwrite"); err != nil {
+				return err
+			}
+		}
 		if err := s.quote(service + ".limits.yaml"); err != nil {
 			return err
 		}

@@ -7,10 +7,10 @@ import (
 )
 
 // incident plays it, and returns an error if a call failed or a step did not work.
-func incident(w io.Writer, rego string) error {
+func incident(w io.Writer, rego string, withEtcd bool) error {
 	s := &stage{out: w, rego: rego}
 	defer s.close()
-	if err := s.open(); err != nil {
+	if err := s.open(withEtcd); err != nil {
 		return err
 	}
 	for _, step := range []struct {
@@ -51,6 +51,10 @@ func incident(w io.Writer, rego string) error {
 		}},
 		{"two services pay by a policy in code, with three attempts, and their backend fails", s.pay},
 		{"retries are switched off for both: the owner of payments allows it, the owner of refunds does not", s.override},
+		{"a service of twelve instances has a set of its own", s.openCrew},
+		{"a timeout that is too short is tried out on some of them", s.badCanary},
+		{"another one that does no harm, and the control plane is killed in the middle of it", s.goodCanary},
+		{"writes begin to fail, and retries make a storm of them", s.storm},
 		{"the control plane is killed", s.kill},
 		{"a client is restarted meanwhile", s.restartClient},
 		{"the control plane is back, with a new policy", s.comeBack},
@@ -80,7 +84,9 @@ func (s *stage) change(version, policy string) error {
 }
 
 func (s *stage) kill() error {
-	s.server.kill()
+	for _, r := range s.replicas {
+		r.killReplica()
+	}
 	_, err := await("stale", func() bool {
 		for _, c := range s.clients {
 			if c.last().State != "stale" {
@@ -100,16 +106,23 @@ func (s *stage) restartClient() error {
 }
 
 func (s *stage) comeBack() error {
-	err := s.write("v8", `
+	const policy = `
   policy:
     name: shop
     retry: {max_attempts: 4}
-    hedge: {max_extra_load: 0.05}`)
-	if err != nil {
+    hedge: {max_extra_load: 0.05}`
+	if s.etcd == nil {
+		if err := s.write("v8", policy); err != nil {
+			return err
+		}
+	}
+	if err := s.startReplicas(); err != nil {
 		return err
 	}
-	if err := s.startServer(s.control); err != nil {
-		return err
+	if s.etcd != nil {
+		if err := s.write("v8", policy); err != nil {
+			return err
+		}
 	}
 	took, err := s.all("v8")
 	fmt.Fprintf(s.out, "  v8 is used by all clients %v after the restart\n", took.Round(100*time.Millisecond))

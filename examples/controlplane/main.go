@@ -5,15 +5,25 @@
 // audit log. Three clients call a backend all the time. Each is a process of its own. Then
 // hedging is switched off, attempts are cut, somebody with the certificate of one service says
 // that it is another, a bad file and a set beyond the limits are refused, a set that only the
-// clients can judge is refused by them, the retries of a policy in code are switched off where
-// its owner allows it, the control plane is killed, a client is restarted while it is down, and
-// the control plane comes back. After each step it prints what each client uses, as an operator
-// reads it on the client's debug page; which it serves until the incident is over.
+// clients can judge is refused by them, and the retries of a policy in code are switched off where
+// its owner allows it.
 //
-// What surprises people: no call fails or waits because of any of it. Policies that
-// cannot be had are those that were had last, after a restart too.
+// A service of twelve instances tries changes out on some of them, with "rego put --canary". One that
+// does harm comes back by itself. Another one goes on to all, although the control plane is killed
+// in the middle of it. A method that fails becomes a retry storm, which an operator finds and stops
+// with "rego top" and "rego put". At last the control plane is killed, a client is restarted while it
+// is down, and the control plane comes back.
 //
-//	go run ./controlplane [-rego PATH]
+// After each step it prints what each client uses, as an operator reads it on the client's debug
+// page; which it serves until the incident is over.
+//
+// With -etcd policies are kept in a cluster of three members, whose leader is killed, and two
+// replicas of the control plane serve them.
+//
+// What surprises people: no call fails or waits because of any of it, but those that a canary is
+// there for. Policies that cannot be had are those that were had last, after a restart too.
+//
+//	go run ./controlplane [-etcd] [-rego PATH]
 package main
 
 import (
@@ -22,9 +32,12 @@ import (
 	"io"
 	"os"
 	"strings"
+
+	"github.com/rego-go/rego/policy/etcd/etcdtest"
 )
 
 func main() {
+	etcdtest.Main() // this program is also the members of etcd
 	if err := run(os.Stdout, os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "controlplane:", err)
 		os.Exit(1)
@@ -41,8 +54,17 @@ func run(w io.Writer, args []string) error {
 	switch role {
 	case "incident":
 		rego := flags.String("rego", "", "the `PATH` of the command rego (default: it is built)")
+		etcd := flags.Bool("etcd", false, "keep policies in etcd, with two replicas of the control plane")
 		_ = flags.Parse(args) // which exits
-		return incident(w, *rego)
+		return incident(w, *rego, *etcd)
+	case "crew":
+		var c crew
+		flags.IntVar(&c.instances, "instances", 12, "how many instances it has")
+		flags.StringVar(&c.certs, "certs", ".", "folder with certificates")
+		flags.StringVar(&c.control, "control", "", "addresses of the control plane")
+		flags.StringVar(&c.backend, "backend", "", "address of the server to call")
+		_ = flags.Parse(args) // which exits
+		return c.run(w)
 	case "client":
 		var c client
 		flags.StringVar(&c.name, "name", "client", "name of the instance")
@@ -57,6 +79,6 @@ func run(w io.Writer, args []string) error {
 		_ = flags.Parse(args) // which exits
 		return c.run(w)
 	default:
-		return fmt.Errorf("no role %q, there is client; without one the incident is played", role)
+		return fmt.Errorf("no role %q, there are client and crew; without one the incident is played", role)
 	}
 }

@@ -39,53 +39,6 @@ func output(name string, args ...string) (string, error) {
 	return strings.TrimSpace(string(out)), err
 }
 
-// serveFlags are those of rego serve, but for the address. Its files are in the stage's folder.
-var serveFlags = [][]string{
-	{"--file", "policies.yaml"},
-	{"--service", "payments=payments.yaml", "--service", "refunds=payments.yaml"},
-	{"--limits", "limits.yaml"},
-	{"--cert", "server.pem", "--key", "server-key.pem", "--client-ca", "ca.pem"},
-	{"--clients", serviceID + "{service}", "--operators", operatorID},
-	{"--audit", "audit.jsonl", "--log", "json"},
-}
-
-// commandLine is what a shell would be told, for people to read.
-func commandLine() string {
-	var b strings.Builder
-	b.WriteString("  rego serve --addr 127.0.0.1:0")
-	for _, flags := range serveFlags {
-		b.WriteString(" \\\n   ")
-		for _, word := range flags {
-			if strings.ContainsAny(word, "{*") {
-				word = "'" + word + "'"
-			}
-			b.WriteString(" " + word)
-		}
-	}
-	return b.String()
-}
-
-// startServer starts rego serve, and waits until it says that it serves.
-func (s *stage) startServer(listen string) (err error) {
-	args := []string{"serve", "--addr", listen}
-	for _, flags := range serveFlags {
-		args = append(args, flags...)
-	}
-	cmd := exec.Command(s.rego, args...)
-	cmd.Dir = s.dir
-	if s.server, err = start("rego serve", cmd, cmd.StderrPipe); err != nil {
-		return err
-	}
-	const serving = `"rego: serving policies"`
-	if err := s.server.until("says that it serves", func() bool { return s.server.find(serving) != "" }); err != nil {
-		return err
-	}
-	var line struct{ Addr string }
-	err = json.Unmarshal([]byte(s.server.find(serving)), &line)
-	s.control = line.Addr
-	return err
-}
-
 // audited is a line of the audit log.
 type audited struct {
 	Event, Service    string
@@ -97,11 +50,12 @@ type audited struct {
 	Method, Code, Why string
 }
 
-// audit returns the newest line of the audit log that is looked for.
+// audit returns the newest line of the audit logs that is looked for.
 func (s *stage) audit(is func(audited) bool) (found audited, ok bool) {
-	text, err := os.ReadFile(filepath.Join(s.dir, "audit.jsonl"))
-	if err != nil {
-		return found, false
+	var text []byte
+	for _, r := range s.replicas {
+		b, _ := os.ReadFile(filepath.Join(s.dir, r.name+".jsonl")) // a replica may have denied nothing yet
+		text = append(text, b...)
 	}
 	for line := range bytes.Lines(text) {
 		var a audited
@@ -127,7 +81,7 @@ func (s *stage) ask(call func(context.Context, regov1.FleetServiceClient) error)
 	if err != nil {
 		return err
 	}
-	conn, err := grpc.NewClient(s.control, grpc.WithTransportCredentials(creds))
+	conn, err := grpc.NewClient(s.asked().addr, grpc.WithTransportCredentials(creds))
 	if err != nil {
 		return err
 	}

@@ -4,17 +4,20 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"text/tabwriter"
 	"time"
 
 	"google.golang.org/grpc/codes"
 
 	"github.com/rego-go/rego/internal/testsrv"
+	"github.com/rego-go/rego/policy/etcd/etcdtest"
 )
 
 // stage is where an incident plays: a folder, a backend, a control plane and its clients.
@@ -23,17 +26,21 @@ type stage struct {
 	dir      string // where all files are
 	rego     string // path of the command; empty until it is built
 	backend  *testsrv.Server
-	control  string // address of the control plane
-	server   *process
-	clients  []*process // of the shop
-	ended    []report   // of those that were restarted
-	payers   []*process // a client of each service that pays
-	impostor *process   // nil until it comes
+	etcd     *etcdtest.Cluster // nil without it
+	replicas []*replica        // of the control plane
+	via      string            // the address of what is between clients and them; empty if nothing is
+	ill      *atomic.Bool      // writes fail
+	clients  []*process        // of the shop
+	crew     *process          // the service search
+	tried    int64             // calls of it that failed by what was tried out
+	ended    []report          // of those that were restarted
+	payers   []*process        // a client of each service that pays
+	impostor *process          // nil until it comes
 }
 
 const clients = 3
 
-func (s *stage) open() (err error) {
+func (s *stage) open(withEtcd bool) (err error) {
 	if s.dir, err = os.MkdirTemp("", "controlplane"); err != nil {
 		return err
 	}
@@ -42,14 +49,15 @@ func (s *stage) open() (err error) {
 	}
 	// Two calls in a hundred are slow: that is what hedging is for.
 	quick, slow := testsrv.Do(testsrv.Delay(time.Millisecond), testsrv.Echo()), testsrv.Do(testsrv.Delay(50*time.Millisecond), testsrv.Echo())
-	s.backend.Handle(testsrv.Get, func(a testsrv.Arrival) testsrv.Step {
-		if a.Attempt%50 == 0 {
+	s.backend.Handle(testsrv.Get, func(testsrv.Arrival) testsrv.Step {
+		if rand.IntN(50) == 0 {
 			return slow
 		}
 		return quick
 	})
 	// Payments fail, whatever is tried.
 	s.backend.Script(testsrv.Pay, testsrv.Do(testsrv.Delay(time.Millisecond), testsrv.Fail(codes.Unavailable, "the ledger is down")))
+	s.ward()
 	if err := s.furnish(); err != nil {
 		return err
 	}
@@ -62,9 +70,13 @@ func (s *stage) open() (err error) {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(s.out, "the control plane, in %s:\n%s\n", s.dir, commandLine())
-	if err := s.startServer("127.0.0.1:0"); err != nil {
+	if err := s.openReplicas(withEtcd); err != nil {
 		return err
+	}
+	if withEtcd {
+		if err := s.putAll(); err != nil {
+			return err
+		}
 	}
 	for i := range clients {
 		if err := s.startClient(i); err != nil {
@@ -76,10 +88,16 @@ func (s *stage) open() (err error) {
 }
 
 func (s *stage) close() {
-	for _, p := range slices.Concat(s.clients, s.payers, []*process{s.impostor, s.server}) {
+	for _, p := range slices.Concat(s.clients, s.payers, []*process{s.impostor, s.crew}) {
 		if p != nil {
 			p.kill()
 		}
+	}
+	for _, r := range s.replicas {
+		r.killReplica()
+	}
+	if s.etcd != nil {
+		s.etcd.Close()
 	}
 	if s.backend != nil {
 		s.backend.Close()
@@ -99,7 +117,7 @@ func (s *stage) furnish() error {
 	if err := a.client("operator", operatorID); err != nil {
 		return err
 	}
-	for _, service := range append([]string{"shop"}, payers...) {
+	for _, service := range append([]string{"shop", "search"}, payers...) {
 		if err := a.client(service, serviceID+service); err != nil {
 			return err
 		}
@@ -110,12 +128,23 @@ func (s *stage) furnish() error {
 		"payments.limits.yaml": serviceLimits + overridable,
 		"refunds.limits.yaml":  serviceLimits,
 		"payments.yaml":        "version: p1\n",
+		"search.yaml":          "version: s0\n",
 	} {
 		if err := s.replace(name, text); err != nil {
 			return err
 		}
 	}
-	return s.write("v0", "")
+	return s.replace("policies.yaml", setOf("v0", ""))
+}
+
+// putAll puts what is in files without etcd.
+func (s *stage) putAll() error {
+	for _, put := range [][]string{{"policies.yaml"}, {"payments.yaml", "--service", "payments"}, {"payments.yaml", "--service", "refunds"}} {
+		if err := s.put(append(put, "-m", "the first")...); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (s *stage) startClient(i int) error {
@@ -130,7 +159,7 @@ func (s *stage) startClient(i int) error {
 
 // startAs starts a client with flags besides those that all have.
 func (s *stage) startAs(name string, flags ...string) (*process, error) {
-	args := append([]string{"client", "-name", name, "-snapshot", name, "-control", s.control, "-backend", s.backend.Addr()}, flags...)
+	args := append([]string{"client", "-name", name, "-snapshot", name, "-control", s.control(), "-backend", s.backend.Addr()}, flags...)
 	p, err := startSelf(name, s.dir, args...)
 	if err != nil {
 		return nil, err
@@ -138,9 +167,17 @@ func (s *stage) startAs(name string, flags ...string) (*process, error) {
 	return p, p.until("calls", func() bool { return p.last().Calls > 0 })
 }
 
-// write replaces the policies of all services that have none of their own.
+// write replaces the policies of all services that have none of their own: the file, which the
+// control plane watches, or with etcd what is there.
 func (s *stage) write(version, policy string) error {
-	return s.replace("policies.yaml", fmt.Sprintf("version: %s\nrules:\n- methods: [/rego.test.v1.TestService/*]%s\n", version, policy))
+	if err := s.replace("policies.yaml", setOf(version, policy)); err != nil || s.etcd == nil {
+		return err
+	}
+	return s.put("policies.yaml", "--overwrite")
+}
+
+func setOf(version, policy string) string {
+	return fmt.Sprintf("version: %s\nrules:\n- methods: [/rego.test.v1.TestService/*]%s\n", version, policy)
 }
 
 // replace replaces a file as a whole, as every file that is watched should be.
@@ -199,10 +236,18 @@ func (s *stage) print() error {
 		}
 		calls := r.Total.Calls - before.Total.Calls
 		fmt.Fprintf(w, "  %s\t%s\t%s\t%s\t%d\t%s\t%d\t%d\t%d\n", c.name, r.Policy.Version, r.Policies.State,
-			strings.TrimSuffix(r.Policies.Source, " "+s.control), r.Policy.MaxAttempts, hedging,
+			source(r.Policies.Source), r.Policy.MaxAttempts, hedging,
 			calls, r.Total.Attempts-before.Total.Attempts-calls, r.Total.Failed-before.Total.Failed)
 	}
 	return w.Flush()
+}
+
+// source returns a source without its address.
+func source(name string) string {
+	if strings.HasPrefix(name, "control plane ") {
+		return "control plane"
+	}
+	return name
 }
 
 // count keeps what became of the calls of a client that is about to end.
@@ -224,6 +269,13 @@ func (s *stage) sum() error {
 			return err
 		}
 		fmt.Fprintf(s.out, "by its metrics %s made %.2f attempts per call\n", c.name, times)
+	}
+	if s.crew != nil {
+		calls, failed, _ := s.crew.crew().since(crewReport{})
+		fmt.Fprintf(s.out, "search made %d calls to read; %d failed, %d of them by what was tried out\n", calls, failed, s.tried)
+		if failed != s.tried {
+			return fmt.Errorf("%d calls of search failed, and %d of them by what was tried out", failed, s.tried)
+		}
 	}
 	var sum report
 	for _, r := range s.ended {

@@ -33,7 +33,7 @@ type exchange struct {
 
 	mu      sync.Mutex
 	clients map[string][]*remote // by key
-	traffic map[string]*regov1.ListTrafficResponse
+	traffic map[string]*regov1.StoredTraffic
 	states  map[string]*regov1.ReplicaState
 }
 
@@ -71,7 +71,7 @@ const (
 func newExchange(s *Server, name string, storage repository.Storage, log *slog.Logger) *exchange {
 	return &exchange{
 		server: s, name: name, replica: fmt.Sprintf("%s@%x", url.PathEscape(name), rand.Uint64()), storage: storage, log: log,
-		clients: make(map[string][]*remote), traffic: make(map[string]*regov1.ListTrafficResponse), states: make(map[string]*regov1.ReplicaState),
+		clients: make(map[string][]*remote), traffic: make(map[string]*regov1.StoredTraffic), states: make(map[string]*regov1.ReplicaState),
 	}
 }
 
@@ -112,7 +112,7 @@ var outreach = policy.Backoff{Initial: time.Second, Multiplier: 2, Max: 10 * tim
 // tell tells of all that there is, and then of what changes, until the lease has ended.
 func (x *exchange) tell(ctx context.Context, lease repository.Lease) error {
 	x.server.allChanged()
-	var told []byte // of the traffic
+	told := false // of traffic
 	for {
 		var changes []repository.Change
 		put := func(key string, m proto.Message) {
@@ -127,9 +127,12 @@ func (x *exchange) tell(ctx context.Context, lease repository.Lease) error {
 			}
 			put(key, ch.clients)
 		}
-		if t := x.server.trafficOf("", trafficRoom, false); len(t.GetTraffic()) > 0 || told != nil {
-			put(membersTraffic+x.replica, &regov1.StoredTraffic{Traffic: t})
-			told = changes[len(changes)-1].Value
+		t := &regov1.StoredTraffic{
+			Traffic: x.server.trafficOf("", trafficRoom, false, false), Recent: x.server.trafficOf("", trafficRoom, true, false),
+		}
+		if busy := len(t.GetTraffic().GetTraffic()) > 0; busy || told {
+			put(membersTraffic+x.replica, t)
+			told = busy
 		}
 		put(membersStates+x.replica, x.state())
 		for len(changes) > 0 {
@@ -199,7 +202,7 @@ func (x *exchange) hear(u repository.Update) {
 		case membersTraffic:
 			m := new(regov1.StoredTraffic)
 			if proto.Unmarshal(e.Value, m) == nil {
-				x.traffic[e.Key] = m.GetTraffic()
+				x.traffic[e.Key] = m
 			}
 		case membersStates:
 			m := new(regov1.ReplicaState)
@@ -268,10 +271,10 @@ func (s *Server) othersMoved(left, came []*remote, connected map[name]bool) {
 }
 
 // trafficOfOthers returns what other replicas have heard of.
-func (x *exchange) trafficOfOthers() []*regov1.ListTrafficResponse {
+func (x *exchange) trafficOfOthers() []*regov1.StoredTraffic {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	list := make([]*regov1.ListTrafficResponse, 0, len(x.traffic))
+	list := make([]*regov1.StoredTraffic, 0, len(x.traffic))
 	for _, t := range x.traffic {
 		list = append(list, t)
 	}

@@ -109,13 +109,18 @@ func (r *row) add(retries, hedges uint64, ends []*regov1.EndCount, denials []*re
 	}
 }
 
-// sum returns what was told of within the last minute or so, and of how long.
-func (t *traffic) sum(now time.Time) (all *bucket, over time.Duration) {
+// sum returns what was told of within the last minute or so, and of how long; if it is to be
+// recent, of the last 10 to 20 s.
+func (t *traffic) sum(now time.Time, recent bool) (all *bucket, over time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.turnLocked(now)
 	all = newBucket(now)
-	for _, b := range t.buckets {
+	list := t.buckets
+	if recent {
+		list = list[max(len(list)-2, 0):]
+	}
+	for _, b := range list {
 		over = max(over, now.Sub(b.began))
 		for id := range b.clients {
 			all.clients[id] = struct{}{}
@@ -198,21 +203,24 @@ func (f *fleet) ListTraffic(ctx context.Context, r *regov1.ListTrafficRequest) (
 	if err := f.may(ctx, regov1.FleetService_ListTraffic_FullMethodName); err != nil {
 		return nil, err
 	}
-	m := f.server.trafficOf(r.GetService(), maxResponse, true)
-	return m, nil
+	return f.server.trafficOf(r.GetService(), maxResponse, r.GetRecent(), true), nil
 }
 
 // trafficOf returns the traffic of a service, or of all if it is empty, in so many bytes: that
 // which this server has heard of or, with others, the other replicas too.
-func (s *Server) trafficOf(service string, room int, others bool) *regov1.ListTrafficResponse {
-	all, over := s.traffic.sum(time.Now())
+func (s *Server) trafficOf(service string, room int, recent, others bool) *regov1.ListTrafficResponse {
+	all, over := s.traffic.sum(time.Now(), recent)
 	m := &regov1.ListTrafficResponse{Reporting: uint64(len(all.clients))}
 	if others && s.exchange != nil {
 		for _, o := range s.exchange.trafficOfOthers() {
-			all.take(o)
-			m.Reporting += o.GetReporting()
-			m.LeftOut += o.GetLeftOut()
-			over = max(over, o.GetOver().AsDuration())
+			t := o.GetTraffic()
+			if recent {
+				t = o.GetRecent()
+			}
+			all.take(t)
+			m.Reporting += t.GetReporting()
+			m.LeftOut += t.GetLeftOut()
+			over = max(over, t.GetOver().AsDuration())
 		}
 	}
 	var left uint64

@@ -17,6 +17,7 @@ import (
 type topCommand struct {
 	remote
 	once   bool
+	recent bool
 	most   int
 	every  time.Duration
 	sort   order
@@ -28,7 +29,7 @@ func newTopCommand(s *streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "top [flags]",
 		Short: "Tell which methods retry, hedge and fail most, over all clients",
-		Long: `Top tells what the calls of all clients did within the last minute, by the service of the client and the
+		Long: `Top tells what the calls of all clients did within the last minute, or less with --recent, by the service of the client and the
 method that it called, the worst first: calls per second and how many of them failed, attempts per call, retries,
 hedges and denials per second, the most frequent reason of denials, and how most of the failed calls ended.
 In a terminal it shows that anew every two seconds; otherwise it prints it again and again, and with --once
@@ -50,6 +51,7 @@ server had no room for) and methods, a list of service, method, calls, failed, r
 	t.serviceFlag(cmd, "only the clients of `SERVICE` (default: all)")
 	f := cmd.Flags()
 	f.BoolVar(&t.once, "once", false, "print it once")
+	f.BoolVar(&t.recent, "recent", false, "tell of the last 10 to 20 seconds, to see whether a change has helped")
 	f.IntVarP(&t.most, "number", "n", 20, "most methods, as a `NUMBER`")
 	everyFlag(cmd, &t.every, "from one look to the next")
 	t.sort.flags(cmd)
@@ -69,7 +71,7 @@ func (t *topCommand) run(ctx context.Context) error {
 	}
 	var p patience
 	for n := 0; ; n++ {
-		m, err := asked(ctx, &t.remote, &regov1.ListTrafficRequest{Service: t.service}, t.fleet.ListTraffic)
+		m, err := asked(ctx, &t.remote, &regov1.ListTrafficRequest{Service: t.service, Recent: t.recent}, t.fleet.ListTraffic)
 		switch {
 		case err == nil:
 			p = patience{}

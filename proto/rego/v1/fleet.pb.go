@@ -1086,7 +1086,9 @@ func (x *StoreState) GetEpoch() uint64 {
 type ListTrafficRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Service asks only for the clients of that service. Empty means all.
-	Service       string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// Recent asks for the last 10 to 20 s, in the place of the last minute.
+	Recent        bool `protobuf:"varint,2,opt,name=recent,proto3" json:"recent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1128,10 +1130,17 @@ func (x *ListTrafficRequest) GetService() string {
 	return ""
 }
 
+func (x *ListTrafficRequest) GetRecent() bool {
+	if x != nil {
+		return x.Recent
+	}
+	return false
+}
+
 // ListTrafficResponse is the traffic of some time, by service and method.
 type ListTrafficResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Over is the time that it is counted over: about a minute, less if the server is younger.
+	// Over is the time that it is counted over, less than was asked for if the server is younger.
 	Over *durationpb.Duration `protobuf:"bytes,1,opt,name=over,proto3" json:"over,omitempty"`
 	// Traffic of each method of each service, the one with the most calls first; at most 1000.
 	Traffic []*Traffic `protobuf:"bytes,2,rep,name=traffic,proto3" json:"traffic,omitempty"`
@@ -1369,9 +1378,10 @@ const file_rego_v1_fleet_proto_rawDesc = "" +
 	"\brefusals\x18\v \x01(\x03R\brefusals\x12%\n" +
 	"\x0esnapshot_error\x18\f \x01(\tR\rsnapshotError\x12\x18\n" +
 	"\aclients\x18\r \x01(\x04R\aclients\x12\x14\n" +
-	"\x05epoch\x18\x0e \x01(\x04R\x05epoch\".\n" +
+	"\x05epoch\x18\x0e \x01(\x04R\x05epoch\"F\n" +
 	"\x12ListTrafficRequest\x12\x18\n" +
-	"\aservice\x18\x01 \x01(\tR\aservice\"\xa9\x01\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x16\n" +
+	"\x06recent\x18\x02 \x01(\bR\x06recent\"\xa9\x01\n" +
 	"\x13ListTrafficResponse\x12-\n" +
 	"\x04over\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x04over\x12*\n" +
 	"\atraffic\x18\x02 \x03(\v2\x10.rego.v1.TrafficR\atraffic\x12\x19\n" +

@@ -501,7 +501,9 @@ func (x *StoredClient) GetClient() *Client {
 type StoredTraffic struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Traffic of the last minute, by service and method.
-	Traffic       *ListTrafficResponse `protobuf:"bytes,1,opt,name=traffic,proto3" json:"traffic,omitempty"`
+	Traffic *ListTrafficResponse `protobuf:"bytes,1,opt,name=traffic,proto3" json:"traffic,omitempty"`
+	// Recent is that of the last 10 to 20 s.
+	Recent        *ListTrafficResponse `protobuf:"bytes,2,opt,name=recent,proto3" json:"recent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -543,6 +545,13 @@ func (x *StoredTraffic) GetTraffic() *ListTrafficResponse {
 	return nil
 }
 
+func (x *StoredTraffic) GetRecent() *ListTrafficResponse {
+	if x != nil {
+		return x.Recent
+	}
+	return nil
+}
+
 var File_rego_v1_repository_proto protoreflect.FileDescriptor
 
 const file_rego_v1_repository_proto_rawDesc = "" +
@@ -580,9 +589,10 @@ const file_rego_v1_repository_proto_rawDesc = "" +
 	"\aclients\x18\x01 \x03(\v2\x15.rego.v1.StoredClientR\aclients\"G\n" +
 	"\fStoredClient\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12'\n" +
-	"\x06client\x18\x02 \x01(\v2\x0f.rego.v1.ClientR\x06client\"G\n" +
+	"\x06client\x18\x02 \x01(\v2\x0f.rego.v1.ClientR\x06client\"}\n" +
 	"\rStoredTraffic\x126\n" +
-	"\atraffic\x18\x01 \x01(\v2\x1c.rego.v1.ListTrafficResponseR\atrafficB.Z,github.com/rego-go/rego/proto/rego/v1;regov1b\x06proto3"
+	"\atraffic\x18\x01 \x01(\v2\x1c.rego.v1.ListTrafficResponseR\atraffic\x124\n" +
+	"\x06recent\x18\x02 \x01(\v2\x1c.rego.v1.ListTrafficResponseR\x06recentB.Z,github.com/rego-go/rego/proto/rego/v1;regov1b\x06proto3"
 
 var (
 	file_rego_v1_repository_proto_rawDescOnce sync.Once
@@ -626,11 +636,12 @@ var file_rego_v1_repository_proto_depIdxs = []int32{
 	6,  // 10: rego.v1.StoredClients.clients:type_name -> rego.v1.StoredClient
 	11, // 11: rego.v1.StoredClient.client:type_name -> rego.v1.Client
 	12, // 12: rego.v1.StoredTraffic.traffic:type_name -> rego.v1.ListTrafficResponse
-	13, // [13:13] is the sub-list for method output_type
-	13, // [13:13] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	12, // 13: rego.v1.StoredTraffic.recent:type_name -> rego.v1.ListTrafficResponse
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_rego_v1_repository_proto_init() }

@@ -1,0 +1,170 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// A change of policies that is tried out on some instances first.
+
+// searchSet is the set of a version of the service search.
+func searchSet(version, reads, writes string) string {
+	return fmt.Sprintf(`version: %s
+budgets:
+- name: generous
+  token_bucket: {per_second: 10000}
+rules:
+- methods: [/rego.test.v1.TestService/*]
+  policy:
+    name: search
+    %s
+- methods: [/rego.test.v1.TestService/Put]
+  policy:
+    name: search writes
+    %s
+`, version, reads, writes)
+}
+
+const (
+	patient = "timeout: 1s"
+	hasty   = "timeout: 20ms" // the slow calls of the backend take 50
+	stormy  = "{retry: {max_attempts: 4, codes: [UNAVAILABLE], backoff: {initial: 0.001s}}, budget: generous}"
+	calm    = "{retry: {off: true}}"
+)
+
+// openCrew starts the service search, with a set of its own.
+func (s *stage) openCrew() (err error) {
+	if err := s.replace("s1.yaml", searchSet("s1", patient, inline(stormy))); err != nil {
+		return err
+	}
+	if err := s.put("s1.yaml", "--service", "search", "--overwrite", "-m", "the first"); err != nil {
+		return err
+	}
+	s.crew, err = startSelf("search", s.dir, "crew", "-control", s.control(), "-backend", s.backend.Addr())
+	if err != nil {
+		return err
+	}
+	return s.awaitCrew("s1")
+}
+
+// inline makes the fields of a policy stand below each other.
+func inline(flow string) string {
+	return strings.TrimSuffix(strings.TrimPrefix(strings.ReplaceAll(flow, ", budget", "\n    budget"), "{"), "}")
+}
+
+// awaitCrew waits until all instances have a version.
+func (s *stage) awaitCrew(version string) error {
+	took, err := await("all instances of search have "+version, func() bool {
+		n, of := s.crew.crew().have(version)
+		return of > 0 && n == of
+	})
+	if err == nil {
+		fmt.Fprintf(s.out, "  all %d instances of search have %s after %v\n", len(s.crew.crew().Instances), version, took.Round(10*time.Millisecond))
+	}
+	return err
+}
+
+// badCanary tries out a timeout that is too short. What it costs is counted apart from all other
+// calls that fail.
+func (s *stage) badCanary() error {
+	if err := s.replace("s2.yaml", searchSet("s2", hasty, inline(stormy))); err != nil {
+		return err
+	}
+	before, began := s.crew.crew(), time.Now()
+	tried := make(map[string]bool)
+	watching := make(chan struct{})
+	over := make(chan struct{})
+	go func() { // which instances have it at some time
+		defer close(watching)
+		for {
+			for _, i := range s.crew.crew().Instances {
+				if i.Version == "s2" {
+					tried[i.Name] = true
+				}
+			}
+			select {
+			case <-over:
+				return
+			case <-time.After(20 * time.Millisecond):
+			}
+		}
+	}()
+	_, code, err := s.operate(true, "put", "s2.yaml", "--service", "search", "--overwrite", "--canary", "40%", "--bake", "5s", "--min-calls", "200", "-m", "a shorter timeout", "--wait")
+	took := time.Since(began)
+	if err == nil {
+		err = s.awaitCrew("s1")
+	}
+	close(over)
+	<-watching
+	if err != nil {
+		return err
+	}
+	if code != 1 {
+		return fmt.Errorf("rego put: exit code %d, and not 1 for a set that was taken back", code)
+	}
+	after := s.crew.crew()
+	calls, failed, hit := after.since(before)
+	for i, now := range after.Instances {
+		if now.Failed > before.Instances[i].Failed && !tried[now.Name] {
+			return fmt.Errorf("calls of %s failed, which has not tried s2", now.Name)
+		}
+	}
+	if failed == 0 || hit > int64(len(tried)) || len(tried) == len(after.Instances) {
+		return fmt.Errorf("%d calls failed, of %d instances; %d have tried it", failed, hit, len(tried))
+	}
+	s.tried = failed
+	fmt.Fprintf(s.out, "  it came back by itself after %v: %d of %d calls of the service failed for it, all of the %d instances that tried it\n",
+		took.Round(100*time.Millisecond), failed, calls, len(tried))
+	return nil
+}
+
+// goodCanary tries out what does no harm, and kills the control plane in the middle of it.
+func (s *stage) goodCanary() error {
+	if err := s.replace("s3.yaml", searchSet("s3", "timeout: 800ms", inline(stormy))); err != nil {
+		return err
+	}
+	put := []string{"s3.yaml", "--service", "search", "--overwrite", "--canary", "40%", "--steps", "70%", "--bake", "4s", "--min-calls", "200", "-m", "a bit shorter"}
+	if err := s.put(put...); err != nil {
+		return err
+	}
+	_, err := await("some instances have s3", func() bool {
+		n, of := s.crew.crew().have("s3")
+		return n > 0 && n < of
+	})
+	if err != nil {
+		return err
+	}
+	dead := s.asked()
+	fmt.Fprintf(s.out, "  %s is killed in the middle of it\n", dead.name)
+	dead.killReplica()
+	if s.etcd == nil {
+		if err := s.startReplicas(); err != nil {
+			return err
+		}
+		fmt.Fprintln(s.out, "  it is started again: without etcd the rollout was in its memory, and instances come back to what is in the file")
+		if err := s.awaitCrew("s1"); err != nil {
+			return err
+		}
+		if err := s.put(append(put, "--wait")...); err != nil {
+			return err
+		}
+		return s.awaitCrew("s3")
+	}
+	leader, err := s.leader()
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(s.out, "  so is the leader of etcd, member %d; %s goes on\n", leader+1, s.asked().name)
+	s.etcd.Kill(leader)
+	if err := s.awaitCrew("s3"); err != nil {
+		return err
+	}
+	if _, _, err := s.operate(true, "rollout", "--service", "search"); err != nil {
+		return err
+	}
+	if err := s.etcd.Restart(leader); err != nil {
+		return err
+	}
+	return s.startReplicas()
+}
