@@ -1,15 +1,22 @@
 package controlplane
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
+	"fmt"
+	"io"
+	"net"
 	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/rego-go/rego/internal/wirebound"
 	"github.com/rego-go/rego/policy"
 	"github.com/rego-go/rego/policy/repository"
 	regov1 "github.com/rego-go/rego/proto/rego/v1"
@@ -68,7 +75,7 @@ func (a *admin) PutPolicies(ctx context.Context, r *regov1.PutPoliciesRequest) (
 	if err := a.may(ctx, method, r.GetService(), true); err != nil {
 		return nil, err
 	}
-	set, err := policy.FromProto(r.GetSet())
+	set, err := setIn(r)
 	if err != nil {
 		return nil, answerTo(err)
 	}
@@ -87,6 +94,36 @@ func (a *admin) PutPolicies(ctx context.Context, r *regov1.PutPoliciesRequest) (
 		m.Revision, m.Rollout = after.Rollout.GetCandidate(), after.Rollout
 	}
 	return m, nil
+}
+
+// setIn returns the set of a request, packed or not. It is looked at before it is decoded, since few
+// bytes can be much in memory.
+func setIn(r *regov1.PutPoliciesRequest) (policy.Set, error) {
+	m := r.GetSet()
+	if r.GetPacked() != nil {
+		z, err := gzip.NewReader(bytes.NewReader(r.GetPacked()))
+		if err != nil {
+			return policy.Set{}, fmt.Errorf("%w: packed: %w", repository.ErrInvalid, err)
+		}
+		plain, err := io.ReadAll(io.LimitReader(z, policy.MaxSize+1))
+		switch {
+		case err != nil:
+			return policy.Set{}, fmt.Errorf("%w: packed: %w", repository.ErrInvalid, err)
+		case len(plain) > policy.MaxSize:
+			return policy.Set{}, fmt.Errorf("%w: packed: it has more than %d bytes", repository.ErrInvalid, policy.MaxSize)
+		}
+		if err := wirebound.Check(plain); err != nil {
+			return policy.Set{}, fmt.Errorf("%w: packed: %w", repository.ErrInvalid, err)
+		}
+		m = new(regov1.Set)
+		if err := proto.Unmarshal(plain, m); err != nil {
+			return policy.Set{}, fmt.Errorf("%w: packed: %w", repository.ErrInvalid, err)
+		}
+	}
+	if m == nil {
+		return policy.Set{}, fmt.Errorf("%w: there is no set", repository.ErrInvalid)
+	}
+	return policy.FromProto(m)
 }
 
 // ListRevisions tells what was in force before.
@@ -176,6 +213,9 @@ func (a *admin) change(ctx context.Context, method, service string, dry bool, do
 	by := strings.Join(Identities(ctx), " ")
 	if by == "" { // without a certificate there is only the address
 		by = peerOf(ctx)
+		if host, _, err := net.SplitHostPort(by); err == nil {
+			by = host
+		}
 	}
 	before, err = a.repo.Get(ctx, service)
 	if err != nil && !errors.Is(err, repository.ErrNotFound) {

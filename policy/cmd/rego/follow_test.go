@@ -166,7 +166,7 @@ func TestBecame(t *testing.T) {
 		got[r.Revision] = plain(r.Became)
 	}
 	assert.Equal(t, map[uint64]string{
-		1: "", 2: "ended by 127.0.0.1:12345", 3: "", 4: "ended by 127.0.0.1:12345", 5: "restores 3", 6: "restores 1, in force", 7: "tried out on 25 %",
+		1: "", 2: "ended by 127.0.0.1", 3: "", 4: "ended by 127.0.0.1", 5: "restores 3", 6: "restores 1, in force", 7: "tried out on 25 %",
 	}, got)
 	assert.EqualValues(t, 6, m.InForce)
 

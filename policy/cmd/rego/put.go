@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/rego-go/rego/policy"
 	"github.com/rego-go/rego/policy/file"
@@ -107,6 +110,12 @@ func (p *putCommand) run(ctx context.Context, d document, plan *regov1.RolloutPl
 		Service: p.service, Set: d.set.Proto(), Base: p.base, Overwrite: p.overwrite, Message: p.message,
 		Rollout: plan, ChangeId: newChangeID(), DryRun: p.dryRun,
 	}
+	if proto.Size(request.GetSet()) > mostPlain {
+		if request.Packed, err = packed(request.GetSet()); err != nil {
+			return err
+		}
+		request.Set = nil
+	}
 	if p.overwrite {
 		request.Base = 0
 	}
@@ -122,6 +131,24 @@ func (p *putCommand) run(ctx context.Context, d document, plan *regov1.RolloutPl
 		return p.refused(ctx, d, err)
 	}
 	return p.done(ctx, request, answer)
+}
+
+// mostPlain is how many bytes of a set are sent as they are. A server takes 256 KiB.
+const mostPlain = 200 << 10
+
+// packed returns a set compressed.
+func packed(s *regov1.Set) ([]byte, error) {
+	plain, err := proto.Marshal(s)
+	if err != nil {
+		return nil, err
+	}
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	_, _ = w.Write(plain) // into memory
+	if err := w.Close(); err != nil {
+		return nil, err
+	}
+	return b.Bytes(), nil
 }
 
 // mostChanges is how many differences are printed before a set is put. rego diff prints all.

@@ -92,6 +92,9 @@ func (k *kept) add(service string, st *policy.Store, path string, limits policy.
 	k.files[service] = st
 	if path == "" {
 		put := st.Source("memory")
+		if err := put.Update(st.Current().Set()); err != nil { // so that it can be changed
+			return err
+		}
 		k.options = append(k.options, controlplane.Outlet(service, st, "memory", put.Update))
 		return nil
 	}

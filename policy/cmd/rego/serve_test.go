@@ -230,7 +230,7 @@ func TestServeIsSeen(t *testing.T) {
 	text := get()
 	for _, want := range []string{
 		`rego_server_clients{service="shop",state="`,
-		`rego_server_policy_info{service="",standing="initial",version="built in"} 1`,
+		`rego_server_policy_info{service="",standing="current",version="built in"} 1`,
 		`rego_server_policy_age_seconds{service=""} 0`,
 		`rego_server_policy_revision{service=""} 0`,
 		`rego_server_policy_refusals_total{service=""} 0`,

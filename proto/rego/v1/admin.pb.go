@@ -711,7 +711,10 @@ type PutPoliciesRequest struct {
 	// none.
 	ChangeId string `protobuf:"bytes,7,opt,name=change_id,json=changeId,proto3" json:"change_id,omitempty"`
 	// DryRun checks it all and changes nothing.
-	DryRun        bool `protobuf:"varint,8,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	DryRun bool `protobuf:"varint,8,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// Packed is the set in its binary form, compressed with gzip, in the place of set. A server
+	// takes messages of 256 KiB, and sets that are larger than that when they are not compressed.
+	Packed        []byte `protobuf:"bytes,9,opt,name=packed,proto3" json:"packed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -800,6 +803,13 @@ func (x *PutPoliciesRequest) GetDryRun() bool {
 		return x.DryRun
 	}
 	return false
+}
+
+func (x *PutPoliciesRequest) GetPacked() []byte {
+	if x != nil {
+		return x.Packed
+	}
+	return nil
 }
 
 // PutPoliciesResponse tells what was put.
@@ -1471,7 +1481,7 @@ const file_rego_v1_admin_proto_rawDesc = "" +
 	"\brevision\x18\x02 \x01(\v2\x11.rego.v1.RevisionR\brevision\x12*\n" +
 	"\tcandidate\x18\x03 \x01(\v2\f.rego.v1.SetR\tcandidate\x12*\n" +
 	"\arollout\x18\x04 \x01(\v2\x10.rego.v1.RolloutR\arollout\x12\x18\n" +
-	"\adurable\x18\x05 \x01(\bR\adurable\"\x80\x02\n" +
+	"\adurable\x18\x05 \x01(\bR\adurable\"\x98\x02\n" +
 	"\x12PutPoliciesRequest\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x1e\n" +
 	"\x03set\x18\x02 \x01(\v2\f.rego.v1.SetR\x03set\x12\x12\n" +
@@ -1480,7 +1490,8 @@ const file_rego_v1_admin_proto_rawDesc = "" +
 	"\amessage\x18\x05 \x01(\tR\amessage\x12.\n" +
 	"\arollout\x18\x06 \x01(\v2\x14.rego.v1.RolloutPlanR\arollout\x12\x1b\n" +
 	"\tchange_id\x18\a \x01(\tR\bchangeId\x12\x17\n" +
-	"\adry_run\x18\b \x01(\bR\x06dryRun\"\x8a\x01\n" +
+	"\adry_run\x18\b \x01(\bR\x06dryRun\x12\x16\n" +
+	"\x06packed\x18\t \x01(\fR\x06packed\"\x8a\x01\n" +
 	"\x13PutPoliciesResponse\x12-\n" +
 	"\brevision\x18\x01 \x01(\v2\x11.rego.v1.RevisionR\brevision\x12*\n" +
 	"\arollout\x18\x02 \x01(\v2\x10.rego.v1.RolloutR\arollout\x12\x18\n" +
