@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -136,6 +138,9 @@ func (r *Replica) run(ctx context.Context) {
 			}
 			continue
 		}
+		// Those of all others come last: a client that got them, since those of its service were not
+		// there yet, would refuse its own if they have a lower revision.
+		slices.SortStableFunc(c.Policies, func(a, b repository.Policies) int { return -strings.Compare(a.Service, b.Service) })
 		for _, p := range c.Policies {
 			r.serve(p)
 		}

@@ -165,7 +165,7 @@ func (r *Repository) Put(ctx context.Context, p Put) (Policies, error) {
 	}
 	return r.change(ctx, p.Service, p.ChangeID, func(have Policies) (*edit, error) {
 		e, err := p.edit(have, r.tried)
-		if err == nil && e != nil && p.Plan != nil && r.tried != nil {
+		if err == nil && e != nil && !e.again && p.Plan != nil && r.tried != nil {
 			err = r.tried.Reserve(p.Service, p.Set.Epoch, e.head.GetHighest())
 		}
 		return e, err
@@ -195,8 +195,16 @@ func (p Put) edit(have Policies, tried Tried) (*edit, error) {
 	if p.DryRun {
 		return nil, nil
 	}
-	e := have.edit()
 	now := timestamppb.Now()
+	reason := fmt.Sprintf("another set was put by %s", p.Author)
+	if have.Trying() && p.Plan != nil {
+		// Who has tried the one set may not be among those who try the other, and has to come back
+		// before: to a revision that is above the one and below the other.
+		e := have.withdraw(&regov1.Revision{Time: now, Author: p.Author, Message: p.Message}, regov1.RolloutState_ROLLOUT_STATE_ENDED, reason)
+		e.again = true
+		return e, nil
+	}
+	e := have.edit()
 	made := &regov1.Revision{
 		Time: now, Author: p.Author, Message: p.Message, ChangeId: p.ChangeID, Base: have.revision(), Canary: p.Plan != nil,
 	}
@@ -205,7 +213,7 @@ func (p Put) edit(have Policies, tried Tried) (*edit, error) {
 	}
 	e.add(p.Set, made)
 	if have.Trying() {
-		e.end(regov1.RolloutState_ROLLOUT_STATE_ENDED, fmt.Sprintf("another set was put by %s", p.Author), now)
+		e.end(regov1.RolloutState_ROLLOUT_STATE_ENDED, reason, now)
 	}
 	if p.Plan == nil {
 		e.head.Current, e.head.Candidate = e.head.Last, 0
@@ -360,9 +368,12 @@ func (r *Repository) change(ctx context.Context, service, id string, decide func
 		if e == nil {
 			return have, nil
 		}
-		e.head.ChangeId = id
+		if e.head.ChangeId = id; e.again {
+			e.head.ChangeId = ""
+		}
 		err = r.commit(ctx, e)
 		switch {
+		case err == nil && e.again:
 		case err == nil:
 			return r.Get(ctx, service)
 		case !errors.Is(err, ErrConflict):

@@ -64,6 +64,7 @@ type edit struct {
 	drop    []uint64 // numbers that leave the history
 	kept    bool     // the set has the revision that it is to have
 	over    bool     // a rollout has ended
+	again   bool     // it is the first half of a change
 	also    []Change
 }
 
