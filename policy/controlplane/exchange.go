@@ -84,10 +84,11 @@ func (x *exchange) run(ctx context.Context) {
 			x.hear(u)
 		}
 	})
+	said := false
 	for tries := 0; ctx.Err() == nil; tries++ {
 		lease, err := x.storage.Lease(ctx, leaseFor)
 		if err == nil {
-			tries = 0
+			tries, said = 0, false
 			err = x.tell(ctx, lease)
 			end, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 			_ = lease.Close(end) // else it ends by itself
@@ -96,7 +97,10 @@ func (x *exchange) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		x.log.Warn("rego: other replicas cannot be told of the clients here", "error", err)
+		if !said {
+			x.log.Warn("rego: other replicas cannot be told of the clients here", "error", err)
+			said = true
+		}
 		again := time.NewTimer(outreach.Delay(tries, nil))
 		select {
 		case <-again.C:
