@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -44,7 +45,7 @@ func (s *stage) flags(name string) [][]string {
 	if s.etcd != nil {
 		where = [][]string{{"--etcd", strings.Join(s.etcd.Endpoints(), ",")}}
 	}
-	return append(append(where[:len(where):len(where)], serveFlags...), []string{"--name", name, "--audit", name + ".jsonl"})
+	return slices.Concat(where, serveFlags, [][]string{{"--name", name, "--audit", name + ".jsonl"}})
 }
 
 // commandLine is what a shell would be told, for people to read.
