@@ -147,11 +147,11 @@ func TestBecame(t *testing.T) {
 	set := func(version string) string { return fmt.Sprintf("version: %q", version) }
 	c.ok(t, set("1"), "put", "-")
 	c.ok(t, set("2"), "put", "-", "--base", "1", "--canary", "5%")
-	c.ok(t, set("3"), "put", "-", "--overwrite", "--canary", "5%") // ends 2
+	c.ok(t, set("3"), "put", "-", "--overwrite", "--canary", "5%") // ends 2, as 3, and is 4
 	c.ok(t, "", "promote")
-	c.ok(t, set("4"), "put", "-", "--base", "3", "--canary", "5%")
-	c.ok(t, "", "rollback") // ends 4, as 5
-	c.ok(t, "", "rollback") // takes 5 back
+	c.ok(t, set("4"), "put", "-", "--base", "4", "--canary", "5%")
+	c.ok(t, "", "rollback") // ends 5, as 6
+	c.ok(t, "", "rollback") // takes 6 back, as 7
 	c.ok(t, set("7"), "put", "-", "--overwrite", "--canary", "25%")
 	var m struct {
 		InForce   uint64 `json:"in_force"`
@@ -166,9 +166,9 @@ func TestBecame(t *testing.T) {
 		got[r.Revision] = plain(r.Became)
 	}
 	assert.Equal(t, map[uint64]string{
-		1: "", 2: "ended by 127.0.0.1", 3: "", 4: "ended by 127.0.0.1", 5: "restores 3", 6: "restores 1, in force", 7: "tried out on 25 %",
+		1: "", 2: "ended by 127.0.0.1", 3: "restores 1", 4: "", 5: "ended by 127.0.0.1", 6: "restores 4", 7: "restores 3, in force", 8: "tried out on 25 %",
 	}, got)
-	assert.EqualValues(t, 6, m.InForce)
+	assert.EqualValues(t, 7, m.InForce)
 
 	for _, r := range []struct {
 		next *regov1.Revision

@@ -63,7 +63,7 @@ func TestRollout(t *testing.T) {
 			regov1.RolloutState_ROLLOUT_STATE_REJECTED, 93,
 		},
 		{
-			"five in a hundred fail and not one", 200, 400 * time.Millisecond,
+			"five in a hundred fail and not one", 200, 800 * time.Millisecond,
 			func() testsrv.Step {
 				switch r := rand.IntN(100); {
 				case r < 1:
@@ -77,7 +77,7 @@ func TestRollout(t *testing.T) {
 			regov1.RolloutState_ROLLOUT_STATE_REJECTED, 3648,
 		},
 		{
-			"five attempts where most calls fail for all alike", 60, 50 * time.Millisecond,
+			"five attempts where most calls fail for all alike", 60, 200 * time.Millisecond,
 			func() testsrv.Step {
 				if rand.IntN(100) < 60 {
 					return testsrv.Fail(codes.Internal, "broken")
@@ -88,9 +88,9 @@ func TestRollout(t *testing.T) {
 			regov1.RolloutState_ROLLOUT_STATE_REJECTED, 0,
 		},
 		{
-			"no harm", 60, 50 * time.Millisecond,
+			"no harm", 60, 200 * time.Millisecond,
 			testsrv.Echo,
-			0.2, policy.Policy{}, policy.Policy{Timeout: 5 * time.Second},
+			0.2, policy.Policy{}, policy.Policy{Name: "another"},
 			regov1.RolloutState_ROLLOUT_STATE_PROMOTED, 0,
 		},
 	} {
@@ -106,7 +106,7 @@ func TestRollout(t *testing.T) {
 			for i := range *trials {
 				version := string(rune('A' + i))
 				put := &regov1.PutPoliciesRequest{Set: oneRule(version, tt.tried), Base: c.stores[0].Status().Revision, Rollout: &regov1.RolloutPlan{
-					Steps: []float64{tt.share, 0.5}, Bake: durationpb.New(3 * time.Second), MinCalls: 500,
+					Steps: []float64{tt.share, 0.5}, Bake: durationpb.New(3 * time.Second), MinCalls: 200,
 				}}
 				put.Set.Budgets = []*regov1.Budget{{Name: "much", Kind: &regov1.Budget_TokenBucket{TokenBucket: &regov1.TokenBucket{PerSecond: 1000}}}}
 				_, err := admin.PutPolicies(t.Context(), put)
