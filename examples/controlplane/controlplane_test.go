@@ -114,8 +114,11 @@ func testIncident(t *testing.T, flags, says []string) {
 		"by its metrics client-2 made 1.0",
 		"rejected: failed calls: ",
 		"it came back by itself after ",
+		"calls that went by anything else 0 failed",
+		"retry.off false -> true",
 		"UNAVAILABLE attempts-exhausted (100 %)",
 		"in the storm, 1.0",
+		"failed, all in the storm",
 	) {
 		assert.Contains(t, out.String(), w)
 	}

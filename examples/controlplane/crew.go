@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"sync/atomic"
+	"maps"
+	"slices"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -26,12 +28,11 @@ type crew struct {
 
 // searcher is an instance of the crew.
 type searcher struct {
-	name  string
-	store *policy.Store
-	reads testv1.TestServiceClient
+	store   *policy.Store
+	backend testv1.TestServiceClient
 
-	calls, failed atomic.Int64 // that read
-	writes        atomic.Int64
+	mu   sync.Mutex
+	sums instance
 }
 
 func (c crew) run(w io.Writer) error {
@@ -41,12 +42,12 @@ func (c crew) run(w io.Writer) error {
 	}
 	all := make([]*searcher, c.instances)
 	for i := range all {
-		s := &searcher{name: fmt.Sprint("search-", i+1), store: new(policy.Store)}
+		s := &searcher{store: new(policy.Store), sums: instance{Name: fmt.Sprint("search-", i+1), Reads: make(map[string]tally)}}
 		it, err := interceptor.New(interceptor.WithPolicies(s.store))
 		if err != nil {
 			return err
 		}
-		watcher, err := watch(c.control, creds, controlplane.Node{Service: "search", Instance: s.name}, s.store, it)
+		watcher, err := watch(c.control, creds, controlplane.Node{Service: "search", Instance: s.sums.Name}, s.store, it)
 		if err != nil {
 			return err
 		}
@@ -56,7 +57,7 @@ func (c crew) run(w io.Writer) error {
 			return err
 		}
 		defer conn.Close()
-		s.reads = testv1.NewTestServiceClient(conn)
+		s.backend = testv1.NewTestServiceClient(conn)
 		go s.read()
 		go s.write()
 		all[i] = s
@@ -64,8 +65,7 @@ func (c crew) run(w io.Writer) error {
 	for range time.Tick(100 * time.Millisecond) {
 		var r crewReport
 		for _, s := range all {
-			now := s.store.Status()
-			r.Instances = append(r.Instances, instance{s.name, now.Version, now.Revision, now.State().String(), s.calls.Load(), s.failed.Load(), s.writes.Load()})
+			r.Instances = append(r.Instances, s.report())
 		}
 		if err := json.NewEncoder(w).Encode(r); err != nil {
 			return nil // nobody reads any more
@@ -78,34 +78,76 @@ func (c crew) run(w io.Writer) error {
 func (s *searcher) read() {
 	for range time.Tick(25 * time.Millisecond) {
 		ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
-		_, err := s.reads.Get(ctx, &testv1.GetRequest{Id: "index"})
+		var tl interceptor.Timeline
+		_, err := s.backend.Get(ctx, &testv1.GetRequest{Id: "index"}, interceptor.WithTimeline(&tl))
 		cancel()
-		if err != nil {
-			s.failed.Add(1)
-		}
-		s.calls.Add(1)
+		s.add(tl.PolicyVersion, err)
 	}
+}
+
+// add counts a call to read, by the version of the policies that it went by.
+func (s *searcher) add(version string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := &s.sums
+	if len(i.Had) == 0 || i.Had[len(i.Had)-1] != version {
+		i.Had = append(i.Had, version)
+	}
+	t := i.Reads[version]
+	t.add(err)
+	i.Reads[version] = t
 }
 
 // write writes all the time, to what will be ill.
 func (s *searcher) write() {
 	for range time.Tick(100 * time.Millisecond) {
 		ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
-		_, _ = s.reads.Put(ctx, new(testv1.PutRequest)) // what became of it is seen in rego top
+		_, err := s.backend.Put(ctx, new(testv1.PutRequest))
 		cancel()
-		s.writes.Add(1)
+		s.mu.Lock()
+		s.sums.Writes.add(err)
+		s.mu.Unlock()
 	}
+}
+
+func (s *searcher) report() instance {
+	now := s.store.Status()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := s.sums
+	i.Version, i.Revision, i.State = now.Version, now.Revision, now.State().String()
+	i.Had, i.Reads = slices.Clone(i.Had), maps.Clone(i.Reads)
+	return i
+}
+
+// tally counts calls.
+type tally struct{ Calls, Failed int64 }
+
+func (t *tally) add(err error) {
+	t.Calls++
+	if err != nil {
+		t.Failed++
+	}
+}
+
+func (t *tally) addAll(other tally) {
+	t.Calls += other.Calls
+	t.Failed += other.Failed
 }
 
 // crewReport is what a crew prints of itself, a line each 100 ms.
 type crewReport struct{ Instances []instance }
 
-// instance is what there is to say of an instance since it has started.
+// instance is what there is to say of an instance.
 type instance struct {
-	Name, Version         string
-	Revision              uint64
-	State                 string
-	Calls, Failed, Writes int64
+	Name, Version string
+	Revision      uint64
+	State         string
+
+	// Since it has started.
+	Had    []string         // versions that its reads went by, one after the other
+	Reads  map[string]tally // by version
+	Writes tally
 }
 
 // crew returns the newest report of a crew.
@@ -124,18 +166,26 @@ func (r crewReport) have(version string) (n, of int) {
 	return n, len(r.Instances)
 }
 
-// since returns what was counted from an earlier report on.
-func (r crewReport) since(before crewReport) (calls, failed, hit int64) {
-	for i, now := range r.Instances {
-		was := instance{}
-		if i < len(before.Instances) {
-			was = before.Instances[i]
-		}
-		calls += now.Calls - was.Calls
-		failed += now.Failed - was.Failed
-		if now.Failed > was.Failed {
-			hit++
+// reads counts the calls to read that went by a version and those that went by any other, and the
+// instances that had it.
+func (r crewReport) reads(version string) (by, others tally, tried int) {
+	for _, i := range r.Instances {
+		for v, t := range i.Reads {
+			if v == version {
+				by.addAll(t)
+				tried++
+			} else {
+				others.addAll(t)
+			}
 		}
 	}
-	return calls, failed, hit
+	return by, others, tried
+}
+
+// writes counts the calls to write of all instances.
+func (r crewReport) writes() (sum tally) {
+	for _, i := range r.Instances {
+		sum.addAll(i.Writes)
+	}
+	return sum
 }

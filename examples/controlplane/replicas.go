@@ -196,25 +196,20 @@ func (s *stage) put(args ...string) error {
 
 // traffic is what rego top says of a method.
 type traffic struct {
-	Service, Method string
-	Amplification   float64
-	Failed          float64 `json:"failed_percent"`
+	Method        string
+	Amplification float64
 }
 
-// top returns what rego top says of a method of the service search.
-func (s *stage) top(method string) (traffic, error) {
+// top returns what rego top says of the methods of the service search, in its order.
+func (s *stage) top() ([]traffic, error) {
 	out, code, err := s.operate(false, "top", "--once", "--recent", "--service", "search", "--output", "json")
-	if err != nil || code != 0 {
-		return traffic{}, fmt.Errorf("rego top: exit code %d: %s: %w", code, out, err)
+	if err != nil {
+		return nil, err
+	}
+	if code != 0 {
+		return nil, fmt.Errorf("rego top: exit code %d: %s", code, out)
 	}
 	var list struct{ Methods []traffic }
-	if err := json.Unmarshal([]byte(out), &list); err != nil {
-		return traffic{}, err
-	}
-	for _, t := range list.Methods {
-		if t.Method == method {
-			return t, nil
-		}
-	}
-	return traffic{}, nil
+	err = json.Unmarshal([]byte(out), &list)
+	return list.Methods, err
 }

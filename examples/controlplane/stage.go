@@ -32,7 +32,7 @@ type stage struct {
 	ill      *atomic.Bool      // writes fail
 	clients  []*process        // of the shop
 	crew     *process          // the service search
-	tried    int64             // calls of it that failed by what was tried out
+	stormed  int64             // writes of it that failed in the storm
 	ended    []report          // of those that were restarted
 	payers   []*process        // a client of each service that pays
 	impostor *process          // nil until it comes
@@ -271,11 +271,13 @@ func (s *stage) sum() error {
 		fmt.Fprintf(s.out, "by its metrics %s made %.2f attempts per call\n", c.name, times)
 	}
 	if s.crew != nil {
-		calls, failed, _ := s.crew.crew().since(crewReport{})
-		fmt.Fprintf(s.out, "search made %d calls to read; %d failed, %d of them by what was tried out\n", calls, failed, s.tried)
-		if failed != s.tried {
-			return fmt.Errorf("%d calls of search failed, and %d of them by what was tried out", failed, s.tried)
+		if err := s.unharmed(); err != nil {
+			return err
 		}
+		now := s.crew.crew()
+		by, others, _ := now.reads(harmful)
+		fmt.Fprintf(s.out, "search made %d calls to read; %d failed, all by what was tried out\n", by.Calls+others.Calls, by.Failed+others.Failed)
+		fmt.Fprintf(s.out, "search made %d calls to write; %d failed, all in the storm\n", now.writes().Calls, now.writes().Failed)
 	}
 	var sum report
 	for _, r := range s.ended {
