@@ -52,15 +52,16 @@ func TestIncident(t *testing.T) {
 		"refused v5 of file policies.yaml",
 		`rules[0]: policy "shop": retry.max_attempts: must not exceed the limit 10, got 50`,
 		`rules[0]: policy "shop": timeout: must not exceed the limit 1m0s, got 10m0s`,
-		"the rollout was in its memory, and instances come back to what is in the file",
-		"promoted: no harm in ",
+		"the rollout was in its memory and is gone, and the ",
+		"so the control plane has given the file a higher one by itself: search.yaml has \"revision: ",
 	}
 	t.Run("files", func(t *testing.T) { testIncident(t, nil, refused) })
 	t.Run("etcd", func(t *testing.T) {
 		testIncident(t, []string{"-etcd"}, []string{
 			"policies.yaml:7:27: rules[0].policy.retry.max_attempts: must not exceed the limit 10, got 50",
 			"so is the leader of etcd",
-			"state      promoted at",
+			"no instance that tried it has gone back in between",
+			"rego: a rollout has gone on  ROLLOUT_STATE_PROMOTED",
 		})
 	})
 }
@@ -115,6 +116,9 @@ func testIncident(t *testing.T, flags, says []string) {
 		"rejected: failed calls: ",
 		"it came back by itself after ",
 		"calls that went by anything else 0 failed",
+		"of 2, 40 % of the clients (",
+		"of 2, 70 % of the clients (",
+		"promoted: no harm in ",
 		"retry.off false -> true",
 		"UNAVAILABLE attempts-exhausted (100 %)",
 		"in the storm, 1.0",

@@ -182,6 +182,23 @@ func (r crewReport) reads(version string) (by, others tally, tried int) {
 	return by, others, tried
 }
 
+// total counts all calls to read.
+func (r crewReport) total() tally {
+	by, others, _ := r.reads("")
+	by.addAll(others)
+	return by
+}
+
+// revision returns the highest one of a version that an instance has in force.
+func (r crewReport) revision(version string) (highest uint64) {
+	for _, i := range r.Instances {
+		if i.Version == version {
+			highest = max(highest, i.Revision)
+		}
+	}
+	return highest
+}
+
 // writes counts the calls to write of all instances.
 func (r crewReport) writes() (sum tally) {
 	for _, i := range r.Instances {

@@ -94,6 +94,20 @@ func (p *process) find(text string) string {
 	return ""
 }
 
+// printed returns how many lines there are.
+func (p *process) printed() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.lines)
+}
+
+// since returns all lines but for the first n.
+func (p *process) since(n int) []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.lines[n:])
+}
+
 // last returns the newest report of a client.
 func (p *process) last() (r report) {
 	_ = json.Unmarshal([]byte(p.find("{")), &r) // before the first line there is none

@@ -275,8 +275,7 @@ func (s *stage) sum() error {
 			return err
 		}
 		now := s.crew.crew()
-		by, others, _ := now.reads(harmful)
-		fmt.Fprintf(s.out, "search made %d calls to read; %d failed, all by what was tried out\n", by.Calls+others.Calls, by.Failed+others.Failed)
+		fmt.Fprintf(s.out, "search made %d calls to read; %d failed, all by what was tried out\n", now.total().Calls, now.total().Failed)
 		fmt.Fprintf(s.out, "search made %d calls to write; %d failed, all in the storm\n", now.writes().Calls, now.writes().Failed)
 	}
 	var sum report
