@@ -70,10 +70,13 @@ func NewReplica(repo *repository.Repository, name string, opts ...ServeOption) (
 		s.exchange = newExchange(s, name, repo.Storage(), r.log)
 		r.done.Go(func() { s.exchange.run(ctx) })
 	}
+	for service, of := range s.config.outlets {
+		r.takeIn(ctx, service, of) // before somebody can put something
+	}
 	r.done.Go(func() { r.run(ctx) })
 	r.done.Go(func() { r.judge(ctx) })
 	for service, of := range s.config.outlets {
-		r.done.Go(func() { r.takeIn(ctx, service, of) })
+		r.done.Go(func() { r.keepSame(ctx, service, of) })
 	}
 	return r, nil
 }

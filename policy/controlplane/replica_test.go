@@ -346,3 +346,33 @@ func TestForgottenTrial(t *testing.T) {
 		require.NoError(t, r.Close())
 	})
 }
+
+// TestPutAtOnce: what is put before the outlet has it is not undone by what is there still.
+func TestPutAtOnce(t *testing.T) {
+	t.Parallel()
+	for range 20 {
+		bubble(t, func(t *testing.T, n *network) {
+			file := newStore(t, policy.Set{})
+			source := file.Source("policies.yaml")
+			require.NoError(t, source.Update(set("in the file")))
+			repo := repository.New(repository.Memory(), nil)
+			r := n.replica(t, repo, "one", controlplane.Outlet("", file, "policies.yaml", func(s policy.Set) error {
+				go func() { // as a file that is watched: a moment later
+					time.Sleep(10 * time.Millisecond)
+					_ = source.Update(s)
+				}()
+				return nil
+			}))
+			puts(t, repo, repository.Put{Set: set("put")})
+			puts(t, repo, repository.Put{Set: set("and again")})
+			time.Sleep(time.Minute)
+			now, err := repo.Get(t.Context(), "")
+			require.NoError(t, err)
+			assert.Equal(t, "and again", now.Set.Version)
+			assert.Equal(t, uint64(2), now.Set.Revision)
+			assert.Equal(t, now.Set, file.Current().Set())
+			n.stop()
+			require.NoError(t, r.Close())
+		})
+	}
+}

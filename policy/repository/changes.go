@@ -30,7 +30,8 @@ type Put struct {
 	DryRun bool
 
 	// KeepRevision has the set keep its revision, if that is above all that were given: it is from
-	// a file. It is for storages that are not durable.
+	// a file, which somebody has edited. That ends a rollout, but a set that was put meanwhile is not
+	// undone: Base counts, Overwrite does not. It is for storages that are not durable.
 	KeepRevision bool
 }
 
@@ -66,7 +67,8 @@ func (r *Repository) Put(ctx context.Context, p Put) (Policies, error) {
 // edit returns what the change comes to; nil if nothing has to be done.
 func (p Put) edit(have Policies, tried Tried) (*edit, error) {
 	switch {
-	case p.Overwrite:
+	case p.Overwrite && !p.KeepRevision:
+	case p.KeepRevision && have.Trying() && have.revision() == p.Base:
 	case have.revision() != p.Base:
 		return nil, fmt.Errorf("%w: revision %d is in force, and the change is based on %d", ErrConflict, have.revision(), p.Base)
 	case have.Trying():

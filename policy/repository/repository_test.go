@@ -213,6 +213,7 @@ func TestFileWithoutRevision(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, "in a file", now.Set.Version)
 	assert.Equal(t, uint64(2), now.Set.Revision)
+	kept.Base = now.Set.Revision
 	again, err := r.Put(t.Context(), kept)
 	require.NoError(t, err)
 	assert.True(t, again.Same(now), "the same content is no change")
