@@ -56,6 +56,20 @@ func (r *Repository) Put(ctx context.Context, p Put) (Policies, error) {
 		}
 	}
 	return r.change(ctx, p.Service, p.ChangeID, func(have Policies) (*edit, error) {
+		if have.Revision == nil && p.Service != "" && !p.KeepRevision {
+			// Its clients have had what is for all others, and refuse what is lower.
+			all, err := r.Get(ctx, "")
+			if err != nil && !errors.Is(err, ErrNotFound) {
+				return nil, err
+			}
+			if p.Set.Epoch < all.epoch() {
+				return nil, policy.Faults{{Path: "epoch", Text: fmt.Sprintf("must not be below %d, which the clients of the service have, got %d", all.epoch(), p.Set.Epoch)}}
+			}
+			if have.head == nil {
+				have.head = new(regov1.StoredHead)
+			}
+			have.head.Highest = max(have.head.GetHighest(), all.head.GetHighest())
+		}
 		e, err := p.edit(have, r.tried)
 		if err == nil && e != nil && !e.again && p.Plan != nil && r.tried != nil {
 			err = r.tried.Reserve(p.Service, p.Set.Epoch, e.head.GetHighest())

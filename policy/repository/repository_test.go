@@ -337,3 +337,22 @@ func TestOtherNames(t *testing.T) {
 		assert.Equal(t, p.Set, one.Set)
 	}
 }
+
+// TestFirstOfItsOwn: a service's first policies are above those of all others, which its clients have.
+func TestFirstOfItsOwn(t *testing.T) {
+	t.Parallel()
+	r := repository.New(repository.Memory(), nil)
+	for i := range 3 {
+		all := set(fmt.Sprint("all", i))
+		all.Epoch = 2
+		_, err := r.Put(t.Context(), repository.Put{Set: all, Overwrite: true})
+		require.NoError(t, err)
+	}
+	own := set("own")
+	_, err := r.Put(t.Context(), repository.Put{Service: "shop", Set: own})
+	require.ErrorContains(t, err, "epoch: must not be below 2")
+	own.Epoch = 2
+	p, err := r.Put(t.Context(), repository.Put{Service: "shop", Set: own})
+	require.NoError(t, err)
+	assert.Equal(t, uint64(4), p.Set.Revision)
+}
