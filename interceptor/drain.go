@@ -174,6 +174,7 @@ func (s *stream) brokeLocked(a *attempt, err error) {
 			a.cancel() // somebody may be receiving
 		}
 	case s.desc.ClientStreams:
+		s.unlocked(func() { a.stream.Context() }) // from here on grpc does not send it again by itself (docs/conformance.md)
 		s.lookBesideLocked(a)
 		if !s.endsInTime && !a.looked { // grpc's header is there at once, if it is not an interceptor below that says so
 			a.lateEnd = time.AfterFunc(untold, func() {

@@ -291,9 +291,9 @@ func chatUnderKills(ctx context.Context, t *testing.T, c testv1.TestServiceClien
 	defer sending.Wait()
 	sending.Go(func() {
 		for i := range n {
-			if s.Send(&testv1.ChatRequest{Id: id, Payload: numbered(i)}) != nil {
-				return
-			}
+			// What it returns does not matter: grpc-go v1.85 may say that the stream is over while
+			// RecvMsg goes on with it on another connection.
+			_ = s.Send(&testv1.ChatRequest{Id: id, Payload: numbered(i)})
 		}
 		_ = s.CloseSend()
 	})
