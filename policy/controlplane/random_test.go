@@ -170,10 +170,10 @@ func randomFile(t *testing.T, n *network, r *rand.Rand) {
 	file := newStore(t, policy.Set{})
 	source := file.Source("policies.yaml")
 	require.NoError(t, source.Update(set("first")))
-	var last tried
+	kept := &keptIn{source: source}
 	begin := func() (*repository.Repository, *controlplane.Replica) {
-		repo := repository.New(repository.Memory(), nil).Remember(&last)
-		return repo, n.replica(t, repo, "one", controlplane.Outlet("", file, "policies.yaml", source.Update))
+		repo := repository.New(repository.Memory(), nil).KeepIn(kept)
+		return repo, n.replica(t, repo, "one", controlplane.Outlet("", file, "policies.yaml"))
 	}
 	repo, replica := begin()
 	stores, end := n.crowd(t, "shop", size)

@@ -76,7 +76,7 @@ func NewReplica(repo *repository.Repository, name string, opts ...ServeOption) (
 	r.done.Go(func() { r.run(ctx) })
 	r.done.Go(func() { r.judge(ctx) })
 	for service, of := range s.config.outlets {
-		r.done.Go(func() { r.keepSame(ctx, service, of) })
+		r.done.Go(func() { r.takeInAll(ctx, service, of) })
 	}
 	return r, nil
 }
@@ -106,7 +106,6 @@ type serviceState struct {
 	source *policy.Source // of main's store; nil if the policies are from an outlet
 	trial  *feed          // of the set that is tried out; nil if none is
 	trying uint64         // its revision
-	outlet *outlet        // nil if the policies are the repository's own
 }
 
 func (r *Replica) newStore() (*policy.Store, error) {
@@ -121,11 +120,9 @@ func (r *Replica) newStore() (*policy.Store, error) {
 
 func (r *Replica) newService(service string, st *policy.Store) *serviceState {
 	of := &serviceState{main: r.newFeed(st)}
-	if o, ok := r.config.outlets[service]; ok {
-		of.outlet = o
-		return of
+	if r.config.outlets[service] == nil {
+		of.source = st.Source(r.config.sourceName)
 	}
-	of.source = st.Source(r.config.sourceName)
 	return of
 }
 
@@ -169,11 +166,7 @@ func (r *Replica) serve(p repository.Policies) {
 			r.config.onService(p.Service, st)
 		}
 	}
-	switch {
-	case p.Revision == nil:
-	case of.outlet != nil:
-		of.outlet.handOver(p.Set)
-	default:
+	if p.Revision != nil && of.source != nil {
 		if err := of.source.Update(p.Set); err != nil {
 			r.log.Error("rego: policies in the storage are refused", "service", p.Service, "version", p.Set.Version, "revision", p.Set.Revision, "error", err)
 		}
@@ -188,6 +181,14 @@ func (r *Replica) serve(p repository.Policies) {
 	}
 	r.counting.follow(p)
 	r.arrange(p.Service, now)
+}
+
+// keyOf is what the share of the clients is taken by that try a set out.
+func keyOf(s *policy.Set) string {
+	if s.Version != "" {
+		return s.Version
+	}
+	return fmt.Sprint(s.Revision)
 }
 
 // try makes what serves the set that is tried out.

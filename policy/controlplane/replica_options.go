@@ -22,15 +22,15 @@ type replica struct {
 }
 
 // Outlet has the policies of a service be those of st, which are kept elsewhere: in a file that name
-// names. What st gets from there goes into the repository. What is put into the repository, or
-// promoted or taken back, put brings to where st has it from; it is tried again while it fails. It is
-// for repositories that are not durable.
-func Outlet(service string, st *policy.Store, name string, put func(policy.Set) error) ServeOption {
+// names. What st gets from there goes into the repository. What is put into the repository has to
+// come into st, which is for the [repository.Files] that it is kept in. It is for repositories that
+// are not durable.
+func Outlet(service string, st *policy.Store, name string) ServeOption {
 	return serveOption(func(c *serving) {
 		if c.outlets == nil {
 			c.outlets = make(map[string]*outlet)
 		}
-		c.outlets[service] = &outlet{store: st, name: name, put: put, due: make(chan policy.Set, 1)}
+		c.outlets[service] = &outlet{store: st, name: name}
 	})
 }
 

@@ -1,9 +1,9 @@
 package controlplane_test
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -253,15 +253,9 @@ func TestOutlet(t *testing.T) {
 		file := newStore(t, policy.Set{})
 		source := file.Source("policies.yaml")
 		require.NoError(t, source.Update(set("in the file")))
-		var fails atomic.Bool
-		fails.Store(true)
-		repo := repository.New(repository.Memory(), nil)
-		r := n.replica(t, repo, "one", controlplane.Outlet("", file, "policies.yaml", func(s policy.Set) error {
-			if fails.Load() {
-				return assert.AnError
-			}
-			return source.Update(s)
-		}))
+		kept := &keptIn{source: source}
+		repo := repository.New(repository.Memory(), nil).KeepIn(kept)
+		r := n.replica(t, repo, "one", controlplane.Outlet("", file, "policies.yaml"))
 		stores, end := n.crowd(t, "shop", 40)
 		defer end()
 		time.Sleep(time.Second)
@@ -271,12 +265,15 @@ func TestOutlet(t *testing.T) {
 		assert.Equal(t, "policies.yaml", now.Revision.GetAuthor())
 		assert.Zero(t, now.Set.Revision, "as in the file")
 
+		kept.fails = assert.AnError
+		_, err = repo.Put(t.Context(), repository.Put{Set: set("put")})
+		require.ErrorIs(t, err, assert.AnError)
+		time.Sleep(time.Second)
+		assert.Equal(t, eachOf(40, always("in the file")), versions(stores))
+		kept.fails = nil
 		_, err = repo.Put(t.Context(), repository.Put{Set: set("put")})
 		require.NoError(t, err)
 		time.Sleep(time.Second)
-		assert.Equal(t, "in the file", file.Status().Version)
-		fails.Store(false)
-		time.Sleep(10 * time.Second)
 		assert.Equal(t, "put", file.Status().Version)
 		assert.Equal(t, uint64(1), file.Status().Revision)
 		assert.Equal(t, eachOf(40, always("put")), versions(stores))
@@ -303,15 +300,28 @@ func TestOutlet(t *testing.T) {
 	})
 }
 
-// tried remembers what was tried out, for the next process.
-type tried struct{ epoch, revision uint64 }
+// keptIn is where a replica's policies are besides: in a file that comes into a store.
+type keptIn struct {
+	source *policy.Source
+	after  time.Duration // that a file that was written is read
+	mark   repository.Mark
+	fails  error
+}
 
-func (m *tried) Reserve(_ string, epoch, revision uint64) error {
-	m.epoch, m.revision = epoch, revision
+func (k *keptIn) Write(_ string, s policy.Set) error {
+	if k.fails != nil || k.after == 0 {
+		return cmp.Or(k.fails, k.source.Update(s))
+	}
+	time.AfterFunc(k.after, func() { _ = k.source.Update(s) }) // which may be an older one by then
 	return nil
 }
 
-func (m *tried) Reserved(string) (epoch, revision uint64) { return m.epoch, m.revision }
+func (k *keptIn) Mark(_ string, m repository.Mark) error {
+	k.mark = m
+	return k.fails
+}
+
+func (k *keptIn) Marked(string) repository.Mark { return k.mark }
 
 // TestForgottenTrial: a server that keeps trials in memory is started again in the middle of one, and
 // clients that have tried the set come back to what is in the file.
@@ -321,10 +331,9 @@ func TestForgottenTrial(t *testing.T) {
 		file := newStore(t, policy.Set{})
 		source := file.Source("policies.yaml")
 		require.NoError(t, source.Update(set("in the file")))
-		kept := controlplane.Outlet("", file, "policies.yaml", source.Update)
-		var last tried
-		repo := repository.New(repository.Memory(), nil).Remember(&last)
-		r := n.replica(t, repo, "one", kept)
+		kept := &keptIn{source: source}
+		repo := repository.New(repository.Memory(), nil).KeepIn(kept)
+		r := n.replica(t, repo, "one", controlplane.Outlet("", file, "policies.yaml"))
 		stores, end := n.crowd(t, "shop", 40)
 		defer end()
 		time.Sleep(time.Second)
@@ -334,7 +343,7 @@ func TestForgottenTrial(t *testing.T) {
 		n.stop()
 		require.NoError(t, r.Close())
 
-		r = n.replica(t, repository.New(repository.Memory(), nil).Remember(&last), "one", kept)
+		r = n.replica(t, repository.New(repository.Memory(), nil).KeepIn(kept), "one", controlplane.Outlet("", file, "policies.yaml"))
 		time.Sleep(time.Minute)
 		assert.Equal(t, eachOf(40, always("in the file")), versions(stores))
 		for _, st := range stores {
@@ -355,14 +364,8 @@ func TestPutAtOnce(t *testing.T) {
 			file := newStore(t, policy.Set{})
 			source := file.Source("policies.yaml")
 			require.NoError(t, source.Update(set("in the file")))
-			repo := repository.New(repository.Memory(), nil)
-			r := n.replica(t, repo, "one", controlplane.Outlet("", file, "policies.yaml", func(s policy.Set) error {
-				go func() { // as a file that is watched: a moment later
-					time.Sleep(10 * time.Millisecond)
-					_ = source.Update(s)
-				}()
-				return nil
-			}))
+			repo := repository.New(repository.Memory(), nil).KeepIn(&keptIn{source: source, after: 10 * time.Millisecond})
+			r := n.replica(t, repo, "one", controlplane.Outlet("", file, "policies.yaml"))
 			puts(t, repo, repository.Put{Set: set("put")})
 			puts(t, repo, repository.Put{Set: set("and again")})
 			time.Sleep(time.Minute)

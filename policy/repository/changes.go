@@ -1,6 +1,7 @@
 package repository
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -30,8 +31,9 @@ type Put struct {
 	DryRun bool
 
 	// KeepRevision has the set keep its revision, if that is above all that were given: it is from
-	// a file, which somebody has edited. That ends a rollout, but a set that was put meanwhile is not
-	// undone: Base counts, Overwrite does not. It is for storages that are not durable.
+	// a file, which somebody has edited. That ends a rollout, whatever Base and Overwrite are. A set
+	// that is in the history is none that somebody has edited, and is not put again. The check of
+	// [New] is not asked: the set is in force where it is from. It is for storages that are not durable.
 	KeepRevision bool
 }
 
@@ -50,7 +52,7 @@ func (r *Repository) Put(ctx context.Context, p Put) (Policies, error) {
 			return Policies{}, fmt.Errorf("%w: rollout: %w", ErrInvalid, err)
 		}
 	}
-	if r.check != nil {
+	if r.check != nil && !p.KeepRevision {
 		if err := r.check(p.Service, t); err != nil {
 			return Policies{}, err
 		}
@@ -70,19 +72,22 @@ func (r *Repository) Put(ctx context.Context, p Put) (Policies, error) {
 			}
 			have.head.Highest = max(have.head.GetHighest(), all.head.GetHighest())
 		}
-		e, err := p.edit(have, r.tried)
-		if err == nil && e != nil && !e.again && p.Plan != nil && r.tried != nil {
-			err = r.tried.Reserve(p.Service, p.Set.Epoch, e.head.GetHighest())
+		if p.KeepRevision {
+			_, was, err := r.At(ctx, p.Service, p.Set.Revision)
+			if err == nil && was.GetEpoch() == p.Set.Epoch && bytes.Equal(was.GetSha256(), digest(p.Set)) {
+				return nil, nil
+			}
 		}
-		return e, err
+		return p.edit(have, r.files)
 	})
 }
 
 // edit returns what the change comes to; nil if nothing has to be done.
-func (p Put) edit(have Policies, tried Tried) (*edit, error) {
+func (p Put) edit(have Policies, files Files) (*edit, error) {
 	switch {
-	case p.Overwrite && !p.KeepRevision:
-	case p.KeepRevision && have.Trying() && have.revision() == p.Base:
+	case p.Overwrite, p.KeepRevision:
+	case have.revision() != p.Base && p.Base == 0:
+		return nil, fmt.Errorf("%w: revision %d is in force, and the change does not say what it is based on", ErrConflict, have.revision())
 	case have.revision() != p.Base:
 		return nil, fmt.Errorf("%w: revision %d is in force, and the change is based on %d", ErrConflict, have.revision(), p.Base)
 	case have.Trying():
@@ -91,10 +96,8 @@ func (p Put) edit(have Policies, tried Tried) (*edit, error) {
 	if floor := have.epoch(); p.Set.Epoch < floor {
 		return nil, policy.Faults{{Path: "epoch", Text: fmt.Sprintf("must not be below %d, which is in force, got %d", floor, p.Set.Epoch)}}
 	}
-	if have.Revision != nil && sameContent(have.Set, p.Set) {
-		if !have.Trying() || p.KeepRevision && p.Set.Revision <= have.Set.Revision {
-			return nil, nil
-		}
+	if have.Revision != nil && !have.Trying() && sameContent(have.Set, p.Set) {
+		return nil, nil
 	}
 	if p.Plan != nil && have.Revision == nil {
 		return nil, fmt.Errorf("%w: there is no set in force that it could be compared with: put it without a rollout", ErrInvalid)
@@ -116,14 +119,14 @@ func (p Put) edit(have Policies, tried Tried) (*edit, error) {
 		Time: now, Author: p.Author, Message: p.Message, ChangeId: p.ChangeID, Base: have.revision(), Canary: p.Plan != nil,
 	}
 	if p.KeepRevision {
-		p.Set = e.keep(p.Set, have, tried)
+		p.Set = e.keep(p.Set, have, files)
 	}
 	e.add(p.Set, made)
 	if have.Trying() {
 		e.end(regov1.RolloutState_ROLLOUT_STATE_ENDED, reason, now)
 	}
 	if p.Plan == nil {
-		e.head.Current, e.head.Candidate = e.head.Last, 0
+		e.enforce()
 		return e, nil
 	}
 	plan := p.Plan.WithDefaults()
@@ -157,7 +160,7 @@ func (r *Repository) RollBack(ctx context.Context, b RollBack) (Policies, error)
 	}
 	return r.change(ctx, b.Service, b.ChangeID, func(have Policies) (*edit, error) {
 		if have.Revision == nil {
-			return nil, fmt.Errorf("%w: service %q has no policies of its own", ErrNotFound, b.Service)
+			return nil, fmt.Errorf("%w: %s has no policies", ErrNotFound, whose(b.Service))
 		}
 		newest := have.revision()
 		if have.Trying() {
@@ -171,10 +174,10 @@ func (r *Repository) RollBack(ctx context.Context, b RollBack) (Policies, error)
 			if b.To != 0 {
 				return nil, fmt.Errorf("%w: revision %d is being tried out: end that first", ErrInvalid, newest)
 			}
-			return have.withdraw(made, regov1.RolloutState_ROLLOUT_STATE_ENDED, fmt.Sprintf("ended by %s", b.Author)), nil
+			return have.withdraw(made, regov1.RolloutState_ROLLOUT_STATE_ENDED, because("ended", b.By)), nil
 		}
 		to := cmp.Or(b.To, have.Revision.GetBase())
-		old, _, err := r.At(ctx, b.Service, to)
+		old, was, err := r.At(ctx, b.Service, to)
 		switch {
 		case to == 0 && (errors.Is(err, ErrNotFound) || have.revision() == 0): // one of a file may be there that has no revision
 			return nil, fmt.Errorf("%w: there was no set before revision %d", ErrNotFound, newest)
@@ -191,10 +194,10 @@ func (r *Repository) RollBack(ctx context.Context, b RollBack) (Policies, error)
 			}
 		}
 		old.Epoch = have.epoch()
-		made.Restores = to
+		made.Restores, made.Base = to, was.GetBase() // so that another one goes further back
 		e := have.edit()
 		e.add(old, made)
-		e.head.Current = e.head.Last
+		e.enforce()
 		return e, nil
 	})
 }
@@ -206,9 +209,17 @@ func (p Policies) withdraw(made *regov1.Revision, to regov1.RolloutState, reason
 	back.Epoch = p.epoch()
 	made.Restores, made.Base = p.revision(), p.Revision.GetBase()
 	e.add(back, made)
-	e.head.Current, e.head.Candidate = e.head.Last, 0
+	e.enforce()
 	e.end(to, reason, made.GetTime())
 	return e
+}
+
+// because says who has done something, and why.
+func because(done string, b By) string {
+	if b.Message == "" {
+		return fmt.Sprintf("%s by %s", done, b.Author)
+	}
+	return fmt.Sprintf("%s by %s: %s", done, b.Author, b.Message)
 }
 
 // Promotion puts the set that is tried out in force for all.
@@ -232,14 +243,14 @@ func (r *Repository) Promote(ctx context.Context, p Promotion) (Policies, error)
 		case p.Candidate != 0 && p.Candidate != have.Candidate.Revision:
 			return nil, fmt.Errorf("%w: revision %d is being tried out, not %d", ErrConflict, have.Candidate.Revision, p.Candidate)
 		}
-		return have.promote(fmt.Sprintf("promoted by %s", p.Author)), nil
+		return have.promote(because("promoted", p.By)), nil
 	})
 }
 
 // promote returns the edit that puts what is tried out in force for all.
 func (p Policies) promote(reason string) *edit {
 	e := p.edit()
-	e.head.Current, e.head.Candidate = p.head.GetCandidate(), 0
+	e.head.Current, e.head.Candidate, e.inForce = p.head.GetCandidate(), 0, p.Candidate
 	e.end(regov1.RolloutState_ROLLOUT_STATE_PROMOTED, reason, timestamppb.Now())
 	return e
 }

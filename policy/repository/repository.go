@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -20,7 +21,9 @@ import (
 type Repository struct {
 	storage Storage
 	check   func(service string, t *policy.Table) error
-	tried   Tried // nil if the storage is durable, or nobody cares
+	files   Files // nil if nothing outlives the storage
+
+	writing sync.Mutex // held while a change is made that files are told of before
 }
 
 // New returns a repository in s. check is asked for every set that is to be put, with its
@@ -29,20 +32,29 @@ func New(s Storage, check func(service string, t *policy.Table) error) *Reposito
 	return &Repository{storage: s, check: check}
 }
 
-// Tried remembers the highest revision that was tried out, for a repository that is not durable.
-// Clients that have tried a set refuse a lower revision, also when a trial is forgotten: then the
-// set of the file gets a higher one.
-type Tried interface {
-	// Reserve remembers a revision before any client gets it. Its error keeps the set from being
-	// tried out.
-	Reserve(service string, epoch, revision uint64) error
-	// Reserved returns what was remembered last; zeros if nothing was.
-	Reserved(service string) (epoch, revision uint64)
+// Files are where a repository that is not durable has what is to outlive it.
+type Files interface {
+	// Write writes the set that is to be in force for a service. It is called before anybody gets
+	// the set, and its error refuses the change.
+	Write(service string, s policy.Set) error
+	// Mark remembers the highest revision that clients of a service may have, before any of them
+	// gets it. Its error refuses the change.
+	Mark(service string, m Mark) error
+	// Marked returns what was remembered last; the zero Mark if nothing was.
+	Marked(service string) Mark
 }
 
-// Remember has t remember what is tried out, and returns r.
-func (r *Repository) Remember(t Tried) *Repository {
-	r.tried = t
+// Mark is the highest revision that was given to a set. Clients that have it refuse a lower one,
+// and the same one with another content, also when a process is started again that has forgotten what
+// was tried out, or finds another file.
+type Mark struct {
+	Epoch, Revision uint64
+	SHA256          []byte // of the set in its binary form, without epoch and revision
+}
+
+// KeepIn has r keep in f what is to outlive its storage, and returns r.
+func (r *Repository) KeepIn(f Files) *Repository {
+	r.files = f
 	return r
 }
 
@@ -134,6 +146,10 @@ const attempts = 20
 // change makes a change of a service: decide is given what there is, and asked again if somebody
 // else was faster. A change whose id is that of the last one has been made already.
 func (r *Repository) change(ctx context.Context, service, id string, decide func(Policies) (*edit, error)) (Policies, error) {
+	if r.files != nil {
+		r.writing.Lock()
+		defer r.writing.Unlock()
+	}
 	for range attempts {
 		have, err := r.Get(ctx, service)
 		if err != nil && !errors.Is(err, ErrNotFound) {

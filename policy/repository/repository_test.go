@@ -174,10 +174,16 @@ func TestRollBack(t *testing.T) {
 	assert.Equal(t, "b", p.Set.Version)
 	assert.Equal(t, uint64(4), p.Set.Revision, "clients refuse a lower one")
 	assert.Equal(t, uint64(2), p.Revision.GetRestores())
-	p, err = r.RollBack(t.Context(), repository.RollBack{Service: "shop", To: 1})
+	p, err = r.RollBack(t.Context(), repository.RollBack{Service: "shop"})
 	require.NoError(t, err)
-	assert.Equal(t, "a", p.Set.Version)
+	assert.Equal(t, "a", p.Set.Version, "another one goes further back")
 	assert.Equal(t, uint64(5), p.Set.Revision)
+	_, err = r.RollBack(t.Context(), repository.RollBack{Service: "shop"})
+	require.ErrorIs(t, err, repository.ErrNotFound, "there was nothing before")
+	p, err = r.RollBack(t.Context(), repository.RollBack{Service: "shop", To: 3})
+	require.NoError(t, err)
+	assert.Equal(t, "c", p.Set.Version)
+	assert.Equal(t, uint64(6), p.Set.Revision)
 	_, err = r.RollBack(t.Context(), repository.RollBack{Service: "shop", To: 77})
 	require.ErrorIs(t, err, repository.ErrNotFound)
 
@@ -188,7 +194,7 @@ func TestRollBack(t *testing.T) {
 	for _, l := range list {
 		versions = append(versions, l.GetVersion())
 	}
-	assert.Equal(t, []string{"a", "b", "c"}, versions)
+	assert.Equal(t, []string{"c", "a", "b"}, versions)
 	list, more, err = r.Log(t.Context(), "shop", 3, 100)
 	require.NoError(t, err)
 	assert.False(t, more)
@@ -256,43 +262,143 @@ func TestTrial(t *testing.T) {
 	assert.Greater(t, p.Set.Revision, uint64(5))
 }
 
-// tried remembers what was tried out, for the next process.
-type tried struct{ epoch, revision uint64 }
-
-func (m *tried) Reserve(_ string, epoch, revision uint64) error {
-	m.epoch, m.revision = epoch, revision
-	return nil
+// files remember for the next process.
+type files struct {
+	mark    repository.Mark
+	written policy.Set
+	fails   error
 }
 
-func (m *tried) Reserved(string) (epoch, revision uint64) { return m.epoch, m.revision }
+func (f *files) Write(_ string, s policy.Set) error {
+	if f.fails == nil {
+		f.written = s
+	}
+	return f.fails
+}
+
+func (f *files) Mark(_ string, m repository.Mark) error {
+	if f.fails == nil {
+		f.mark = m
+	}
+	return f.fails
+}
+
+func (f *files) Marked(string) repository.Mark { return f.mark }
 
 // TestForgottenTrial: what is in the file gets a revision that those take who have tried another set,
 // of which nobody knows any more.
 func TestForgottenTrial(t *testing.T) {
 	t.Parallel()
 	for _, epoch := range []uint64{0, 1} {
-		var memory tried
-		inFile := repository.Put{Service: "shop", Set: set("in the file"), Overwrite: true, KeepRevision: true}
+		var kept files
+		inFile := repository.Put{Service: "shop", Set: set("in the file"), KeepRevision: true}
 		inFile.Set.Revision = 7
-		r := repository.New(repository.Memory(), nil).Remember(&memory)
+		r := repository.New(repository.Memory(), nil).KeepIn(&kept)
 		now, err := r.Put(t.Context(), inFile)
 		require.NoError(t, err)
 		assert.Equal(t, uint64(7), now.Set.Revision)
+		assert.Empty(t, kept.written, "it is there")
 		next := set("tried")
 		next.Epoch = epoch
 		now = put(t, r, next, 7, plan)
-		assert.Equal(t, tried{epoch, now.Candidate.Revision}, memory)
+		tried := now.Candidate.Revision
+		assert.Equal(t, repository.Mark{Epoch: epoch, Revision: tried, SHA256: now.Rollout.GetCandidate().GetSha256()}, kept.mark)
+		assert.Empty(t, kept.written)
 
-		r = repository.New(repository.Memory(), nil).Remember(&memory)
+		r = repository.New(repository.Memory(), nil).KeepIn(&kept)
 		now, err = r.Put(t.Context(), inFile)
 		require.NoError(t, err)
-		assert.Greater(t, now.Set.Revision, memory.revision)
+		assert.Greater(t, now.Set.Revision, tried)
 		assert.Equal(t, epoch, now.Set.Epoch)
+		assert.Equal(t, now.Set, kept.written, "whoever starts again finds it")
 		inFile.Set.Epoch = 2
-		r = repository.New(repository.Memory(), nil).Remember(&memory)
+		r = repository.New(repository.Memory(), nil).KeepIn(&kept)
 		now, err = r.Put(t.Context(), inFile)
 		require.NoError(t, err)
 		assert.Equal(t, uint64(7), now.Set.Revision, "a new epoch begins anew")
+	}
+}
+
+// TestWritten: what is put is in the files when it is said to be in force, and what they refuse is not
+// in force.
+func TestWritten(t *testing.T) {
+	t.Parallel()
+	var kept files
+	r := repository.New(repository.Memory(), nil).KeepIn(&kept)
+	for _, c := range []struct {
+		name   string
+		change func() (repository.Policies, error)
+		want   string // in the files
+	}{
+		{"put", func() (repository.Policies, error) {
+			return r.Put(t.Context(), repository.Put{Service: "shop", Set: set("a")})
+		}, "a"},
+		{"another", func() (repository.Policies, error) {
+			return r.Put(t.Context(), repository.Put{Service: "shop", Set: set("b"), Base: 1})
+		}, "b"},
+		{"rolled back", func() (repository.Policies, error) {
+			return r.RollBack(t.Context(), repository.RollBack{Service: "shop"})
+		}, "a"},
+		{"tried out", func() (repository.Policies, error) {
+			return r.Put(t.Context(), repository.Put{Service: "shop", Set: set("c"), Overwrite: true, Plan: plan})
+		}, "a"},
+		{"taken back", func() (repository.Policies, error) {
+			return r.RollBack(t.Context(), repository.RollBack{Service: "shop"})
+		}, "a"},
+		{"tried out again", func() (repository.Policies, error) {
+			return r.Put(t.Context(), repository.Put{Service: "shop", Set: set("c"), Overwrite: true, Plan: plan})
+		}, "a"},
+		{"promoted", func() (repository.Policies, error) {
+			return r.Promote(t.Context(), repository.Promotion{Service: "shop"})
+		}, "c"},
+	} {
+		before, _ := r.Get(t.Context(), "shop")
+		kept.fails = assert.AnError
+		_, err := c.change()
+		require.ErrorIs(t, err, assert.AnError, c.name)
+		now, _ := r.Get(t.Context(), "shop")
+		assert.True(t, now.Same(before), c.name)
+		kept.fails = nil
+		now, err = c.change()
+		require.NoError(t, err, c.name)
+		assert.Equal(t, c.want, kept.written.Version, c.name)
+		assert.Equal(t, now.Set, kept.written, c.name)
+		highest := now.Set.Revision
+		if now.Trying() {
+			highest = now.Candidate.Revision
+		}
+		assert.Equal(t, highest, kept.mark.Revision, c.name)
+	}
+}
+
+// TestOlderFile: who finds another file than the one that clients have got has them take it.
+func TestOlderFile(t *testing.T) {
+	t.Parallel()
+	var kept files
+	r := repository.New(repository.Memory(), nil).KeepIn(&kept)
+	for range 3 {
+		_, err := r.Put(t.Context(), repository.Put{Service: "shop", Set: set(fmt.Sprint(kept.mark.Revision)), Overwrite: true})
+		require.NoError(t, err)
+	}
+	for _, c := range []struct {
+		name     string
+		version  string
+		revision uint64
+		want     uint64
+	}{
+		{"as it was left", "2", 3, 3},
+		{"another of the same revision", "x", 3, 4},
+		{"an older one", "0", 1, 5},
+		{"one without a revision", "y", 0, 6},
+		{"a newer one", "z", 9, 9},
+	} {
+		in := set(c.version)
+		in.Revision = c.revision
+		r := repository.New(repository.Memory(), nil).KeepIn(&kept)
+		now, err := r.Put(t.Context(), repository.Put{Service: "shop", Set: in, KeepRevision: true})
+		require.NoError(t, err)
+		assert.Equal(t, c.want, now.Set.Revision, c.name)
+		assert.Equal(t, c.want, kept.mark.Revision, c.name)
 	}
 }
 

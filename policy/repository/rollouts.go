@@ -33,6 +33,10 @@ func evidenceKey(service string) string { return evidence + escape(service) + "/
 // error is [ErrConflict] if somebody else has changed something meanwhile, and [ErrNotFound] if the
 // set is not tried out any more.
 func (r *Repository) Judge(ctx context.Context, service, replica string, revision uint64, heard *regov1.StoredCounts) (after Policies, decided bool, err error) {
+	if r.files != nil {
+		r.writing.Lock()
+		defer r.writing.Unlock()
+	}
 	have, err := r.Get(ctx, service)
 	switch {
 	case err != nil:
@@ -84,7 +88,7 @@ func (r *Repository) evidence(ctx context.Context, service string, revision uint
 		return nil, 0, err
 	}
 	if err := proto.Unmarshal(e.Value, m); err != nil {
-		return nil, 0, fmt.Errorf("the evidence of service %q: %w: %w", service, errStored, err)
+		return nil, 0, fmt.Errorf("the evidence of %s: %w: %w", whose(service), errStored, err)
 	}
 	if m.GetProgress().GetCandidate().GetRevision() != revision {
 		m = new(regov1.StoredEvidence) // of another set
@@ -128,7 +132,7 @@ func newLook(have Policies, was *regov1.StoredEvidence, told []Entry, now time.T
 	l.before = rollout.Arms{Canary: countsOf(was.GetBeforeCanary()), Rest: countsOf(was.GetBeforeRest())}
 	var err error
 	if l.evidence, err = rollout.EvidenceFrom(was.GetEvidence()); err != nil {
-		return nil, fmt.Errorf("the evidence of service %q: %w: %w", have.Service, errStored, err)
+		return nil, fmt.Errorf("the evidence of %s: %w: %w", whose(have.Service), errStored, err)
 	}
 	before := make(map[string]*regov1.StoredStratum, len(was.GetSeen()))
 	for _, s := range was.GetSeen() {

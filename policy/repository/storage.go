@@ -38,7 +38,7 @@ type Storage interface {
 }
 
 // ErrConflict is what [Storage.Commit] returns if a condition does not hold.
-var ErrConflict = errors.New("somebody else has changed it meanwhile")
+var ErrConflict = errors.New("something else is there by now")
 
 // Entry is a key with its value.
 type Entry struct {

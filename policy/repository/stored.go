@@ -1,6 +1,7 @@
 package repository
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -56,10 +57,11 @@ type edit struct {
 	entry   uint64 // the head's, which must be as it was
 	head    *regov1.StoredHead
 	added   []added
-	drop    []uint64 // numbers that leave the history
-	kept    bool     // the set has the revision that it is to have
-	over    bool     // a rollout has ended
-	again   bool     // it is the first half of a change
+	inForce *policy.Set // that takes the place of another one, and has to be written; nil if none does
+	drop    []uint64    // numbers that leave the history
+	kept    bool        // the set has the revision that it is to have
+	over    bool        // a rollout has ended
+	again   bool        // it is the first half of a change
 	also    []Change
 }
 
@@ -80,16 +82,16 @@ func (p Policies) edit() *edit {
 
 // keep has a set that is added keep its revision, if it is above all that were given, of this
 // process or before it. It returns the set as it is to be added.
-func (e *edit) keep(s policy.Set, have Policies, tried Tried) policy.Set {
-	if tried != nil && have.Revision == nil {
-		switch epoch, revision := tried.Reserved(e.service); {
-		case epoch > s.Epoch:
-			s.Epoch, e.head.Highest = epoch, revision
-		case epoch == s.Epoch:
-			e.head.Highest = revision
+func (e *edit) keep(s policy.Set, have Policies, files Files) policy.Set {
+	var same bool // it has the highest revision itself
+	if files != nil && have.Revision == nil {
+		mark := files.Marked(e.service)
+		if mark.Epoch >= s.Epoch {
+			s.Epoch, e.head.Highest = mark.Epoch, mark.Revision
+			same = s.Revision == mark.Revision && bytes.Equal(mark.SHA256, digest(s))
 		}
 	}
-	if e.head.GetHighest() == 0 || s.Revision > e.head.GetHighest() {
+	if e.head.GetHighest() == 0 || s.Revision > e.head.GetHighest() || same {
 		e.kept, e.head.Highest = true, s.Revision
 	}
 	return s
@@ -110,7 +112,36 @@ func (e *edit) add(s policy.Set, made *regov1.Revision) {
 	made.Service, made.Epoch, made.Version, made.Revision = e.service, s.Epoch, s.Version, s.Revision
 	made.Sha256 = digest(s)
 	e.added = append(e.added, added{e.head.GetLast(), s, made})
-	e.kept = false
+}
+
+// enforce puts the set that was added last in force, in the place of whatever is.
+func (e *edit) enforce() {
+	e.head.Current, e.head.Candidate = e.head.GetLast(), 0
+	if !e.kept { // a file that has it already is left alone
+		e.inForce = &e.added[len(e.added)-1].set
+	}
+}
+
+// tell tells files what clients are about to get.
+func (r *Repository) tell(e *edit) error {
+	if r.files == nil {
+		return nil
+	}
+	for _, a := range e.added {
+		if a.set.Revision == 0 {
+			continue // clients compare nothing
+		}
+		m := Mark{a.set.Epoch, a.set.Revision, a.revision.GetSha256()}
+		if err := r.files.Mark(e.service, m); err != nil && !e.kept { // it is where only others may write
+			return fmt.Errorf("%w: the revision cannot be remembered: %w", ErrInvalid, err)
+		}
+	}
+	if e.inForce != nil {
+		if err := r.files.Write(e.service, *e.inForce); err != nil {
+			return fmt.Errorf("%w: the policies cannot be written: %w", ErrInvalid, err)
+		}
+	}
+	return nil
 }
 
 // end notes how the rollout ended that was under way.
@@ -153,6 +184,9 @@ func (r *Repository) commitIf(ctx context.Context, e *edit, conditions []Conditi
 			Change{Key: numbered(sets, e.service, n), Delete: true},
 			Change{Key: numbered(logs, e.service, n), Delete: true})
 	}
+	if err := r.tell(e); err != nil {
+		return err
+	}
 	if e.head != nil {
 		changes = append(changes, Change{Key: headKey(e.service), Value: marshal(e.head)})
 	}
@@ -188,7 +222,7 @@ func (r *Repository) entry(ctx context.Context, key string) (Entry, error) {
 func (r *Repository) load(ctx context.Context, service string, e Entry) (Policies, error) {
 	p := Policies{Service: service, head: new(regov1.StoredHead), entry: e.Revision}
 	if err := proto.Unmarshal(e.Value, p.head); err != nil {
-		return p, fmt.Errorf("the head of service %q: %w: %w", service, errStored, err)
+		return p, fmt.Errorf("the head of %s: %w: %w", whose(service), errStored, err)
 	}
 	var err error
 	if p.Set, p.Revision, err = r.numbered(ctx, service, p.head.GetCurrent()); err != nil {
@@ -214,7 +248,7 @@ func (r *Repository) numbered(ctx context.Context, service string, n uint64) (po
 		if errors.Is(err, ErrNotFound) {
 			err = fmt.Errorf("%w: it is missing", errStored)
 		}
-		return policy.Set{}, nil, fmt.Errorf("set %d of service %q: %w", n, service, err)
+		return policy.Set{}, nil, fmt.Errorf("set %d of %s: %w", n, whose(service), err)
 	}
 	meta, err := r.entry(ctx, numbered(logs, service, n))
 	if err != nil {
@@ -262,7 +296,7 @@ func (r *Repository) At(ctx context.Context, service string, revision uint64) (p
 			return r.numbered(ctx, service, numberOf(e.Key))
 		}
 	}
-	return policy.Set{}, nil, fmt.Errorf("%w: revision %d is not in the history of service %q", ErrNotFound, revision, service)
+	return policy.Set{}, nil, fmt.Errorf("%w: revision %d is not in the history of %s", ErrNotFound, revision, whose(service))
 }
 
 func numberOf(key string) (n uint64) {
@@ -311,4 +345,12 @@ func (r *Repository) Services(ctx context.Context) ([]Policies, error) {
 
 func serviceOf(key string) string {
 	return unescape(strings.TrimSuffix(strings.TrimPrefix(key, heads), "/"))
+}
+
+// whose says in an error whose policies are meant.
+func whose(service string) string {
+	if service == "" {
+		return "all services that have none of their own"
+	}
+	return fmt.Sprintf("service %q", service)
 }

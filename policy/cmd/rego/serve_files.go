@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"unicode/utf8"
@@ -24,14 +22,14 @@ type kept struct {
 	repo     *repository.Repository
 	options  []controlplane.ServeOption
 	client   *clientv3.Client // of etcd; nil with files
-	files    map[string]*policy.Store
+	places   map[string]place // of the policies of services; empty with etcd
 	watchers []*file.Watcher
 	waits    []*policy.Store // those whose file has to be read before anybody is served
 }
 
 // open opens what policies are kept in.
 func (v *serve) open(ctx context.Context, log *slog.Logger) (k *kept, err error) {
-	k = &kept{files: make(map[string]*policy.Store)}
+	k = &kept{places: make(map[string]place)}
 	defer func() {
 		if err != nil {
 			k.close()
@@ -49,8 +47,8 @@ func (v *serve) open(ctx context.Context, log *slog.Logger) (k *kept, err error)
 		if err := v.owner.limits.Check(t); err != nil {
 			return err
 		}
-		return v.writable(service)
-	}).Remember(tried{v.pathOf})
+		return k.has(service)
+	}).KeepIn(k)
 	return k, v.openFiles(k, log)
 }
 
@@ -89,14 +87,11 @@ func (k *kept) add(service string, st *policy.Store, path string, limits policy.
 	if err := st.Guard(limits.Check); err != nil {
 		return err
 	}
-	k.files[service] = st
 	if path == "" {
 		put := st.Source("memory")
-		if err := put.Update(st.Current().Set()); err != nil { // so that it can be changed
-			return err
-		}
-		k.options = append(k.options, controlplane.Outlet(service, st, "memory", put.Update))
-		return nil
+		k.places[service] = place{store: st, put: put}
+		k.options = append(k.options, controlplane.Outlet(service, st, "memory"))
+		return put.Update(st.Current().Set()) // so that it can be changed
 	}
 	w, err := file.Watch(path, st, file.WithLogger(log))
 	if err != nil {
@@ -104,7 +99,8 @@ func (k *kept) add(service string, st *policy.Store, path string, limits policy.
 	}
 	k.watchers = append(k.watchers, w)
 	k.waits = append(k.waits, st)
-	k.options = append(k.options, controlplane.Outlet(service, st, path, func(s policy.Set) error { return replaceFile(path, s) }))
+	k.places[service] = place{store: st, path: path}
+	k.options = append(k.options, controlplane.Outlet(service, st, path))
 	return nil
 }
 
@@ -117,43 +113,16 @@ func (k *kept) close() {
 	}
 }
 
-// pathOf returns the file of the policies of a service; empty if it has none.
-func (v *serve) pathOf(service string) string {
-	if service == "" {
-		return v.file
-	}
-	return v.services[service]
-}
-
-// writable returns why a set cannot be put for a service: without a file it would be lost with
-// this process, and with one that cannot be replaced too.
-func (v *serve) writable(service string) error {
-	path := v.pathOf(service)
+// has returns why a set cannot be put for a service: without a file it would be lost with this
+// process, and those of the others are not.
+func (k *kept) has(service string) error {
 	switch {
-	case path == "" && v.file == "" && len(v.services) == 0:
-		return nil // all is in memory
-	case path == "":
-		return fmt.Errorf("%w: service %q has no file here: --service %s=FILE gives it one", repository.ErrInvalid, service, service)
+	case k.places[service].path != "" || len(k.watchers) == 0:
+		return nil
+	case service == "":
+		return fmt.Errorf("%w: the policies of all services have no file here: --file gives them one", repository.ErrInvalid)
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".rego-*")
-	if err != nil {
-		return fmt.Errorf("%w: the file of the policies cannot be replaced: %w", repository.ErrInvalid, err)
-	}
-	_ = f.Close() // nothing was written
-	return os.Remove(f.Name())
-}
-
-// replaceFile writes a set into a file of the same format, whole or not at all.
-func replaceFile(path string, s policy.Set) error {
-	format, err := file.FormatOf(path)
-	if err != nil {
-		return err
-	}
-	b, err := file.Marshal(s, format)
-	if err != nil {
-		return err
-	}
-	return replaceWith(path, b)
+	return fmt.Errorf("%w: service %q has no file here: --service %s=FILE gives it one", repository.ErrInvalid, service, service)
 }
 
 // follower tells of every change of the policies, until ctx is done: to the audit log, and whether
