@@ -93,7 +93,8 @@ func (s *stage) badCanary() error {
 	}
 	took := time.Since(began)
 	if code != 1 {
-		return fmt.Errorf("rego put: exit code %d, and not 1 for a set that was taken back", code)
+		now, _, err := s.operate(true, "rollout", "--service", "search")
+		return fmt.Errorf("rego put: exit code %d, and not 1 for a set that was taken back: %s: %w", code, now, err)
 	}
 	if err := s.awaitCrew("s1"); err != nil {
 		return err
