@@ -25,13 +25,16 @@ type Rule struct {
 // MaxRules bounds the rules of a set, and the selectors of all rules together.
 const MaxRules = 100_000
 
+// MaxEpoch bounds the epochs of sets: after the last one there is no way back.
+const MaxEpoch = 1_000_000
+
 // Set is one version of all rules.
 type Set struct {
 	// Version is shown in timelines and spans. It may be empty.
 	Version string
 	// Epoch begins the revisions anew: a set of a higher epoch takes the place of one of a
 	// lower, whatever their revisions. It is the way back from a revision that was too high.
-	// Zero is the first.
+	// Zero is the first, and MaxEpoch the last.
 	Epoch uint64
 	// Revision orders the sets of a source within an epoch. A [Store] refuses one that is
 	// lower than that of the set in force, so that a lagging replica of a control plane
@@ -64,6 +67,9 @@ type Table struct {
 func (s Set) Compile() (*Table, error) {
 	f := &faults{list: new(Faults)}
 	f.name("version", s.Version)
+	if s.Epoch > MaxEpoch {
+		f.add("epoch", "must be at most %d, got %d", MaxEpoch, s.Epoch)
+	}
 	if n := s.selectors(); n > MaxRules {
 		f.add("rules", "must be at most %d with as many methods, got %d", MaxRules, n)
 		return nil, f.err()

@@ -32,22 +32,32 @@ type admin struct {
 // [AuthorizeChange] says who may.
 func (r *Replica) Admin() regov1.PolicyAdminServiceServer { return &admin{Replica: r} }
 
-func (a *admin) may(ctx context.Context, method, service string, write bool) error {
-	allow := a.config.authorizeChange
-	if allow == nil {
-		return nil
+// answersWithin is how long a call waits for the storage: longer than a member of etcd that is silent, or
+// an election, takes. Who asks waits longer, and so is told what it is that does not answer.
+const answersWithin = 15 * time.Second
+
+// enter returns a context for a call of somebody who may make it, which done ends.
+func (a *admin) enter(ctx context.Context, method, service string, write bool) (within context.Context, done context.CancelFunc, err error) {
+	if allow := a.config.authorizeChange; allow != nil {
+		if err := allow(ctx, service, write); err != nil {
+			return nil, nil, a.config.deny(ctx, method, &regov1.Node{Service: service}, err)
+		}
 	}
-	if err := allow(ctx, service, write); err != nil {
-		return a.config.deny(ctx, method, &regov1.Node{Service: service}, err)
+	wait := answersWithin
+	if end, ok := ctx.Deadline(); ok {
+		wait = min(wait, time.Until(end)*9/10)
 	}
-	return nil
+	within, done = context.WithTimeout(ctx, wait)
+	return within, done, nil
 }
 
 // GetPolicies tells what is in force, and what is tried out.
 func (a *admin) GetPolicies(ctx context.Context, r *regov1.GetPoliciesRequest) (*regov1.GetPoliciesResponse, error) {
-	if err := a.may(ctx, regov1.PolicyAdminService_GetPolicies_FullMethodName, r.GetService(), false); err != nil {
+	ctx, done, err := a.enter(ctx, regov1.PolicyAdminService_GetPolicies_FullMethodName, r.GetService(), false)
+	if err != nil {
 		return nil, err
 	}
+	defer done()
 	p, err := a.repo.Get(ctx, r.GetService())
 	if err != nil {
 		return nil, answerTo(err)
@@ -72,15 +82,16 @@ func (a *admin) GetPolicies(ctx context.Context, r *regov1.GetPoliciesRequest) (
 // PutPolicies puts a set in force: for all clients, or for some at first.
 func (a *admin) PutPolicies(ctx context.Context, r *regov1.PutPoliciesRequest) (*regov1.PutPoliciesResponse, error) {
 	const method = regov1.PolicyAdminService_PutPolicies_FullMethodName
-	if err := a.may(ctx, method, r.GetService(), true); err != nil {
+	ctx, done, err := a.enter(ctx, method, r.GetService(), true)
+	if err != nil {
 		return nil, err
 	}
+	defer done()
 	set, err := setIn(r)
 	if err != nil {
 		return nil, answerTo(err)
 	}
-	_, after, err := a.change(ctx, method, r.GetService(), r.GetDryRun(), func(by repository.By) (repository.Policies, error) {
-		by.Message, by.ChangeID = r.GetMessage(), r.GetChangeId()
+	_, after, err := a.change(ctx, method, r, r.GetDryRun(), func(by repository.By) (repository.Policies, error) {
 		return a.repo.Put(ctx, repository.Put{
 			By: by, Service: r.GetService(), Set: set, Base: r.GetBase(), Overwrite: r.GetOverwrite(),
 			Plan: repository.PlanFromProto(r.GetRollout()), DryRun: r.GetDryRun(),
@@ -128,9 +139,11 @@ func setIn(r *regov1.PutPoliciesRequest) (policy.Set, error) {
 
 // ListRevisions tells what was in force before.
 func (a *admin) ListRevisions(ctx context.Context, r *regov1.ListRevisionsRequest) (*regov1.ListRevisionsResponse, error) {
-	if err := a.may(ctx, regov1.PolicyAdminService_ListRevisions_FullMethodName, r.GetService(), false); err != nil {
+	ctx, done, err := a.enter(ctx, regov1.PolicyAdminService_ListRevisions_FullMethodName, r.GetService(), false)
+	if err != nil {
 		return nil, err
 	}
+	defer done()
 	p, err := a.repo.Get(ctx, r.GetService())
 	if err != nil {
 		return nil, answerTo(err)
@@ -155,11 +168,12 @@ const maxRevisions = 100
 // RollBackPolicies takes a change back.
 func (a *admin) RollBackPolicies(ctx context.Context, r *regov1.RollBackPoliciesRequest) (*regov1.RollBackPoliciesResponse, error) {
 	const method = regov1.PolicyAdminService_RollBackPolicies_FullMethodName
-	if err := a.may(ctx, method, r.GetService(), true); err != nil {
+	ctx, done, err := a.enter(ctx, method, r.GetService(), true)
+	if err != nil {
 		return nil, err
 	}
-	before, after, err := a.change(ctx, method, r.GetService(), false, func(by repository.By) (repository.Policies, error) {
-		by.Message, by.ChangeID = r.GetMessage(), r.GetChangeId()
+	defer done()
+	before, after, err := a.change(ctx, method, r, false, func(by repository.By) (repository.Policies, error) {
 		return a.repo.RollBack(ctx, repository.RollBack{By: by, Service: r.GetService(), Base: r.GetBase(), To: r.GetTo()})
 	})
 	if err != nil {
@@ -175,11 +189,12 @@ func (a *admin) RollBackPolicies(ctx context.Context, r *regov1.RollBackPolicies
 // PromoteRollout puts the set that is tried out in force for all.
 func (a *admin) PromoteRollout(ctx context.Context, r *regov1.PromoteRolloutRequest) (*regov1.PromoteRolloutResponse, error) {
 	const method = regov1.PolicyAdminService_PromoteRollout_FullMethodName
-	if err := a.may(ctx, method, r.GetService(), true); err != nil {
+	ctx, done, err := a.enter(ctx, method, r.GetService(), true)
+	if err != nil {
 		return nil, err
 	}
-	_, after, err := a.change(ctx, method, r.GetService(), false, func(by repository.By) (repository.Policies, error) {
-		by.Message, by.ChangeID = r.GetMessage(), r.GetChangeId()
+	defer done()
+	_, after, err := a.change(ctx, method, r, false, func(by repository.By) (repository.Policies, error) {
 		return a.repo.Promote(ctx, repository.Promotion{By: by, Service: r.GetService(), Candidate: r.GetCandidate()})
 	})
 	if err != nil {
@@ -190,45 +205,60 @@ func (a *admin) PromoteRollout(ctx context.Context, r *regov1.PromoteRolloutRequ
 
 // ListServices tells which services have policies of their own. It is for those who may see all.
 func (a *admin) ListServices(ctx context.Context, _ *regov1.ListServicesRequest) (*regov1.ListServicesResponse, error) {
-	if err := a.may(ctx, regov1.PolicyAdminService_ListServices_FullMethodName, "", false); err != nil {
+	ctx, done, err := a.enter(ctx, regov1.PolicyAdminService_ListServices_FullMethodName, "", false)
+	if err != nil {
 		return nil, err
 	}
-	all, err := a.repo.Services(ctx)
+	defer done()
+	all, more, err := a.repo.Services(ctx, maxServices)
 	if err != nil {
 		return nil, answerTo(err)
 	}
-	m := new(regov1.ListServicesResponse)
-	for _, p := range all {
-		ro, err := a.repo.Progress(ctx, p)
-		if err != nil {
-			return nil, answerTo(err)
-		}
-		m.Services = append(m.Services, &regov1.ServicePolicies{Service: p.Service, InForce: p.Revision, Rollout: ro})
+	m := &regov1.ListServicesResponse{LeftOut: uint64(more)}
+	for _, o := range all {
+		m.Services = append(m.Services, &regov1.ServicePolicies{Service: o.Service, InForce: o.InForce, Rollout: o.Rollout})
 	}
 	return m, nil
 }
 
+// maxServices is how many a response may have.
+const maxServices = 1000
+
+// changeRequest is what all requests for changes have.
+type changeRequest interface {
+	GetService() string
+	GetMessage() string
+	GetChangeId() string
+}
+
 // change has somebody change something, and whoever keeps a log told.
-func (a *admin) change(ctx context.Context, method, service string, dry bool, do func(repository.By) (repository.Policies, error)) (before, after repository.Policies, err error) {
+func (a *admin) change(ctx context.Context, method string, r changeRequest, dry bool, do func(repository.By) (repository.Policies, error)) (before, after repository.Policies, err error) {
+	before, err = a.repo.Get(ctx, r.GetService())
+	if err != nil && !errors.Is(err, repository.ErrNotFound) {
+		return before, after, answerTo(err)
+	}
+	after, err = do(repository.By{Author: authorOf(ctx), Message: r.GetMessage(), ChangeID: r.GetChangeId()})
+	if err != nil {
+		return before, after, answerTo(err)
+	}
+	if told := a.config.onChange; told != nil && !dry && !after.Same(before) {
+		told(Made{
+			Time: time.Now(), Method: method, Peer: peerOf(ctx), Identities: Identities(ctx), Message: r.GetMessage(), Before: before, After: after,
+		})
+	}
+	return before, after, nil
+}
+
+// authorOf returns who makes a change: without a certificate there is only the address.
+func authorOf(ctx context.Context) string {
 	by := strings.Join(Identities(ctx), " ")
-	if by == "" { // without a certificate there is only the address
+	if by == "" {
 		by = peerOf(ctx)
 		if host, _, err := net.SplitHostPort(by); err == nil {
 			by = host
 		}
 	}
-	before, err = a.repo.Get(ctx, service)
-	if err != nil && !errors.Is(err, repository.ErrNotFound) {
-		return before, after, answerTo(err)
-	}
-	after, err = do(repository.By{Author: by[:min(len(by), maxAuthor)]})
-	if err != nil {
-		return before, after, answerTo(err)
-	}
-	if told := a.config.onChange; told != nil && !dry && !after.Same(before) {
-		told(Made{Time: time.Now(), Method: method, Peer: peerOf(ctx), Identities: Identities(ctx), Before: before, After: after})
-	}
-	return before, after, nil
+	return strings.ToValidUTF8(by[:min(len(by), maxAuthor)], "")
 }
 
 // maxAuthor is how many bytes of identities are kept as who made a change.
@@ -253,8 +283,10 @@ func answerTo(err error) error {
 		code = codes.NotFound
 	case errors.Is(err, repository.ErrInvalid):
 		code = codes.InvalidArgument
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		code = status.FromContextError(err).Code()
+	case errors.Is(err, context.DeadlineExceeded), status.Code(err) == codes.DeadlineExceeded:
+		err = fmt.Errorf("the storage of policies does not answer: %w", err)
+	case errors.Is(err, context.Canceled):
+		code = codes.Canceled
 	}
 	return status.Error(code, short(err.Error()))
 }

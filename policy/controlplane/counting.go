@@ -43,9 +43,6 @@ func (c *counting) follow(p repository.Policies) {
 	c.trials[p.Service] = &trial{candidate, editionOf(p.Set), make(map[string]*regov1.StoredStratum)}
 }
 
-// maxStrata bounds the methods of a trial that are told apart, since clients say what they are.
-const maxStrata = 1000
-
 // add counts a report of a client whose policies are those of a service. Calls under another set
 // than the two that are compared say nothing about them.
 func (c *counting) add(service string, r *regov1.Report) {
@@ -68,7 +65,7 @@ func (c *counting) add(service string, r *regov1.Report) {
 		s := t.strata[m.GetMethod()]
 		if s == nil {
 			method := m.GetMethod()
-			if len(t.strata) >= maxStrata {
+			if len(t.strata) >= repository.MaxStrata {
 				method = ""
 			}
 			if s = t.strata[method]; s == nil {

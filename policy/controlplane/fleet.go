@@ -120,13 +120,18 @@ func (s *Server) find(service string, after place, disconnected bool, now time.T
 	for c := range s.clients {
 		add(listed{place: place{c.node.GetService(), c.node.GetInstance(), c.peer, "", c.id}, connected: c})
 	}
+	elsewhere := make(map[name]bool)
 	s.exchange.clientsOfOthers(func(c *remote) {
+		elsewhere[nameOf(c.said)] = true
 		add(listed{place: place{c.said.GetNode().GetService(), c.said.GetNode().GetInstance(), c.said.GetPeer(), c.key, c.id}, remote: c})
 	})
 	s.gone.forget(now)
 	if disconnected {
 		for e := s.gone.order.Front(); e != nil; e = e.Next() {
 			c := e.Value.(*goneClient)
+			if elsewhere[c.name] {
+				continue // it has moved
+			}
 			add(listed{place: place{c.name.service, c.name.instance, c.said.GetPeer(), "gone", c.id}, gone: c})
 		}
 	}

@@ -85,6 +85,8 @@ type Made struct {
 	// Peer and Identities say who it was, as in a Denial.
 	Peer       string
 	Identities []string
+	// Message says why, in their words.
+	Message string
 	// Before and After are what the service had, and has.
 	Before, After repository.Policies
 }

@@ -2,6 +2,7 @@ package controlplane_test
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"log/slog"
 	"testing"
@@ -10,6 +11,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/rego-go/rego/policy"
 	"github.com/rego-go/rego/policy/controlplane"
@@ -242,6 +245,100 @@ func TestReplicasTellOfEachOther(t *testing.T) {
 		endB()
 		b.stop()
 		require.NoError(t, two.Close())
+	})
+}
+
+// TestMoved: a client that has gone to another replica is not among those that have gone.
+func TestMoved(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, a *network) {
+		storage := shared{repository.Memory()}
+		repo := repository.New(storage, nil)
+		puts(t, repo, repository.Put{Set: set("1")})
+		b := new(network)
+		defer b.stop()
+		one, two := a.replica(t, repo, "one"), b.replica(t, repository.New(storage, nil), "two")
+		_, endA := a.crowd(t, "shop", 3)
+		time.Sleep(5 * time.Second)
+		_, endB := b.crowd(t, "shop", 3)
+		time.Sleep(5 * time.Second)
+		endA()
+		time.Sleep(5 * time.Second)
+		for _, n := range []*network{a, b} {
+			r, err := n.fleet(t).ListClients(t.Context(), &regov1.ListClientsRequest{Disconnected: true})
+			require.NoError(t, err)
+			require.Len(t, r.GetClients(), 3)
+			for _, c := range r.GetClients() {
+				assert.Equal(t, regov1.ClientState_CLIENT_STATE_CURRENT, c.GetState())
+			}
+		}
+		endB()
+		time.Sleep(5 * time.Second)
+		for _, n := range []*network{a, b} {
+			r, err := n.fleet(t).ListClients(t.Context(), &regov1.ListClientsRequest{Disconnected: true})
+			require.NoError(t, err)
+			require.Len(t, r.GetClients(), 3)
+			assert.Equal(t, regov1.ClientState_CLIENT_STATE_DISCONNECTED, r.GetClients()[0].GetState())
+		}
+		a.stop()
+		b.stop()
+		require.NoError(t, one.Close())
+		require.NoError(t, two.Close())
+	})
+}
+
+// TestDamaged: entries of one service that cannot be read keep nobody from the others.
+func TestDamaged(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, n *network) {
+		storage := shared{repository.Memory()}
+		repo := repository.New(storage, nil)
+		puts(t, repo, repository.Put{Set: set("1")})
+		puts(t, repo, repository.Put{Service: "shop", Set: set("shop 1")})
+		_, err := storage.Commit(t.Context(), nil, []repository.Change{{Key: "heads/broken/", Value: []byte("\xff")}})
+		require.NoError(t, err)
+		r := n.replica(t, repo, "one")
+		stores, end := n.crowd(t, "shop", 1)
+		<-r.Ready()
+		time.Sleep(time.Second)
+		assert.Equal(t, []string{"shop 1"}, versions(stores))
+		m, err := r.Admin().ListServices(t.Context(), new(regov1.ListServicesRequest))
+		require.NoError(t, err)
+		var listed []string
+		for _, s := range m.GetServices() {
+			listed = append(listed, s.GetService()+": "+s.GetInForce().GetVersion())
+		}
+		assert.Equal(t, []string{": 1", "broken: ", "shop: shop 1"}, listed)
+		end()
+		n.stop()
+		require.NoError(t, r.Close())
+	})
+}
+
+// silentStorage does not answer.
+type silentStorage struct{ repository.Storage }
+
+func (silentStorage) List(ctx context.Context, _ string) ([]repository.Entry, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// TestSilentStorage: whoever asks is told before its time is over, and of whom it is.
+func TestSilentStorage(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, n *network) {
+		r := n.replica(t, repository.New(silentStorage{repository.Memory()}, nil), "one")
+		for _, patience := range []time.Duration{10 * time.Second, time.Hour} {
+			began := time.Now()
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			_, err := r.Admin().GetPolicies(ctx, new(regov1.GetPoliciesRequest))
+			cancel()
+			assert.Equal(t, codes.Unavailable, status.Code(err))
+			assert.ErrorContains(t, err, "the storage of policies does not answer")
+			assert.Less(t, time.Since(began), min(patience, 20*time.Second))
+		}
+		n.stop()
+		require.NoError(t, r.Close())
 	})
 }
 

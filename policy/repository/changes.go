@@ -88,6 +88,8 @@ func (p Put) edit(have Policies, files Files) (*edit, error) {
 	case p.Overwrite, p.KeepRevision:
 	case have.revision() != p.Base && p.Base == 0:
 		return nil, fmt.Errorf("%w: revision %d is in force, and the change does not say what it is based on", ErrConflict, have.revision())
+	case have.revision() != p.Base && have.Revision == nil:
+		return nil, fmt.Errorf("%w: nothing is in force, and the change is based on %d", ErrConflict, p.Base)
 	case have.revision() != p.Base:
 		return nil, fmt.Errorf("%w: revision %d is in force, and the change is based on %d", ErrConflict, have.revision(), p.Base)
 	case have.Trying():

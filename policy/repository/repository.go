@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/rego-go/rego/policy"
@@ -124,8 +126,8 @@ func (b By) validate() error {
 }
 
 func validService(service string) error {
-	if len(service) > policy.MaxNameLength || !utf8.ValidString(service) {
-		return fmt.Errorf("%w: service must be UTF-8 of at most %d bytes", ErrInvalid, policy.MaxNameLength)
+	if len(service) > policy.MaxNameLength || !utf8.ValidString(service) || strings.ContainsFunc(service, unicode.IsControl) {
+		return fmt.Errorf("%w: service must be UTF-8 without control characters, of at most %d bytes", ErrInvalid, policy.MaxNameLength)
 	}
 	return nil
 }

@@ -77,6 +77,12 @@ func TestPut(t *testing.T) {
 	faults, ok := errors.AsType[policy.Faults](err)
 	require.True(t, ok, "%v", err)
 	assert.Equal(t, "rules[0].policy.retry.max_attempts", faults[0].Path)
+	_, err = r.Put(t.Context(), repository.Put{Service: "two\nlines", Set: set("c")})
+	require.ErrorIs(t, err, repository.ErrInvalid)
+	bad = set("c")
+	bad.Epoch = policy.MaxEpoch + 1
+	_, err = r.Put(t.Context(), repository.Put{Service: "shop", Set: bad, Base: 2})
+	require.ErrorContains(t, err, "epoch: must be at most 1000000")
 	_, err = r.Put(t.Context(), repository.Put{Service: "other", Set: set("c"), Plan: plan})
 	require.ErrorIs(t, err, repository.ErrInvalid, "nothing to compare with")
 
@@ -433,15 +439,21 @@ func TestOtherNames(t *testing.T) {
 		_, err := r.Put(t.Context(), repository.Put{Service: service, Set: set("of " + service)})
 		require.NoError(t, err)
 	}
-	all, err := r.Services(t.Context())
+	all, more, err := r.Services(t.Context(), 100)
 	require.NoError(t, err)
+	assert.Zero(t, more)
 	require.Len(t, all, 5)
 	for _, p := range all {
-		assert.Equal(t, "of "+p.Service, p.Set.Version)
+		assert.Equal(t, "of "+p.Service, p.InForce.GetVersion())
 		one, err := r.Get(t.Context(), p.Service)
 		require.NoError(t, err)
-		assert.Equal(t, p.Set, one.Set)
+		assert.Equal(t, p.InForce.GetRevision(), one.Set.Revision)
+		assert.Nil(t, p.Rollout)
 	}
+	some, more, err := r.Services(t.Context(), 2)
+	require.NoError(t, err)
+	assert.Equal(t, all[:2], some)
+	assert.Equal(t, 3, more)
 }
 
 // TestFirstOfItsOwn: a service's first policies are above those of all others, which its clients have.

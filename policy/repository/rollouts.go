@@ -44,6 +44,7 @@ func (r *Repository) Judge(ctx context.Context, service, replica string, revisio
 	case !have.Trying() || have.Candidate.Revision != revision:
 		return have, false, ErrNotFound
 	}
+	heard.Told = timestamppb.Now()
 	mine := countsKey(service, revision) + escape(replica)
 	if _, err := r.storage.Commit(ctx, []Condition{{headKey(service), have.entry}}, []Change{{Key: mine, Value: marshal(heard)}}); err != nil {
 		return have, false, err
@@ -140,24 +141,8 @@ func newLook(have Policies, was *regov1.StoredEvidence, told []Entry, now time.T
 	}
 	l.progress = proto.CloneOf(have.Rollout)
 	l.progress.CanaryClients, l.progress.Clients, l.progress.Refusing = 0, 0, 0
-	sum := make(map[string]int)
-	for _, e := range told {
-		m := new(regov1.StoredCounts)
-		if err := proto.Unmarshal(e.Value, m); err != nil {
-			return nil, fmt.Errorf("%s: %w: %w", e.Key, errStored, err)
-		}
-		l.progress.CanaryClients += m.GetCanaryClients()
-		l.progress.Clients += m.GetClients()
-		l.progress.Refusing += m.GetRefusing()
-		for _, s := range m.GetStrata() {
-			i, ok := sum[s.GetMethod()]
-			if !ok {
-				i = len(l.seen)
-				sum[s.GetMethod()] = i
-				l.seen = append(l.seen, rollout.Stratum{Method: s.GetMethod()})
-			}
-			l.seen[i].Arms = l.seen[i].Arms.Plus(armsOf(s))
-		}
+	if err := l.add(told, was.GetSeen()); err != nil {
+		return nil, err
 	}
 	for _, s := range l.seen {
 		l.total = l.total.Plus(s.Arms)
@@ -171,6 +156,60 @@ func newLook(have Policies, was *regov1.StoredEvidence, told []Entry, now time.T
 	l.progress.FailedEvidence, l.progress.ExtraEvidence = l.evidence.E()
 	l.progress.Reason = l.decision.Reason
 	return l, nil
+}
+
+// aliveFor is how long what a replica has told of its clients counts: it tells every two seconds. The
+// clocks of replicas may differ by as much.
+const aliveFor = 30 * time.Second
+
+// MaxStrata bounds the methods of a rollout that are told apart, since clients say what they are. The
+// rest are taken together.
+const MaxStrata = 1000
+
+// add adds up what replicas have told. Calls count also if their replica has died; its clients are at
+// others by now. Methods that were told apart before still are.
+func (l *look) add(told []Entry, before []*regov1.StoredStratum) error {
+	place := make(map[string]int)
+	stratum := func(method string) *rollout.Stratum {
+		i, ok := place[method]
+		if !ok && len(l.seen) >= MaxStrata {
+			method = ""
+			i, ok = place[method]
+		}
+		if !ok {
+			i = len(l.seen)
+			place[method] = i
+			l.seen = append(l.seen, rollout.Stratum{Method: method})
+		}
+		return &l.seen[i]
+	}
+	for _, s := range before {
+		stratum(s.GetMethod())
+	}
+	var all []*regov1.StoredCounts
+	var newest time.Time
+	for _, e := range told {
+		m := new(regov1.StoredCounts)
+		if err := proto.Unmarshal(e.Value, m); err != nil {
+			return fmt.Errorf("%s: %w: %w", e.Key, errStored, err)
+		}
+		all = append(all, m)
+		if at := m.GetTold().AsTime(); at.After(newest) {
+			newest = at
+		}
+	}
+	for _, m := range all {
+		if newest.Sub(m.GetTold().AsTime()) <= aliveFor {
+			l.progress.CanaryClients += m.GetCanaryClients()
+			l.progress.Clients += m.GetClients()
+			l.progress.Refusing += m.GetRefusing()
+		}
+		for _, s := range m.GetStrata() {
+			to := stratum(s.GetMethod())
+			to.Arms = to.Arms.Plus(armsOf(s))
+		}
+	}
+	return nil
 }
 
 // A method is looked at when so many calls of both arms have ended since it was last, or that long

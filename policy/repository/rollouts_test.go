@@ -156,3 +156,56 @@ func TestEvidenceIsOfOneRollout(t *testing.T) {
 		assert.Zero(t, ro.GetCanary().GetFailed())
 	})
 }
+
+// TestClientsOfTheDead: what a replica has told of its clients is void when it has died, and what it has
+// told of calls is not. Else one client that refused there would hold the rollout up for good.
+func TestClientsOfTheDead(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r, revision := trying(t, plan)
+		time.Sleep(2 * time.Second)
+		dead := heard(100, 0, 900, 0)
+		dead.Refusing = 1
+		look(t, r, "dead", revision, dead)
+		time.Sleep(2 * time.Second)
+		ro := look(t, r, "one", revision, heard(100, 0, 900, 0))
+		assert.Equal(t, uint64(1), ro.GetRefusing())
+		assert.Equal(t, uint64(20), ro.GetClients())
+		time.Sleep(2 * time.Minute)
+		ro = look(t, r, "one", revision, heard(100, 0, 900, 0))
+		assert.Zero(t, ro.GetRefusing())
+		assert.Equal(t, uint64(10), ro.GetClients())
+		assert.Equal(t, int64(200), ro.GetCanary().GetCalls())
+		assert.Equal(t, int32(1), ro.GetStep(), ro.GetReason())
+	})
+}
+
+// TestManyMethods: methods are told apart up to a bound, the same ones at each look, and what is
+// stored fits.
+func TestManyMethods(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r, revision := trying(t, plan)
+		calls := int64(0)
+		for round := range int64(3) {
+			for replica := range 4 {
+				time.Sleep(2 * time.Second)
+				m := &regov1.StoredCounts{}
+				for i := range 1000 {
+					m.Strata = append(m.Strata, &regov1.StoredStratum{
+						Method: fmt.Sprintf("/%0200d.%d.Service/Method%d", 7, 3-replica, i),
+						Canary: &regov1.ArmCounts{Calls: 30 * (round + 1)}, Rest: &regov1.ArmCounts{Calls: 300 * (round + 1)},
+					})
+				}
+				ro := look(t, r, fmt.Sprint(replica), revision, m)
+				assert.Less(t, ro.GetFailedEvidence(), 2.0)
+				calls = ro.GetCanary().GetCalls()
+			}
+		}
+		assert.Equal(t, int64(3*4*1000*30), calls)
+		all, err := r.Storage().List(t.Context(), "evidence/")
+		require.NoError(t, err)
+		require.Len(t, all, 1)
+		assert.Less(t, len(all[0].Value), 1<<20)
+	})
+}

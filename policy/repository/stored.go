@@ -244,30 +244,37 @@ var errStored = errors.New("what is stored cannot be read")
 
 // numbered returns a set by its number, which a head or the log names.
 func (r *Repository) numbered(ctx context.Context, service string, n uint64) (policy.Set, *regov1.Revision, error) {
-	fail := func(err error) (policy.Set, *regov1.Revision, error) {
-		if errors.Is(err, ErrNotFound) {
-			err = fmt.Errorf("%w: it is missing", errStored)
-		}
-		return policy.Set{}, nil, fmt.Errorf("set %d of %s: %w", n, whose(service), err)
-	}
-	meta, err := r.entry(ctx, numbered(logs, service, n))
+	revision, err := r.made(ctx, service, n)
 	if err != nil {
-		return fail(err)
-	}
-	revision, err := r.revisionOf(meta)
-	if err != nil {
-		return fail(err)
+		return policy.Set{}, nil, err
 	}
 	content, err := r.entry(ctx, numbered(sets, service, n))
 	if err != nil {
-		return fail(err)
+		return policy.Set{}, nil, unread(service, n, err)
 	}
 	set, err := unpack(content.Value)
 	if err != nil {
-		return fail(fmt.Errorf("%w: %w", errStored, err))
+		return policy.Set{}, nil, unread(service, n, fmt.Errorf("%w: %w", errStored, err))
 	}
 	set.Epoch, set.Revision = revision.GetEpoch(), revision.GetRevision()
 	return set, revision, nil
+}
+
+// made returns who has made a set, by its number.
+func (r *Repository) made(ctx context.Context, service string, n uint64) (*regov1.Revision, error) {
+	meta, err := r.entry(ctx, numbered(logs, service, n))
+	if err != nil {
+		return nil, unread(service, n, err)
+	}
+	return r.revisionOf(meta)
+}
+
+// unread says of what a head or the log names why it cannot be read.
+func unread(service string, n uint64, err error) error {
+	if errors.Is(err, ErrNotFound) {
+		err = fmt.Errorf("%w: it is missing", errStored)
+	}
+	return fmt.Errorf("set %d of %s: %w", n, whose(service), err)
 }
 
 func (r *Repository) revisionOf(e Entry) (*regov1.Revision, error) {
@@ -326,21 +333,49 @@ func (r *Repository) Log(ctx context.Context, service string, before uint64, n i
 	return list, false, nil
 }
 
-// Services returns what all services have, by name.
-func (r *Repository) Services(ctx context.Context) ([]Policies, error) {
+// Overview is what there is to say of the policies of a service.
+type Overview struct {
+	Service string
+	InForce *regov1.Revision // nil if what is stored cannot be read
+	Rollout *regov1.Rollout  // the last one; nil if there was none
+}
+
+// Services returns what there is to say of services, by name: of the first n, and how many more
+// there are.
+func (r *Repository) Services(ctx context.Context, n int) (list []Overview, more int, err error) {
 	all, err := r.storage.List(ctx, heads)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	var list []Policies
-	for _, e := range all {
-		p, err := r.load(ctx, serviceOf(e.Key), e)
-		if err != nil {
-			return nil, err
+	for _, e := range all[:min(len(all), n)] {
+		o, err := r.overview(ctx, e)
+		if err != nil && !errors.Is(err, errStored) {
+			return nil, 0, err
 		}
-		list = append(list, p)
+		list = append(list, o)
 	}
-	return list, nil
+	return list, len(all) - len(list), nil
+}
+
+// overview reads no set.
+func (r *Repository) overview(ctx context.Context, e Entry) (o Overview, err error) {
+	o.Service = serviceOf(e.Key)
+	p := Policies{Service: o.Service, head: new(regov1.StoredHead)}
+	if err := proto.Unmarshal(e.Value, p.head); err != nil {
+		return o, fmt.Errorf("%w: %w", errStored, err)
+	}
+	if o.InForce, err = r.made(ctx, o.Service, p.head.GetCurrent()); err != nil {
+		return o, err
+	}
+	p.Rollout = p.head.GetRollout()
+	if n := p.head.GetCandidate(); n != 0 {
+		if p.Rollout.Candidate, err = r.made(ctx, o.Service, n); err != nil {
+			return o, err
+		}
+		p.Candidate = &policy.Set{Revision: p.Rollout.GetCandidate().GetRevision()}
+	}
+	o.Rollout, err = r.Progress(ctx, p)
+	return o, err
 }
 
 func serviceOf(key string) string {

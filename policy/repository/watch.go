@@ -16,7 +16,7 @@ type Changes struct {
 	// Policies of services that have changed: all of them at first, and after the storage was
 	// lost.
 	Policies []Policies
-	// All says that the services which are not among Policies have none.
+	// All says that the services which are not among Policies have none that can be read.
 	All bool
 	// Lost says why the storage is out of reach. Everything else is empty then.
 	Lost error
@@ -37,8 +37,6 @@ func (r *Repository) Watch(ctx context.Context, log *slog.Logger) iter.Seq[Chang
 					c.Policies = append(c.Policies, p)
 				} else if ctx.Err() != nil {
 					return
-				} else {
-					c.All = false
 				}
 			}
 			if !yield(c) {

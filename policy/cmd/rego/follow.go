@@ -57,7 +57,7 @@ func (p *patience) bears(r *remote, err error, now time.Time) error {
 	switch {
 	case p.away.IsZero():
 		p.away = now
-		r.err.line(fmt.Sprintf("rego: %v: it is asked again", r.told(err)))
+		r.err.line(fmt.Sprintf("rego: %v: it is asked again, for a minute at most", r.told(err)))
 	case now.Sub(p.away) > bearable:
 		return err
 	}
@@ -88,8 +88,8 @@ func (f *following) sees(m *regov1.GetPoliciesResponse, now time.Time) (line str
 	line = fmt.Sprintf("%s: %s", wordOf(ro.GetState(), "ROLLOUT_STATE_"), ro.GetReason())
 	switch ro.GetState() {
 	case regov1.RolloutState_ROLLOUT_STATE_BAKING:
-		line = fmt.Sprintf("step %d of %d, %s of the clients (%s of %s): %s", ro.GetStep()+1, len(ro.GetPlan().GetSteps()),
-			percent(ro.GetShare()), grouped(ro.GetCanaryClients()), grouped(ro.GetClients()), ro.GetReason())
+		line = fmt.Sprintf("step %d of %d, %s of the clients (%s): %s", ro.GetStep()+1, len(ro.GetPlan().GetSteps()),
+			percent(ro.GetShare()), among(ro), ro.GetReason())
 		text := withoutNumbers(fmt.Sprintf("%d/%s", ro.GetStep()+1, ro.GetReason()))
 		if text = fmt.Sprint(ro.GetStep(), text); text == f.said && now.Sub(f.at) < sayAgain {
 			return "", false, nil
@@ -101,6 +101,14 @@ func (f *following) sees(m *regov1.GetPoliciesResponse, now time.Time) (line str
 	default:
 		return line, true, errFaults
 	}
+}
+
+// among says how many clients try a set out. Before the first look at them nobody knows.
+func among(ro *regov1.Rollout) string {
+	if ro.GetClients() == 0 {
+		return "none is counted yet"
+	}
+	return fmt.Sprintf("%s of %s", grouped(ro.GetCanaryClients()), grouped(ro.GetClients()))
 }
 
 // withoutNumbers returns text with every word that has a digit in it alike: what a rollout waits for

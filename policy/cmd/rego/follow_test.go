@@ -35,7 +35,7 @@ func TestRolloutIsTold(t *testing.T) {
 		"candidate  revision 8 (version \"531 of 1,000 calls\")\n",
 		"state      baking, step 1 of 2: 5 % of the clients, since 2026-01-02 03:04:05Z (",
 		"reason     531 of 1,000 calls\n",
-		"clients    2 of 40 that are connected, 1 refuse it\n",
+		"clients    2 of 40, 1 refuse it\n",
 		"canary     1,203 calls, 5.07 % failed, 0.0499 extra attempts per call\n",
 		"rest       24,000 calls, 0.2 % failed, 0.01 extra attempts per call\n",
 		"evidence   1:3.21 that more calls fail, 1:0.5 that there are too many extra attempts (rejected from 1:100, together)\n",
@@ -77,7 +77,7 @@ func TestFollow(t *testing.T) {
 		{"ended", []any{step(0, "ended by alice", endedBy)}, exitFaults, []string{"ended: ended by alice"}, ""},
 		{
 			"a server that is away for a while", []any{step(0, "a", baking), codes.Unavailable, codes.Unavailable, step(0, "no harm", promoted)},
-			exitOK, []string{"step 1 of 2, 5 % of the clients (2 of 40): a", "promoted: no harm"}, "rego: server X does not answer: away: it is asked again\n",
+			exitOK, []string{"step 1 of 2, 5 % of the clients (2 of 40): a", "promoted: no harm"}, "rego: server X does not answer: away: it is asked again, for a minute at most\n",
 		},
 		{"who may not look any more", []any{codes.PermissionDenied}, exitFaults, nil, "rego: not allowed: away\n"},
 		{"another one", []any{&regov1.GetPoliciesResponse{Revision: inForce("1")}}, exitFaults, nil, "rego: this rollout is not the last one any more: rego log says what became of it\n"},

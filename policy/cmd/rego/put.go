@@ -261,7 +261,7 @@ func (t *trial) plan(cmd *cobra.Command) (*regov1.RolloutPlan, error) {
 	m := &regov1.RolloutPlan{Steps: append([]float64{float64(t.canary)}, t.steps...), Alpha: t.alpha, MinCalls: t.minCalls, MaxExtra: t.maxExtra}
 	m.Bake = durationOf(t.bake)
 	if err := repository.PlanFromProto(m).Validate(); err != nil {
-		return nil, fmt.Errorf("--canary and --steps: %w", err)
+		return nil, fmt.Errorf("the rollout: %w", err)
 	}
 	return m, nil
 }

@@ -70,7 +70,7 @@ func (o *rolloutCommand) run(ctx context.Context) error {
 // describe returns all that there is to say of a rollout.
 func describe(ro *regov1.Rollout, now time.Time) [][]string {
 	of := ro.GetCandidate()
-	clients := fmt.Sprintf("%s of %s that are connected", grouped(ro.GetCanaryClients()), grouped(ro.GetClients()))
+	clients := among(ro)
 	if n := ro.GetRefusing(); n > 0 {
 		clients += fmt.Sprintf(", %s refuse it", grouped(n))
 	}

@@ -106,9 +106,6 @@ func (v *serve) run(ctx context.Context) error {
 	if err := v.check(); err != nil {
 		return err
 	}
-	if v.maxClients < 1 {
-		return fmt.Errorf("--max-clients must be at least 1, got %d", v.maxClients)
-	}
 	counted := newMetrics()
 	audit, err := openAudit(v.audit, log)
 	if err != nil {
@@ -214,6 +211,12 @@ func (v *serve) check() error {
 	}
 	if err := v.page.check(); err != nil {
 		return err
+	}
+	if v.maxClients < 1 {
+		return fmt.Errorf("--max-clients must be at least 1, got %d", v.maxClients)
+	}
+	if v.reportEvery < 0 {
+		return fmt.Errorf("--report-every must not be negative, got %v", v.reportEvery)
 	}
 	if len(v.cluster.endpoints) > 0 && (v.file != "" || len(v.services) > 0 || v.snapshot != "") {
 		return errors.New("--etcd is where policies are kept: --file, --service and --snapshot do not go with it")

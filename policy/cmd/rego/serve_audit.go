@@ -187,7 +187,7 @@ func (a *audit) made(m controlplane.Made) {
 	}
 	a.write("made", "method", rpc, "service", m.After.Service, "identities", m.Identities, "peer", m.Peer,
 		slog.Any("before", summaryOfSet(m.Before.Set)), slog.Any("after", summaryOfSet(after)), "tried", m.After.Trying(),
-		"message", m.After.Revision.GetMessage(), "changes", changesOf(m.Before.Set, after))
+		"message", m.Message, "changes", changesOf(m.Before.Set, after))
 }
 
 // decided writes what became of a rollout.

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"strings"
 
@@ -27,7 +28,7 @@ type cluster struct {
 func (c *cluster) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringSliceVar(&c.endpoints, "etcd", nil, "`ENDPOINT` of the etcd that policies are kept in, as https://etcd-1:2379; may be repeated")
-	f.StringVar(&c.prefix, "etcd-prefix", "/rego/", "`PREFIX` of all keys there")
+	f.StringVar(&c.prefix, "etcd-prefix", defaultPrefix, "`PREFIX` of all keys there")
 	f.StringVar(&c.ca, "etcd-ca", "", "`FILE` with the authorities of etcd's certificates (default: those of the system)")
 	f.StringVar(&c.cert, "etcd-cert", "", "`FILE` with the certificate to show to etcd, read again when it changes")
 	f.StringVar(&c.key, "etcd-key", "", "`FILE` with its key")
@@ -35,9 +36,11 @@ func (c *cluster) flags(cmd *cobra.Command) {
 	f.StringVar(&c.passwordFile, "etcd-password-file", "", "`FILE` with the password of --etcd-user")
 }
 
+const defaultPrefix = "/rego/"
+
 func (c *cluster) check() error {
 	switch {
-	case len(c.endpoints) == 0 && (c.ca != "" || c.cert != "" || c.key != "" || c.user != "" || c.passwordFile != ""):
+	case len(c.endpoints) == 0 && (c.prefix != defaultPrefix || c.ca != "" || c.cert != "" || c.key != "" || c.user != "" || c.passwordFile != ""):
 		return errors.New("flags that begin with --etcd- need --etcd")
 	case (c.cert == "") != (c.key == ""):
 		return errors.New("--etcd-cert and --etcd-key belong together")
@@ -46,6 +49,9 @@ func (c *cluster) check() error {
 	}
 	secure := 0
 	for _, e := range c.endpoints {
+		if _, _, err := net.SplitHostPort(strings.TrimPrefix(strings.TrimPrefix(e, "http://"), "https://")); err != nil {
+			return fmt.Errorf("--etcd must be HOST:PORT, or that after http:// or https://: %w", err)
+		}
 		if strings.HasPrefix(e, "https://") {
 			secure++
 		}

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
 	"github.com/rego-go/rego/policy"
@@ -69,6 +70,26 @@ func TestServeWriters(t *testing.T) {
 	}
 	assert.Equal(t, 3, made)
 	assert.Equal(t, 3, denied, "one for each identity, within ten seconds")
+}
+
+// TestWhyIsAudited: the audit log has the words of whoever made each change.
+func TestWhyIsAudited(t *testing.T) {
+	t.Parallel()
+	s := serving(t)
+	admin := regov1.NewPolicyAdminServiceClient(s.dial(insecure.NewCredentials()))
+	_, err := admin.PutPolicies(t.Context(), &regov1.PutPoliciesRequest{Set: oneRule("1", policy.Policy{}), Overwrite: true, Message: "begin"})
+	require.NoError(t, err)
+	_, err = admin.PutPolicies(t.Context(), &regov1.PutPoliciesRequest{
+		Set: oneRule("2", policy.Policy{}), Overwrite: true, Message: "try", Rollout: &regov1.RolloutPlan{Steps: []float64{0.5}},
+	})
+	require.NoError(t, err)
+	_, err = admin.PromoteRollout(t.Context(), &regov1.PromoteRolloutRequest{Message: "looks well"})
+	require.NoError(t, err)
+	_, err = admin.RollBackPolicies(t.Context(), &regov1.RollBackPoliciesRequest{Message: "it did not"})
+	require.NoError(t, err)
+	for _, want := range []string{"begin", "try", "looks well", "it did not"} {
+		assert.Equal(t, want, s.until("rego: audit", "event", "made")["message"])
+	}
 }
 
 // TestNobodyMayWrite on a server with certificates that does not say who may.

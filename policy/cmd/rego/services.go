@@ -25,7 +25,7 @@ func newServicesCommand(s *streams) *cobra.Command {
 		Long: `Services lists the services that have policies of their own, with what is in force and the last rollout.
 The clients of all others have the policies of (all others).
 
-As JSON it is an object with a list: services, each of which is a rego.v1.ServicePolicies.
+As JSON it is a rego.v1.ListServicesResponse: services, and left_out if there are more than 1,000.
 
 ` + exitCodes,
 		Args: arguments(cobra.NoArgs),
@@ -47,9 +47,19 @@ func (l *servicesCommand) run(ctx context.Context) error {
 	rows := [][]string{{"SERVICE", "REVISION", "VERSION", "SINCE", "AUTHOR", "LAST ROLLOUT"}}
 	for _, s := range m.GetServices() {
 		r := s.GetInForce()
+		if r == nil {
+			rows = append(rows, []string{orOthers(s.GetService(), "(all others)"), "", "(what is stored cannot be read)", "", "", ""})
+			continue
+		}
 		rows = append(rows, []string{orOthers(s.GetService(), "(all others)"), revisionOf(r.GetEpoch(), r.GetRevision()), r.GetVersion(), when(r.GetTime()), r.GetAuthor(), lastRollout(s.GetRollout())})
 	}
-	return l.out.table(withoutEmpty(rows))
+	if err := l.out.table(withoutEmpty(rows)); err != nil {
+		return err
+	}
+	if n := m.GetLeftOut(); n > 0 {
+		l.out.line(fmt.Sprintf("and %s more", counted(n, "service")))
+	}
+	return nil
 }
 
 func lastRollout(ro *regov1.Rollout) string {

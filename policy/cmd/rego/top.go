@@ -106,7 +106,7 @@ func (t *topCommand) show(m *regov1.ListTrafficResponse, n int) error {
 		all.WriteByte('\n')
 	}
 	text := printer{&all}
-	text.line(reporting(m))
+	text.line(reporting(m, t.service))
 	if len(rows) > 0 {
 		if err := text.table(tableOf(rows, m.GetOver().AsDuration())); err != nil {
 			return err
@@ -120,12 +120,16 @@ func (t *topCommand) show(m *regov1.ListTrafficResponse, n int) error {
 }
 
 // reporting says who has told of calls, and what to do if nobody has.
-func reporting(m *regov1.ListTrafficResponse) string {
+func reporting(m *regov1.ListTrafficResponse, service string) string {
 	over := lasting(m.GetOver().AsDuration())
 	if m.GetReporting() == 0 {
 		return fmt.Sprintf("no client has reported a call within %s: rego serve asks for reports (--report-every), and clients must have controlplane.WithReports", over)
 	}
-	return fmt.Sprintf("%s reported calls within %s", counted(m.GetReporting(), "client"), over)
+	of := ""
+	if service != "" {
+		of = " of all services"
+	}
+	return fmt.Sprintf("%s%s reported calls within %s", counted(m.GetReporting(), "client"), of, over)
 }
 
 // tableOf returns the rows as people read them, by the second.

@@ -73,7 +73,7 @@ func TestTopGoesOn(t *testing.T) {
 	var out, errs bytes.Buffer
 	code := runIn(ctx, []string{"top", "--every", "10ms", "--server", c.addr}, strings.NewReader(""), &out, &errs)
 	assert.Equal(t, exitOK, code)
-	assert.Equal(t, "rego: server "+c.addr+" does not answer: away: it is asked again\n", errs.String())
+	assert.Equal(t, "rego: server "+c.addr+" does not answer: away: it is asked again, for a minute at most\n", errs.String())
 	frames := strings.Split(out.String(), "\n\n")
 	require.GreaterOrEqual(t, len(frames), 2)
 	assert.Equal(t, strings.TrimSuffix(frames[1], "\n"), frames[0])

@@ -1320,8 +1320,10 @@ func (*ListServicesRequest) Descriptor() ([]byte, []int) {
 // ListServicesResponse names services.
 type ListServicesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Services that have policies of their own, by name.
-	Services      []*ServicePolicies `protobuf:"bytes,1,rep,name=services,proto3" json:"services,omitempty"`
+	// Services that have policies of their own, by name; 1,000 at most.
+	Services []*ServicePolicies `protobuf:"bytes,1,rep,name=services,proto3" json:"services,omitempty"`
+	// LeftOut is how many more there are.
+	LeftOut       uint64 `protobuf:"varint,2,opt,name=left_out,json=leftOut,proto3" json:"left_out,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1363,12 +1365,19 @@ func (x *ListServicesResponse) GetServices() []*ServicePolicies {
 	return nil
 }
 
+func (x *ListServicesResponse) GetLeftOut() uint64 {
+	if x != nil {
+		return x.LeftOut
+	}
+	return 0
+}
+
 // ServicePolicies is what there is to say of the policies of a service.
 type ServicePolicies struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Service that has them. Empty stands for all that have none of their own.
 	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
-	// InForce is what is in force.
+	// InForce is what is in force; absent if what is stored cannot be read.
 	InForce *Revision `protobuf:"bytes,2,opt,name=in_force,json=inForce,proto3" json:"in_force,omitempty"`
 	// Rollout is the last one, under way or ended; absent if there was none.
 	Rollout       *Rollout `protobuf:"bytes,3,opt,name=rollout,proto3" json:"rollout,omitempty"`
@@ -1522,9 +1531,10 @@ const file_rego_v1_admin_proto_rawDesc = "" +
 	"\x16PromoteRolloutResponse\x12-\n" +
 	"\brevision\x18\x01 \x01(\v2\x11.rego.v1.RevisionR\brevision\x12*\n" +
 	"\arollout\x18\x02 \x01(\v2\x10.rego.v1.RolloutR\arollout\"\x15\n" +
-	"\x13ListServicesRequest\"L\n" +
+	"\x13ListServicesRequest\"g\n" +
 	"\x14ListServicesResponse\x124\n" +
-	"\bservices\x18\x01 \x03(\v2\x18.rego.v1.ServicePoliciesR\bservices\"\x85\x01\n" +
+	"\bservices\x18\x01 \x03(\v2\x18.rego.v1.ServicePoliciesR\bservices\x12\x19\n" +
+	"\bleft_out\x18\x02 \x01(\x04R\aleftOut\"\x85\x01\n" +
 	"\x0fServicePolicies\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12,\n" +
 	"\bin_force\x18\x02 \x01(\v2\x11.rego.v1.RevisionR\ainForce\x12*\n" +

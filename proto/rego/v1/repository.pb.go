@@ -169,7 +169,9 @@ type StoredCounts struct {
 	// CanaryClients is how many of its clients get the set.
 	CanaryClients uint64 `protobuf:"varint,3,opt,name=canary_clients,json=canaryClients,proto3" json:"canary_clients,omitempty"`
 	// Clients is how many of its clients get this set or that which it may take the place of.
-	Clients       uint64 `protobuf:"varint,4,opt,name=clients,proto3" json:"clients,omitempty"`
+	Clients uint64 `protobuf:"varint,4,opt,name=clients,proto3" json:"clients,omitempty"`
+	// Told is when the replica told this. What it told of clients is void when it does not go on telling.
+	Told          *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=told,proto3" json:"told,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -230,6 +232,13 @@ func (x *StoredCounts) GetClients() uint64 {
 		return x.Clients
 	}
 	return 0
+}
+
+func (x *StoredCounts) GetTold() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Told
+	}
+	return nil
 }
 
 // StoredStratum is what is compared with each other: the calls of a method.
@@ -566,12 +575,13 @@ const file_rego_v1_repository_proto_rawDesc = "" +
 	"\tchange_id\x18\x05 \x01(\tR\bchangeId\x12\x18\n" +
 	"\ahighest\x18\x06 \x01(\x04R\ahighest\"\x1d\n" +
 	"\tStoredSet\x12\x10\n" +
-	"\x03set\x18\x01 \x01(\fR\x03set\"\x9b\x01\n" +
+	"\x03set\x18\x01 \x01(\fR\x03set\"\xcb\x01\n" +
 	"\fStoredCounts\x12.\n" +
 	"\x06strata\x18\x01 \x03(\v2\x16.rego.v1.StoredStratumR\x06strata\x12\x1a\n" +
 	"\brefusing\x18\x02 \x01(\x04R\brefusing\x12%\n" +
 	"\x0ecanary_clients\x18\x03 \x01(\x04R\rcanaryClients\x12\x18\n" +
-	"\aclients\x18\x04 \x01(\x04R\aclients\"\xaf\x01\n" +
+	"\aclients\x18\x04 \x01(\x04R\aclients\x12.\n" +
+	"\x04told\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04told\"\xaf\x01\n" +
 	"\rStoredStratum\x12\x16\n" +
 	"\x06method\x18\x01 \x01(\tR\x06method\x12*\n" +
 	"\x06canary\x18\x02 \x01(\v2\x12.rego.v1.ArmCountsR\x06canary\x12&\n" +
@@ -617,31 +627,32 @@ var file_rego_v1_repository_proto_goTypes = []any{
 	(*StoredClient)(nil),          // 6: rego.v1.StoredClient
 	(*StoredTraffic)(nil),         // 7: rego.v1.StoredTraffic
 	(*Rollout)(nil),               // 8: rego.v1.Rollout
-	(*ArmCounts)(nil),             // 9: rego.v1.ArmCounts
-	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
+	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
+	(*ArmCounts)(nil),             // 10: rego.v1.ArmCounts
 	(*Client)(nil),                // 11: rego.v1.Client
 	(*ListTrafficResponse)(nil),   // 12: rego.v1.ListTrafficResponse
 }
 var file_rego_v1_repository_proto_depIdxs = []int32{
 	8,  // 0: rego.v1.StoredHead.rollout:type_name -> rego.v1.Rollout
 	3,  // 1: rego.v1.StoredCounts.strata:type_name -> rego.v1.StoredStratum
-	9,  // 2: rego.v1.StoredStratum.canary:type_name -> rego.v1.ArmCounts
-	9,  // 3: rego.v1.StoredStratum.rest:type_name -> rego.v1.ArmCounts
-	10, // 4: rego.v1.StoredStratum.looked:type_name -> google.protobuf.Timestamp
-	10, // 5: rego.v1.StoredEvidence.time:type_name -> google.protobuf.Timestamp
-	3,  // 6: rego.v1.StoredEvidence.seen:type_name -> rego.v1.StoredStratum
-	9,  // 7: rego.v1.StoredEvidence.before_canary:type_name -> rego.v1.ArmCounts
-	9,  // 8: rego.v1.StoredEvidence.before_rest:type_name -> rego.v1.ArmCounts
-	8,  // 9: rego.v1.StoredEvidence.progress:type_name -> rego.v1.Rollout
-	6,  // 10: rego.v1.StoredClients.clients:type_name -> rego.v1.StoredClient
-	11, // 11: rego.v1.StoredClient.client:type_name -> rego.v1.Client
-	12, // 12: rego.v1.StoredTraffic.traffic:type_name -> rego.v1.ListTrafficResponse
-	12, // 13: rego.v1.StoredTraffic.recent:type_name -> rego.v1.ListTrafficResponse
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	9,  // 2: rego.v1.StoredCounts.told:type_name -> google.protobuf.Timestamp
+	10, // 3: rego.v1.StoredStratum.canary:type_name -> rego.v1.ArmCounts
+	10, // 4: rego.v1.StoredStratum.rest:type_name -> rego.v1.ArmCounts
+	9,  // 5: rego.v1.StoredStratum.looked:type_name -> google.protobuf.Timestamp
+	9,  // 6: rego.v1.StoredEvidence.time:type_name -> google.protobuf.Timestamp
+	3,  // 7: rego.v1.StoredEvidence.seen:type_name -> rego.v1.StoredStratum
+	10, // 8: rego.v1.StoredEvidence.before_canary:type_name -> rego.v1.ArmCounts
+	10, // 9: rego.v1.StoredEvidence.before_rest:type_name -> rego.v1.ArmCounts
+	8,  // 10: rego.v1.StoredEvidence.progress:type_name -> rego.v1.Rollout
+	6,  // 11: rego.v1.StoredClients.clients:type_name -> rego.v1.StoredClient
+	11, // 12: rego.v1.StoredClient.client:type_name -> rego.v1.Client
+	12, // 13: rego.v1.StoredTraffic.traffic:type_name -> rego.v1.ListTrafficResponse
+	12, // 14: rego.v1.StoredTraffic.recent:type_name -> rego.v1.ListTrafficResponse
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_rego_v1_repository_proto_init() }
