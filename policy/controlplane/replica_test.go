@@ -334,7 +334,7 @@ func TestSilentStorage(t *testing.T) {
 			_, err := r.Admin().GetPolicies(ctx, new(regov1.GetPoliciesRequest))
 			cancel()
 			assert.Equal(t, codes.Unavailable, status.Code(err))
-			assert.ErrorContains(t, err, "the storage of policies does not answer")
+			require.ErrorContains(t, err, "the storage of policies does not answer")
 			assert.Less(t, time.Since(began), min(patience, 20*time.Second))
 		}
 		n.stop()
