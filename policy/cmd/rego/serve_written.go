@@ -93,8 +93,8 @@ func (k *kept) Marked(service string) (m repository.Mark) {
 // its mode, and a symlink goes on leading to it.
 func replace(path string, b []byte) error {
 	mode := os.FileMode(0o644)
-	if real, err := filepath.EvalSymlinks(path); err == nil {
-		path = real
+	if leadsTo, err := filepath.EvalSymlinks(path); err == nil {
+		path = leadsTo
 	}
 	if info, err := os.Stat(path); err == nil {
 		mode = info.Mode().Perm()

@@ -108,9 +108,9 @@ func TestFileOfAnotherPlace(t *testing.T) {
 func TestSymlink(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	real, path := filepath.Join(dir, "real.yaml"), filepath.Join(dir, "policies.yaml")
-	put(t, real, "version: '1'\n")
-	require.NoError(t, os.Chmod(real, 0o640))
+	target, path := filepath.Join(dir, "real.yaml"), filepath.Join(dir, "policies.yaml")
+	put(t, target, "version: '1'\n")
+	require.NoError(t, os.Chmod(target, 0o640))
 	require.NoError(t, os.Symlink("real.yaml", path))
 	s := serving(t, "--file", path)
 	admin := regov1.NewPolicyAdminServiceClient(s.dial(insecure.NewCredentials()))
@@ -119,8 +119,8 @@ func TestSymlink(t *testing.T) {
 	to, err := os.Readlink(path)
 	require.NoError(t, err)
 	assert.Equal(t, "real.yaml", to)
-	assert.Equal(t, "2", versionIn(t, real))
-	info, err := os.Stat(real)
+	assert.Equal(t, "2", versionIn(t, target))
+	info, err := os.Stat(target)
 	require.NoError(t, err)
 	assert.Equal(t, os.FileMode(0o640), info.Mode())
 }
