@@ -143,7 +143,7 @@ func (r *Replica) look(ctx context.Context, service string, candidate uint64) {
 	ctx, cancel := context.WithTimeout(ctx, 3*judgeEvery)
 	defer cancel()
 	heard := r.trialClients(service)
-	heard.Strata = r.counting.counts(service, candidate)
+	heard.Strata, heard.ReportEvery = r.counting.counts(service, candidate), r.config.asks()
 	after, decided, err := r.repo.Judge(ctx, service, r.name, candidate, heard)
 	switch {
 	case errors.Is(err, repository.ErrConflict), errors.Is(err, repository.ErrNotFound): // another replica was faster

@@ -119,8 +119,9 @@ type look struct {
 	now      time.Time
 	plan     rollout.Plan
 	evidence *rollout.Evidence
+	round    time.Duration // in which every client reports
 	seen     []rollout.Stratum
-	weighed  []*regov1.StoredStratum // what of it is in the evidence
+	weighed  []*regov1.StoredStratum // what of each is in the evidence
 	total    rollout.Arms            // of the whole rollout
 	before   rollout.Arms            // of that, before the step began
 	decision rollout.Decision
@@ -135,23 +136,16 @@ func newLook(have Policies, was *regov1.StoredEvidence, told []Entry, now time.T
 	if l.evidence, err = rollout.EvidenceFrom(was.GetEvidence()); err != nil {
 		return nil, fmt.Errorf("the evidence of %s: %w: %w", whose(have.Service), errStored, err)
 	}
-	before := make(map[string]*regov1.StoredStratum, len(was.GetSeen()))
-	for _, s := range was.GetSeen() {
-		before[s.GetMethod()] = s
-	}
 	l.progress = proto.CloneOf(have.Rollout)
 	l.progress.CanaryClients, l.progress.Clients, l.progress.Refusing = 0, 0, 0
 	if err := l.add(told, was.GetSeen()); err != nil {
 		return nil, err
 	}
-	for _, s := range l.seen {
-		l.total = l.total.Plus(s.Arms)
-		l.weigh(s, before[s.Method])
+	l.weigh(l.isDue)
+	if l.decide(); l.decision.Verdict == rollout.Advance { // not without the last calls
+		l.weigh(func(int64, time.Duration) bool { return true })
+		l.decide()
 	}
-	l.decision = l.plan.Decide(rollout.State{
-		Step: int(have.Rollout.GetStep()), Started: have.Rollout.GetStepStarted().AsTime(), Now: now,
-		Evidence: l.evidence, InStep: less(l.total, l.before), Seen: l.seen, Refusing: int(l.progress.GetRefusing()),
-	})
 	l.progress.Canary, l.progress.Rest = countsProto(l.total.Canary), countsProto(l.total.Rest)
 	l.progress.FailedEvidence, l.progress.ExtraEvidence = l.evidence.E()
 	l.progress.Reason = l.decision.Reason
@@ -170,7 +164,7 @@ const MaxStrata = 1000
 // others by now. Methods that were told apart before still are.
 func (l *look) add(told []Entry, before []*regov1.StoredStratum) error {
 	place := make(map[string]int)
-	stratum := func(method string) *rollout.Stratum {
+	stratum := func(method string) int {
 		i, ok := place[method]
 		if !ok && len(l.seen) >= MaxStrata {
 			method = ""
@@ -180,11 +174,12 @@ func (l *look) add(told []Entry, before []*regov1.StoredStratum) error {
 			i = len(l.seen)
 			place[method] = i
 			l.seen = append(l.seen, rollout.Stratum{Method: method})
+			l.weighed = append(l.weighed, &regov1.StoredStratum{Method: method, Looked: l.have.Rollout.GetStepStarted()})
 		}
-		return &l.seen[i]
+		return i
 	}
 	for _, s := range before {
-		stratum(s.GetMethod())
+		l.weighed[stratum(s.GetMethod())] = s
 	}
 	var all []*regov1.StoredCounts
 	var newest time.Time
@@ -200,13 +195,15 @@ func (l *look) add(told []Entry, before []*regov1.StoredStratum) error {
 	}
 	for _, m := range all {
 		if newest.Sub(m.GetTold().AsTime()) <= aliveFor {
+			l.round = max(l.round, m.GetReportEvery().AsDuration()*5/4)
 			l.progress.CanaryClients += m.GetCanaryClients()
 			l.progress.Clients += m.GetClients()
 			l.progress.Refusing += m.GetRefusing()
 		}
 		for _, s := range m.GetStrata() {
-			to := stratum(s.GetMethod())
+			to := &l.seen[stratum(s.GetMethod())]
 			to.Arms = to.Arms.Plus(armsOf(s))
+			l.total = l.total.Plus(armsOf(s))
 		}
 	}
 	return nil
@@ -214,29 +211,36 @@ func (l *look) add(told []Entry, before []*regov1.StoredStratum) error {
 
 // A method is looked at when so many calls of both arms have ended since it was last, or that long
 // ago: what has calls in one arm alone is no comparison. Who waited for calls of one of the arms
-// would bias it.
+// would bias it. So all clients must have had the time to report, too: of a few, those of one arm
+// often report while those of the other do not.
 const (
 	enough  = 20
 	atLeast = time.Minute
 )
 
-// weigh adds what the calls of a method did since it was last looked at to the evidence.
-func (l *look) weigh(s rollout.Stratum, was *regov1.StoredStratum) {
-	more := less(s.Arms, armsOf(was))
-	looked := was.GetLooked()
-	if looked == nil {
-		looked = l.have.Rollout.GetStepStarted()
-	}
-	if more.Canary.Calls+more.Rest.Calls < enough && l.now.Sub(looked.AsTime()) < atLeast {
-		if was == nil {
-			was = &regov1.StoredStratum{Method: s.Method, Looked: looked}
+// isDue reports whether a method is to be looked at that so many calls of have ended, so long ago.
+func (l *look) isDue(calls int64, since time.Duration) bool {
+	return since >= atLeast || calls >= enough && since >= l.round
+}
+
+// weigh adds what the calls of each method that is due did since it was last looked at to the evidence.
+func (l *look) weigh(due func(calls int64, since time.Duration) bool) {
+	for i, s := range l.seen {
+		more := less(s.Arms, armsOf(l.weighed[i]))
+		if !due(more.Canary.Calls+more.Rest.Calls, l.now.Sub(l.weighed[i].GetLooked().AsTime())) {
+			continue
 		}
-		l.weighed = append(l.weighed, was)
-		return
+		l.evidence.Add(s.Method, more, l.plan.WithDefaults().MaxExtra)
+		l.weighed[i] = &regov1.StoredStratum{
+			Method: s.Method, Canary: countsProto(s.Arms.Canary), Rest: countsProto(s.Arms.Rest), Looked: timestamppb.New(l.now),
+		}
 	}
-	l.evidence.Add(s.Method, more, l.plan.WithDefaults().MaxExtra)
-	l.weighed = append(l.weighed, &regov1.StoredStratum{
-		Method: s.Method, Canary: countsProto(s.Arms.Canary), Rest: countsProto(s.Arms.Rest), Looked: timestamppb.New(l.now),
+}
+
+func (l *look) decide() {
+	l.decision = l.plan.Decide(rollout.State{
+		Step: int(l.have.Rollout.GetStep()), Started: l.have.Rollout.GetStepStarted().AsTime(), Now: l.now,
+		Evidence: l.evidence, InStep: less(l.total, l.before), Seen: l.seen, Refusing: int(l.progress.GetRefusing()),
 	})
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/rego-go/rego/policy/repository"
 	"github.com/rego-go/rego/policy/rollout"
@@ -207,5 +208,32 @@ func TestManyMethods(t *testing.T) {
 		require.NoError(t, err)
 		require.Len(t, all, 1)
 		assert.Less(t, len(all[0].Value), 1<<20)
+	})
+}
+
+// TestFewClients: of two clients, one of which tries the set out, one reports while the other does not.
+// Their calls are compared all the same.
+func TestFewClients(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r, revision := trying(t, &rollout.Plan{Steps: []float64{0.5}, Bake: time.Minute, MinCalls: 1000})
+		var canary, failed, rest int64
+		for i := range 30 {
+			time.Sleep(2500 * time.Millisecond)
+			if i%2 == 0 {
+				canary, failed = canary+100, failed+3
+			} else {
+				rest += 100
+			}
+			m := heard(canary, failed, rest, 0)
+			m.ReportEvery = durationpb.New(5 * time.Second)
+			ro := look(t, r, "one", revision, m)
+			if ro.GetState() == regov1.RolloutState_ROLLOUT_STATE_REJECTED {
+				assert.Less(t, canary, int64(900), "calls")
+				return
+			}
+			require.Equal(t, regov1.RolloutState_ROLLOUT_STATE_BAKING, ro.GetState(), ro.GetReason())
+		}
+		assert.Fail(t, "it was not taken back")
 	})
 }

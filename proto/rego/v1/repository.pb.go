@@ -9,6 +9,7 @@ package regov1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -171,7 +172,9 @@ type StoredCounts struct {
 	// Clients is how many of its clients get this set or that which it may take the place of.
 	Clients uint64 `protobuf:"varint,4,opt,name=clients,proto3" json:"clients,omitempty"`
 	// Told is when the replica told this. What it told of clients is void when it does not go on telling.
-	Told          *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=told,proto3" json:"told,omitempty"`
+	Told *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=told,proto3" json:"told,omitempty"`
+	// ReportEvery is how often the replica asks its clients what their calls did.
+	ReportEvery   *durationpb.Duration `protobuf:"bytes,6,opt,name=report_every,json=reportEvery,proto3" json:"report_every,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -237,6 +240,13 @@ func (x *StoredCounts) GetClients() uint64 {
 func (x *StoredCounts) GetTold() *timestamppb.Timestamp {
 	if x != nil {
 		return x.Told
+	}
+	return nil
+}
+
+func (x *StoredCounts) GetReportEvery() *durationpb.Duration {
+	if x != nil {
+		return x.ReportEvery
 	}
 	return nil
 }
@@ -565,7 +575,7 @@ var File_rego_v1_repository_proto protoreflect.FileDescriptor
 
 const file_rego_v1_repository_proto_rawDesc = "" +
 	"\n" +
-	"\x18rego/v1/repository.proto\x12\arego.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13rego/v1/admin.proto\x1a\x13rego/v1/fleet.proto\"\xbb\x01\n" +
+	"\x18rego/v1/repository.proto\x12\arego.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13rego/v1/admin.proto\x1a\x13rego/v1/fleet.proto\"\xbb\x01\n" +
 	"\n" +
 	"StoredHead\x12\x18\n" +
 	"\acurrent\x18\x01 \x01(\x04R\acurrent\x12\x1c\n" +
@@ -575,13 +585,14 @@ const file_rego_v1_repository_proto_rawDesc = "" +
 	"\tchange_id\x18\x05 \x01(\tR\bchangeId\x12\x18\n" +
 	"\ahighest\x18\x06 \x01(\x04R\ahighest\"\x1d\n" +
 	"\tStoredSet\x12\x10\n" +
-	"\x03set\x18\x01 \x01(\fR\x03set\"\xcb\x01\n" +
+	"\x03set\x18\x01 \x01(\fR\x03set\"\x89\x02\n" +
 	"\fStoredCounts\x12.\n" +
 	"\x06strata\x18\x01 \x03(\v2\x16.rego.v1.StoredStratumR\x06strata\x12\x1a\n" +
 	"\brefusing\x18\x02 \x01(\x04R\brefusing\x12%\n" +
 	"\x0ecanary_clients\x18\x03 \x01(\x04R\rcanaryClients\x12\x18\n" +
 	"\aclients\x18\x04 \x01(\x04R\aclients\x12.\n" +
-	"\x04told\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04told\"\xaf\x01\n" +
+	"\x04told\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04told\x12<\n" +
+	"\freport_every\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\vreportEvery\"\xaf\x01\n" +
 	"\rStoredStratum\x12\x16\n" +
 	"\x06method\x18\x01 \x01(\tR\x06method\x12*\n" +
 	"\x06canary\x18\x02 \x01(\v2\x12.rego.v1.ArmCountsR\x06canary\x12&\n" +
@@ -628,31 +639,33 @@ var file_rego_v1_repository_proto_goTypes = []any{
 	(*StoredTraffic)(nil),         // 7: rego.v1.StoredTraffic
 	(*Rollout)(nil),               // 8: rego.v1.Rollout
 	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
-	(*ArmCounts)(nil),             // 10: rego.v1.ArmCounts
-	(*Client)(nil),                // 11: rego.v1.Client
-	(*ListTrafficResponse)(nil),   // 12: rego.v1.ListTrafficResponse
+	(*durationpb.Duration)(nil),   // 10: google.protobuf.Duration
+	(*ArmCounts)(nil),             // 11: rego.v1.ArmCounts
+	(*Client)(nil),                // 12: rego.v1.Client
+	(*ListTrafficResponse)(nil),   // 13: rego.v1.ListTrafficResponse
 }
 var file_rego_v1_repository_proto_depIdxs = []int32{
 	8,  // 0: rego.v1.StoredHead.rollout:type_name -> rego.v1.Rollout
 	3,  // 1: rego.v1.StoredCounts.strata:type_name -> rego.v1.StoredStratum
 	9,  // 2: rego.v1.StoredCounts.told:type_name -> google.protobuf.Timestamp
-	10, // 3: rego.v1.StoredStratum.canary:type_name -> rego.v1.ArmCounts
-	10, // 4: rego.v1.StoredStratum.rest:type_name -> rego.v1.ArmCounts
-	9,  // 5: rego.v1.StoredStratum.looked:type_name -> google.protobuf.Timestamp
-	9,  // 6: rego.v1.StoredEvidence.time:type_name -> google.protobuf.Timestamp
-	3,  // 7: rego.v1.StoredEvidence.seen:type_name -> rego.v1.StoredStratum
-	10, // 8: rego.v1.StoredEvidence.before_canary:type_name -> rego.v1.ArmCounts
-	10, // 9: rego.v1.StoredEvidence.before_rest:type_name -> rego.v1.ArmCounts
-	8,  // 10: rego.v1.StoredEvidence.progress:type_name -> rego.v1.Rollout
-	6,  // 11: rego.v1.StoredClients.clients:type_name -> rego.v1.StoredClient
-	11, // 12: rego.v1.StoredClient.client:type_name -> rego.v1.Client
-	12, // 13: rego.v1.StoredTraffic.traffic:type_name -> rego.v1.ListTrafficResponse
-	12, // 14: rego.v1.StoredTraffic.recent:type_name -> rego.v1.ListTrafficResponse
-	15, // [15:15] is the sub-list for method output_type
-	15, // [15:15] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	10, // 3: rego.v1.StoredCounts.report_every:type_name -> google.protobuf.Duration
+	11, // 4: rego.v1.StoredStratum.canary:type_name -> rego.v1.ArmCounts
+	11, // 5: rego.v1.StoredStratum.rest:type_name -> rego.v1.ArmCounts
+	9,  // 6: rego.v1.StoredStratum.looked:type_name -> google.protobuf.Timestamp
+	9,  // 7: rego.v1.StoredEvidence.time:type_name -> google.protobuf.Timestamp
+	3,  // 8: rego.v1.StoredEvidence.seen:type_name -> rego.v1.StoredStratum
+	11, // 9: rego.v1.StoredEvidence.before_canary:type_name -> rego.v1.ArmCounts
+	11, // 10: rego.v1.StoredEvidence.before_rest:type_name -> rego.v1.ArmCounts
+	8,  // 11: rego.v1.StoredEvidence.progress:type_name -> rego.v1.Rollout
+	6,  // 12: rego.v1.StoredClients.clients:type_name -> rego.v1.StoredClient
+	12, // 13: rego.v1.StoredClient.client:type_name -> rego.v1.Client
+	13, // 14: rego.v1.StoredTraffic.traffic:type_name -> rego.v1.ListTrafficResponse
+	13, // 15: rego.v1.StoredTraffic.recent:type_name -> rego.v1.ListTrafficResponse
+	16, // [16:16] is the sub-list for method output_type
+	16, // [16:16] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_rego_v1_repository_proto_init() }
