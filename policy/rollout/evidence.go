@@ -91,10 +91,11 @@ func onMethod(i int) float64 {
 // and the rate of failures may change from look to look. For that, both arms must be counted
 // over the same time. An increment without calls in one arm says nothing.
 //
-// Looks at fixed times serve best, as far apart as it takes every client to tell of its calls. A method with few calls is better left for a
-// later look, until it has some twenty calls in both arms together, or a minute has passed. When a look
-// is made must not depend on what one of the arms did: to wait for a call of the canary would
-// compare it with calls of another time, and find harm where there is none.
+// Looks at fixed times serve best, as far apart as it takes every client to tell of its calls. A
+// method with few calls is better left for a later look, until it has some twenty calls in both arms
+// together, or a minute has passed. When a look is made must not depend on what one of the arms did:
+// to wait for a call of the canary would compare it with calls of another time, and find harm where
+// there is none.
 func (e *Evidence) Add(method string, increment Arms, maxExtra float64) {
 	e.AddSkewed(method, increment, Skew{}, maxExtra)
 }
