@@ -234,3 +234,24 @@ func exports(t *testing.T) func(path string) (io.ReadCloser, error) {
 	}
 	return func(path string) (io.ReadCloser, error) { return os.Open(files[path]) }
 }
+
+// TestOnboardingNames: the files and functions that docs/onboarding.md names are there.
+func TestOnboardingNames(t *testing.T) {
+	t.Parallel()
+	page := pages(t)["docs/onboarding.md"]
+	rows := regexp.MustCompile("(?m)^\\| [^|]* \\| `([a-z_]+\\.go)` \\| (`.*`) \\|$").FindAllStringSubmatch(page, -1)
+	require.Greater(t, len(rows), 20, "rows are not found any more")
+	for _, row := range rows {
+		src, err := os.ReadFile(filepath.Join(root, "interceptor", row[1]))
+		require.NoError(t, err)
+		for _, name := range inline.FindAllString(row[2], -1) {
+			name = strings.Trim(name, "`")
+			assert.Regexp(t, `(?m)^(func (\(\w+ \*?\w+\) )?|type )`+name+`\b`, string(src), "%s of %s", name, row[1])
+		}
+	}
+	for _, m := range regexp.MustCompile("`([a-z_0-9/]+\\.(?:go|proto))`").FindAllStringSubmatch(page, -1) {
+		inside, _ := filepath.Glob(filepath.Join(root, "interceptor", m[1]))
+		whole, _ := filepath.Glob(filepath.Join(root, m[1]))
+		assert.NotEmpty(t, append(inside, whole...), m[1])
+	}
+}
