@@ -15,7 +15,7 @@ import (
 	"github.com/rego-go/rego/policy"
 )
 
-// getUser is the code that README.md shows.
+// getUser makes a call with an interceptor of its own.
 func getUser(ctx context.Context, target string) error {
 	r, err := interceptor.New(interceptor.WithRules(policy.Rule{
 		Methods: []string{"/rego.test.v1.TestService/*"},

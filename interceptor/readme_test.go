@@ -1,10 +1,10 @@
 package interceptor_test
 
 import (
-	"go/ast"
-	"go/parser"
-	"go/token"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -12,32 +12,35 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestReadme holds the Go code of README.md to getUser, which the example runs.
+// TestReadme copies the first block of Go in README.md into a module of its own, as its readers do, and
+// compiles it.
 func TestReadme(t *testing.T) {
 	t.Parallel()
-	readme, err := os.ReadFile("../README.md")
+	root, err := filepath.Abs("..")
 	require.NoError(t, err)
-	_, rest, found := strings.Cut(string(readme), "\n```go\n")
+	read := func(name string) string {
+		b, err := os.ReadFile(filepath.Join(root, name))
+		require.NoError(t, err)
+		return string(b)
+	}
+	readme := read("README.md")
+	assert.LessOrEqual(t, strings.Count(readme, "\n"), 150, "lines: the rest belongs into docs")
+	_, rest, found := strings.Cut(readme, "\n```go\n")
 	require.True(t, found, "README.md has no block of Go")
 	shown, _, found := strings.Cut(rest, "\n```\n")
 	require.True(t, found, "the first block of Go in README.md has no end")
 
-	assert.Equal(t, source(t, "example_test.go", "getUser"), shown)
-}
-
-// source returns a function as it is written in a file, without its comment.
-func source(t *testing.T, file, function string) string {
-	t.Helper()
-	src, err := os.ReadFile(file)
-	require.NoError(t, err)
-	set := token.NewFileSet()
-	parsed, err := parser.ParseFile(set, file, src, 0)
-	require.NoError(t, err)
-	for _, d := range parsed.Decls {
-		if f, ok := d.(*ast.FuncDecl); ok && f.Name.Name == function {
-			return string(src[set.Position(f.Pos()).Offset:set.Position(f.End()).Offset])
-		}
+	dir := t.TempDir()
+	needs := strings.Join(regexp.MustCompile(`(?ms)^(go .*?$|require .*?^\))`).FindAllString(read("go.mod"), -1), "\n")
+	write := func(name, text string) {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
 	}
-	require.Fail(t, "no such function", "%s in %s", function, file)
-	return ""
+	write("shop.go", shown)
+	write("go.sum", read("go.sum"))
+	write("go.mod", "module example.com/shop\n"+needs+"\nrequire github.com/rego-go/rego v0.0.0\nreplace github.com/rego-go/rego => "+root+"\n")
+	build := exec.CommandContext(t.Context(), "go", "build", "-mod=mod", "./...")
+	build.Dir = dir
+	build.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=", "GOPROXY=off") // all that it needs is there
+	out, err := build.CombinedOutput()
+	assert.NoError(t, err, "%s", out)
 }

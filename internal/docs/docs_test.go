@@ -92,8 +92,9 @@ func anchors(text string) (all []string) {
 
 // unchecked are the blocks that do not compile by themselves, by how they begin, and why.
 var unchecked = map[string]string{
-	"client.Watch(ctx, req, interceptor.WithResume(": "pb is the reader's own proto package",
-	"client, err := clientv3.New(etcd.Config(":       "needs the module policy/etcd",
+	"conn, err := grpc.NewClient(target,\n\tgrpc.WithChainUnaryInterceptor(breaker": "breaker is the reader's own",
+	"client.Watch(ctx, req, interceptor.WithResume(":                                "pb is the reader's own proto package",
+	"client, err := clientv3.New(etcd.Config(":                                      "needs the module policy/etcd",
 }
 
 // imports are the packages that blocks may name.
