@@ -332,10 +332,15 @@ func lost(s policy.Set, was *policy.Policy, back policy.Set, is *policy.Policy) 
 		differs(a.Backoff.Jitter != b.Backoff.Jitter, "retry.backoff.jitter", "retry.backoff.initial")
 		differs(a.Backoff.Multiplier != b.Backoff.Multiplier, "retry.backoff.initial")
 		differs(a.Backoff.Max != b.Backoff.Max, "retry.backoff.initial")
+		differs(a.Reconnect != b.Reconnect, "retry.reconnect", "as_grpc") // whose default it is
+		differs(a.StopChain != b.StopChain, "retry.stop_chain")
+		differs(was.AsGRPC != is.AsGRPC, "as_grpc")
 	}
 	if !differs(hedges(s, was) != hedges(back, is), "hedge", "hedge.max_extra_load", "hedge.percentile", "hedge.trigger", "retry.codes", "classifier") && hedges(s, was) {
 		differs(was.Retry.MaxAttempts != is.Retry.MaxAttempts, "retry.max_attempts")
 		differs(!slices.Equal(was.Retry.Codes, is.Retry.Codes), "retry.codes")
+		differs(was.Retry.StopChain != is.Retry.StopChain, "retry.stop_chain")
+		differs(was.AsGRPC != is.AsGRPC, "as_grpc")
 		differs(was.Hedge.Delay != is.Hedge.Delay)
 		differs(was.Hedge.MinDelay != is.Hedge.MinDelay, "hedge.min_delay")
 		differs(was.Hedge.MaxDelay != is.Hedge.MaxDelay, "hedge.max_delay")

@@ -32,8 +32,8 @@ func Random(r *rand.Rand) policy.Set {
 	for i := range r.IntN(5) {
 		p := policy.Policy{
 			Name: name(), Idempotency: classify.Idempotency(r.IntN(4)), WaitForReady: flip(),
-			Timeout: span(0, policy.MaxDuration), Budget: name(),
-			Retry: policy.Retry{Off: flip(), MaxAttempts: r.IntN(policy.MaxAttempts + 1), Backoff: policy.Backoff{
+			Timeout: span(0, policy.MaxDuration), Budget: name(), AsGRPC: flip(),
+			Retry: policy.Retry{Off: flip(), StopChain: flip(), Reconnect: span(0, policy.MaxDuration), MaxAttempts: r.IntN(policy.MaxAttempts + 1), Backoff: policy.Backoff{
 				Initial: span(0, policy.MaxDuration), Multiplier: []float64{0, 0.5, 1, math.Pi, policy.MaxMultiplier}[r.IntN(5)],
 				Jitter: policy.Jitter(r.IntN(4)),
 			}},
@@ -47,6 +47,9 @@ func Random(r *rand.Rand) policy.Set {
 		}
 		if r.IntN(8) == 0 {
 			p.Retry.Backoff.Initial = policy.NoWait
+		}
+		if r.IntN(4) == 0 {
+			p.Retry.Reconnect = policy.NoWait
 		}
 		switch r.IntN(6) {
 		case 0:
