@@ -37,6 +37,9 @@ func (s Set) ServiceConfig() (data []byte, missing []Fault, err error) {
 	if s.Version != "" {
 		ex.add("version", none)
 	}
+	if s.Epoch != 0 {
+		ex.add("epoch", none)
+	}
 	if s.Revision != 0 {
 		ex.add("revision", none)
 	}

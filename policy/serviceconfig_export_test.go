@@ -96,11 +96,11 @@ func TestServiceConfig(t *testing.T) {
 	assert.Empty(t, missing)
 	assert.Equal(t, strings.Split(want, "\n"), strings.Split(string(data), "\n"))
 
-	data, missing, err = policy.Set{Version: "7", Revision: 7}.ServiceConfig()
+	data, missing, err = policy.Set{Version: "7", Epoch: 1, Revision: 7}.ServiceConfig()
 	require.NoError(t, err)
 	assert.Equal(t, `{}`, string(data))
 	assert.Equal(t, []string{
-		`version: a service config has none`, `revision: a service config has none`,
+		`version: a service config has none`, `epoch: a service config has none`, `revision: a service config has none`,
 		`rules: none is for every method: rego makes up to 3 attempts of a method without a rule, and gRPC one`,
 	}, texts(missing))
 
