@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -54,7 +55,7 @@ func (r Retry) proto() *regov1.Retry {
 	for _, c := range r.Codes {
 		m.Codes = append(m.Codes, regov1.Code(c))
 	}
-	if !m.GetOff() && m.GetMaxAttempts() == 0 && m.GetBackoff() == nil && len(m.GetCodes()) == 0 && m.GetReconnect() == nil && !m.GetStopChain() {
+	if proto.Size(m) == 0 { // nothing is written; Retry has a slice, so that it cannot be compared
 		return nil
 	}
 	return m
