@@ -203,11 +203,13 @@ func TestLimitsProto(t *testing.T) {
 	}
 	require.NoError(t, l.Validate())
 	for name, is := range fieldsOf(l) {
-		assert.Equal(t, "set", is, name)
+		assert.Equal(t, "set", is, "%s: set it in this test", name)
 	}
 	back, err := policy.LimitsFromProto(l.Proto())
 	require.NoError(t, err)
-	assert.Equal(t, l, back)
+	assert.Equal(t, l, back, "policy/limits_wire.go")
+	fields := l.Proto().ProtoReflect().Descriptor().Fields()
+	assert.Len(t, fieldsOf(l), fields.Len(), "proto/rego/v1/limits.proto and policy/limits.go")
 }
 
 // TestOverridden: a policy takes what another one has written, field by field.
