@@ -178,7 +178,11 @@ func (p Policy) load(b *Budget, attempts int) string {
 	case b.Ratio != nil:
 		bounds = append(bounds, fmt.Sprintf("what each client has saved up in a second, %.4g %% of its calls and %.4g attempts (budget %q)", 100*b.Ratio.Ratio, b.Ratio.MinPerSecond, b.Name))
 	case b.TokenBucket != nil:
-		bounds = append(bounds, fmt.Sprintf("%.4g attempts per second more of each client (budget %q)", b.TokenBucket.PerSecond, b.Name))
+		saved := ""
+		if burst := b.TokenBucket.Burst; burst > 0 {
+			saved = fmt.Sprintf(", and %.4g that it has saved up", burst)
+		}
+		bounds = append(bounds, fmt.Sprintf("%.4g attempts per second more of each client%s (budget %q)", b.TokenBucket.PerSecond, saved, b.Name))
 	case b.Throttle != nil:
 		bounds = append(bounds, fmt.Sprintf("%d times until %.4g attempts have failed, then no more (budget %q)", attempts, math.Ceil(b.Throttle.MaxTokens/2), b.Name))
 	case b.Concurrency != nil:

@@ -53,7 +53,7 @@ func TestExplain(t *testing.T) {
 		}},
 		"hedges alone, with a budget": {policy.Policy{Retry: policy.Retry{Off: true, MaxAttempts: 2}, Hedge: policy.Hedge{MaxExtraLoad: 0.02}, Budget: "few"}, few, policy.Explanation{
 			Attempts: 2, Hedging: "hedged, if the method is known to be idempotent: the next attempt begins when one takes longer than all but 2 % lately, after 1ms at least, and at once when one fails that may be repeated",
-			Steps: begins(), Time: caller, Load: `2 attempts per second more of each client (budget "few"); hedges 2 % of it`,
+			Steps: begins(), Time: caller, Load: `2 attempts per second more of each client, and 4 that it has saved up (budget "few"); hedges 2 % of it`,
 		}},
 		"hedges of what is not idempotent": {policy.Policy{Idempotency: classify.NotIdempotent, Retry: policy.Retry{Off: true}, Hedge: policy.Hedge{Delay: 1}}, nil, policy.Explanation{
 			Attempts: 1, Hedging: "not hedged: the method is not known to be idempotent", Steps: begins(), Time: caller, Load: alone,

@@ -176,6 +176,7 @@ var ownValues = map[string][2]any{
 	"rules.policy.retry.backoff.multiplier": {0.5, 0.25},
 	"budgets.token_bucket.per_second":       {4.0, 5.0},
 	"budgets.token_bucket.burst":            {4.5, 6.0},
+	"budgets.throttle.max_tokens":           {10.0, 20.0},
 }
 
 // Values returns the values that the field has in a set: one of each rule, or of each budget

@@ -9,13 +9,12 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/rego-go/rego/budget"
 	"github.com/rego-go/rego/classify"
+	"github.com/rego-go/rego/internal/testpolicy"
 	"github.com/rego-go/rego/policy"
 	"github.com/rego-go/rego/policy/file"
-	regov1 "github.com/rego-go/rego/proto/rego/v1"
 )
 
 // documented is what the examples of docs/policies.md spell.
@@ -84,8 +83,8 @@ func block(t *testing.T, page, language string) string {
 	return text
 }
 
-// TestDocumentation: docs/policies.md spells one set in three ways, which has every field
-// of the proto files, and has a row for each of them.
+// TestDocumentation: docs/policies.md spells one set in three ways, which has every field,
+// and has a row for each of them.
 func TestDocumentation(t *testing.T) {
 	t.Parallel()
 	b, err := os.ReadFile("../../docs/policies.md")
@@ -104,24 +103,11 @@ func TestDocumentation(t *testing.T) {
 	require.True(t, ok)
 	assert.True(t, strings.HasPrefix(inGo, block(t, page, "go")), "the Go of the page is not that of this test")
 
-	yaml := block(t, page, "yaml")
-	var walk func(prefix string, md protoreflect.MessageDescriptor)
-	walk = func(prefix string, md protoreflect.MessageDescriptor) {
-		for i := range md.Fields().Len() {
-			fd := md.Fields().Get(i)
-			name := prefix + string(fd.Name())
-			assert.Contains(t, yaml, string(fd.Name())+":", "%s is in no example", name)
-			switch {
-			case fd.Message() == nil || fd.Message().FullName() == "google.protobuf.Duration":
-				assert.Contains(t, page, "| `"+name+"` |", "no row")
-			case fd.Name() == "rules":
-				walk("rules[].", fd.Message())
-			case fd.Name() == "policy", fd.Name() == "budgets": // tables of their own
-				walk("", fd.Message())
-			default:
-				walk(name+".", fd.Message())
-			}
-		}
+	for _, f := range testpolicy.Fields() {
+		names := strings.Split(f.Path, ".")
+		assert.Contains(t, block(t, page, "yaml"), names[len(names)-1]+":", "%s: is in no example of docs/policies.md", f.Path)
+		row := strings.NewReplacer("rules.policy.", "", "budgets.", "", "rules.", "rules[].").Replace(f.Path)
+		inGo := strings.NewReplacer("Rules.Policy.", "", "Budgets.", "", "Rules.", "").Replace(f.Go)
+		assert.Contains(t, page, "| `"+row+"` | `"+inGo+"` |", "%s (%s): has no row in docs/policies.md", f.Path, f.Go)
 	}
-	walk("", new(regov1.Set).ProtoReflect().Descriptor())
 }

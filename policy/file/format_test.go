@@ -175,6 +175,25 @@ func TestNothingIsLost(t *testing.T) {
 	}
 }
 
+// TestNoFieldIsForgotten: every field of a set is written under its name, and read again.
+func TestNoFieldIsForgotten(t *testing.T) {
+	t.Parallel()
+	for _, f := range testpolicy.Fields() {
+		s := f.Alone()
+		for format := file.JSON; format <= file.Binary; format++ {
+			b, err := file.Marshal(s, format)
+			require.NoError(t, err, "%s: policy/file/encode.go", f.Path)
+			got, err := file.Parse(b, format)
+			require.NoError(t, err, "%s: policy/file/decode.go: %s", f.Path, b)
+			assert.Equal(t, s, got, "%s: is lost as %v: policy/wire.go, policy/file/encode.go, policy/file/decode.go", f.Path, format)
+			if format != file.Binary {
+				names := strings.Split(f.Path, ".")
+				assert.Contains(t, string(b), names[len(names)-1], "%s: policy/file/encode.go", f.Path)
+			}
+		}
+	}
+}
+
 // TestSpellings has what people write besides what Marshal does.
 func TestSpellings(t *testing.T) {
 	t.Parallel()

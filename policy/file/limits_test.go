@@ -56,8 +56,8 @@ func TestLimits(t *testing.T) {
 	fields := new(regov1.Limits).ProtoReflect().Descriptor().Fields()
 	for i := range fields.Len() {
 		name := string(fields.Get(i).Name())
-		assert.Contains(t, yaml, name+":", "%s is in no example", name)
-		assert.True(t, strings.Contains(page, "| `"+name+"` |") || strings.Contains(page, "| `"+name+"[]."), "%s has no row", name)
+		assert.Contains(t, yaml, name+":", "%s: is in no example of limits in docs/policies.md", name)
+		assert.True(t, strings.Contains(page, "| `"+name+"` |") || strings.Contains(page, "| `"+name+"[]."), "%s: has no row under limits in docs/policies.md", name)
 	}
 }
 

@@ -6,13 +6,10 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/rego-go/rego/internal/testpolicy"
 	"github.com/rego-go/rego/policy"
 	"github.com/rego-go/rego/policy/file"
-	regov1 "github.com/rego-go/rego/proto/rego/v1"
 )
 
 func parsed(t *testing.T, text string) policy.Set {
@@ -85,76 +82,42 @@ func TestDifferences(t *testing.T) {
 // TestNoFieldIsForgotten: whatever field of a set is another one, there is a difference that names it.
 func TestNoFieldIsForgotten(t *testing.T) {
 	t.Parallel()
-	var seen int
-	eachField("", (*regov1.Set)(nil).ProtoReflect().Descriptor(), func(path string, fd protoreflect.FieldDescriptor) {
-		if path == "revision" || strings.HasSuffix(path, "methods") || path == "budgets.name" {
-			return // it is what names the difference, or is none
-		}
-		seen++
-		base := &regov1.Set{Rules: []*regov1.Rule{{Methods: []string{"*"}, Policy: &regov1.Policy{}}}, Budgets: []*regov1.Budget{{Name: "b"}}}
-		other := proto.CloneOf(base)
-		m := other.ProtoReflect()
-		names := strings.Split(path, ".")
-		for _, name := range names[:len(names)-1] {
-			in := m.Descriptor().Fields().ByName(protoreflect.Name(name))
-			if in.IsList() {
-				m = m.Mutable(in).List().Get(0).Message()
-			} else {
-				m = m.Mutable(in).Message()
-			}
-		}
-		m.Set(fd, someValue(m, fd))
-		before, err := policy.FromProto(base)
-		require.NoError(t, err)
-		after, err := policy.FromProto(other)
-		require.NoError(t, err, path)
-		list := differences(before, after)
-		if assert.Len(t, list, 1, path) {
-			name := strings.TrimPrefix(strings.TrimPrefix(path, "rules.policy."), "budgets.")
-			assert.Contains(t, list[0].String(), name, path)
-		}
-	})
-	assert.Greater(t, seen, 30)
-}
-
-// eachField calls do with every field that has a value of its own, by its path.
-func eachField(at string, md protoreflect.MessageDescriptor, do func(string, protoreflect.FieldDescriptor)) {
-	for i := range md.Fields().Len() {
-		fd := md.Fields().Get(i)
-		path := at + string(fd.Name())
-		if fd.Message() != nil && fd.Message().FullName() != durationName {
-			eachField(path+".", fd.Message(), do)
+	exceptions := map[string]string{
+		"revision":      "the server gives revisions",
+		"rules.methods": "a difference is about a method, which it begins with",
+		"budgets.name":  "a difference is about a budget, which it begins with",
+	}
+	for _, f := range testpolicy.Fields() {
+		list := differences(f.Around(), f.Alone())
+		if exceptions[f.Path] != "" {
 			continue
 		}
-		do(path, fd)
+		if assert.Len(t, list, 1, "%s: policy/cmd/rego/difference.go", f.Path) {
+			name := strings.TrimPrefix(strings.TrimPrefix(f.Path, "rules.policy."), "budgets.")
+			assert.Contains(t, list[0].String(), name+" ", "%s: policy/cmd/rego/difference.go", f.Path)
+		}
 	}
 }
 
-func someValue(m protoreflect.Message, fd protoreflect.FieldDescriptor) protoreflect.Value {
-	one := func() protoreflect.Value {
-		switch {
-		case fd.Enum() != nil:
-			return protoreflect.ValueOfEnum(2)
-		case fd.Message() != nil:
-			return protoreflect.ValueOfMessage(durationpb.New(1e9).ProtoReflect())
-		}
-		switch fd.Kind() {
-		case protoreflect.BoolKind:
-			return protoreflect.ValueOfBool(true)
-		case protoreflect.StringKind:
-			return protoreflect.ValueOfString("x")
-		case protoreflect.DoubleKind:
-			return protoreflect.ValueOfFloat64(0.5)
-		case protoreflect.Int32Kind:
-			return protoreflect.ValueOfInt32(2)
-		default:
-			return protoreflect.ValueOfUint64(2)
-		}
+// TestNoFieldIsForgottenByExplain: whatever field of a set is another one, rego explain says something
+// else of a method.
+func TestNoFieldIsForgottenByExplain(t *testing.T) {
+	t.Parallel()
+	exceptions := map[string]string{
+		"version":                      "is of the set, and does nothing to a call",
+		"epoch":                        "is of the set, and does nothing to a call",
+		"revision":                     "is of the set, and does nothing to a call",
+		"budgets.throttle.token_ratio": "is what successes add, and explain says what happens if all fail",
 	}
-	if !fd.IsList() {
-		return one()
+	explained := func(s policy.Set) string {
+		b, err := file.Marshal(s, file.YAML)
+		require.NoError(t, err)
+		code, out, errs := call(string(b), "explain", "-", "/a.B/C")
+		require.Equal(t, exitOK, code, errs)
+		return out
 	}
-	list := m.NewField(fd)
-	list.List().Append(one())
-	return list
+	for _, f := range testpolicy.Fields() {
+		same := explained(f.Around()) == explained(f.Alone())
+		assert.Equal(t, exceptions[f.Path] != "", same, "%s: rego explain says nothing of it: policy/fields.go, policy/explain.go or policy/cmd/rego/explain.go, or say in exceptions why", f.Path)
+	}
 }
