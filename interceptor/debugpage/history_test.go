@@ -186,3 +186,10 @@ func TestSumOfAll(t *testing.T) {
 	_, recent = c.sumLocked(&c.state)
 	assert.EqualValues(t, 3*n, recent.Calls)
 }
+
+// TestReasonsHaveRoom: the last place is that of reasons which this package does not know.
+func TestReasonsHaveRoom(t *testing.T) {
+	t.Parallel()
+	assert.Equal(t, "invalid", endReason(reasons-1), "interceptor.EndReason has grown: reasons in interceptor/debugpage/history.go")
+	assert.Equal(t, "invalid", denialReason(reasons-1), "interceptor.DenialReason has grown: reasons in interceptor/debugpage/history.go")
+}
