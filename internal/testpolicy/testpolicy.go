@@ -28,7 +28,7 @@ func Random(r *rand.Rand) policy.Set {
 	span := func(least, most time.Duration) time.Duration {
 		return []time.Duration{0, max(least, 1), least + time.Duration(r.Int64N(int64(most-least)+1)), most}[r.IntN(4)]
 	}
-	s := policy.Set{Version: name(), Epoch: r.Uint64() >> r.IntN(65), Revision: r.Uint64() >> r.IntN(65), RetriesOff: flip(), HedgesOff: flip()}
+	s := policy.Set{Version: name(), Epoch: r.Uint64N(policy.MaxEpoch+1) >> r.IntN(20), Revision: r.Uint64() >> r.IntN(65), RetriesOff: flip(), HedgesOff: flip()}
 	for i := range r.IntN(5) {
 		p := policy.Policy{
 			Name: name(), Idempotency: classify.Idempotency(r.IntN(4)), WaitForReady: flip(),
