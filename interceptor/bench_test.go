@@ -148,6 +148,17 @@ func BenchmarkDynamicPolicy(b *testing.B) {
 	}
 }
 
+// BenchmarkOwnPolicy is a call that makes its policy anew.
+func BenchmarkOwnPolicy(b *testing.B) {
+	unary := newBench(b)
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			_ = unary(context.Background(), benchMethod, nil, nil, nil, answeringOK, grpc.StaticMethod(), WithPolicy(idempotentNow))
+		}
+	})
+}
+
 func BenchmarkTwoFailuresThenSuccess(b *testing.B) {
 	unary := newBench(b, WithPolicy(idempotentNow), WithTargetBudget(unlimited))
 	b.ReportAllocs()

@@ -134,10 +134,11 @@ func (c *call) configure(ctx context.Context, opts []grpc.CallOption) error {
 	if c.said.policy == nil {
 		c.follow(t.plan(c.method))
 	} else {
-		if faults := c.interceptor.unresolved("", c.said.policy, noTable); len(faults) > 0 {
-			return status.Errorf(codes.Internal, "rego: policy: %v", faults)
+		pl, err := t.ownPlan(c.said.policy, c.method)
+		if err != nil {
+			return status.Errorf(codes.Internal, "rego: %v", err)
 		}
-		c.follow(t.ownPlan(c.said.policy, c.method))
+		c.follow(pl)
 	}
 	c.plan.method.decideName(isStub)
 	if c.plan.open && c.plan.method.annotated != nil && c.conn != nil {

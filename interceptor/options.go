@@ -100,23 +100,7 @@ func WithRules(rules ...policy.Rule) Option {
 // as one rule in code. A call whose policy is invalid, or names a budget or
 // classifier the interceptor does not have, fails with INTERNAL and the faults
 // before anything is sent.
-func WithPolicy(p policy.Policy) DualOption {
-	rule := policy.Rule{Methods: []string{"*"}, Policy: p}
-	table, err := (policy.Set{Rules: []policy.Rule{rule}}).Compile()
-	if err != nil {
-		err = p.Validate() // the same faults, without the rule's path
-	}
-	return DualOption{
-		CallOption: CallOption{call: func(c *call) error {
-			if err != nil {
-				return fmt.Errorf("policy: %w", err)
-			}
-			c.said.policy = table.Lookup("")
-			return nil
-		}},
-		all: func(c *config) { c.rules = append(c.rules, rule) },
-	}
-}
+func WithPolicy(p policy.Policy) DualOption { return readyPolicy(p) }
 
 // WithIdempotency declares what repeating this call's request does. It is
 // stronger than policy and descriptor.

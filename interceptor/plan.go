@@ -127,7 +127,8 @@ type target struct {
 	// grpc's own retries are off in a connection of it, so that its service config counts here.
 	insteadOfGRPC atomic.Bool
 
-	ready atomic.Pointer[plans] // what calls read
+	ready atomic.Pointer[plans]    // what calls read
+	own   atomic.Pointer[ownPlans] // and those that bring their own policies
 
 	mu       sync.Mutex    // guards making plans; nothing foreign is called while it is held
 	budget   budget.Budget // until the one that was asked for is made, the default
@@ -190,6 +191,7 @@ func newTarget(it *Interceptor, name string) *target {
 		budget:      budget.Default(),
 	}
 	t.ready.Store(&plans{})
+	t.own.Store(new(ownPlans))
 	return t
 }
 
@@ -201,6 +203,7 @@ func (t *target) setBudget(b budget.Budget) {
 	t.budget, t.before = b, before
 	t.pending, t.channels = plans{}, nil
 	t.ready.Store(&plans{})
+	t.own.Store(new(ownPlans))
 }
 
 // plan returns the plan of a method under the table in force.
@@ -321,16 +324,6 @@ func (it *Interceptor) annotated(method string) *policy.Policy {
 }
 
 var noTable = new(policy.Store).Current()
-
-// ownPlan returns a plan for one call that brings its own policy.
-func (t *target) ownPlan(p *policy.Policy, method string) *plan {
-	m := t.method(method)
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	pl := t.newPlanLocked(p, "", t.interceptor.store.Current(), m)
-	pl.named = true
-	return pl
-}
 
 // maxChannels bounds what is kept of the policies of channels, which are made anew with
 // every service config.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
 
 	"github.com/rego-go/rego/budget"
 	"github.com/rego-go/rego/classify"
@@ -77,10 +79,47 @@ func TestHedgingsAreBounded(t *testing.T) {
 	for i := range 1000 {
 		p := policy.Default()
 		p.Hedge.MaxExtraLoad = float64(i+1) / 1001
-		require.NotNil(t, tg.ownPlan(&p, benchMethod))
+		_, err := tg.ownPlan(&p, benchMethod)
+		require.NoError(t, err)
 	}
+	assert.LessOrEqual(t, tg.own.Load().many, maxOwn)
 	assert.NotEmpty(t, tg.learned[benchMethod].hedgings)
 	assert.LessOrEqual(t, len(tg.learned[benchMethod].hedgings), maxHedgings)
+}
+
+// TestOwnPolicies: a call gets the policy that it brings, also when others bring theirs at the same
+// time, and one that is made anew has the plan that it had.
+func TestOwnPolicies(t *testing.T) {
+	it, err := New()
+	require.NoError(t, err)
+	tg := it.target(nil)
+	planOf := func(p policy.Policy) *plan {
+		var c call
+		require.NoError(t, WithPolicy(p).CallOption.set(&c))
+		pl, err := tg.ownPlan(c.said.policy, benchMethod)
+		require.NoError(t, err)
+		return pl
+	}
+	var wg sync.WaitGroup
+	for i := range 4 {
+		wg.Go(func() {
+			for round := range 1000 {
+				p := policy.Policy{Timeout: time.Duration(1+round%(8*(i+1))) * time.Second, Retry: policy.Retry{Codes: []codes.Code{codes.Code(1 + i)}}}
+				got := planOf(p).policy
+				if got.Timeout != p.Timeout || !slices.Equal(got.Retry.Codes, p.Retry.Codes) {
+					t.Errorf("%v: got %v", p, got)
+				}
+				p.Retry.Codes[0] = codes.DataLoss // the caller's slice is its own
+			}
+		})
+	}
+	wg.Wait()
+	assert.LessOrEqual(t, len(*recently.Load()), maxRecent)
+	assert.Same(t, planOf(policy.Policy{Name: "a"}), planOf(policy.Policy{Name: "a"}))
+	assert.NotSame(t, planOf(policy.Policy{Name: "a"}), planOf(policy.Policy{Name: "b"}))
+	var c call
+	require.Error(t, WithPolicy(policy.Policy{Timeout: -1}).CallOption.set(&c))
+	require.Error(t, WithPolicy(policy.Policy{Timeout: -1}).CallOption.set(&c))
 }
 
 // TestHedgeIsPostponed: a timer whose goroutine is on the way cannot be set again,

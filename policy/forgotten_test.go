@@ -127,6 +127,20 @@ func TestNoFieldIsForgottenInFields(t *testing.T) {
 	}
 }
 
+// TestNoFieldOfAPolicyIsForgotten: policies that differ in a field are not equal, or a call that brings
+// its own would have another one.
+func TestNoFieldOfAPolicyIsForgotten(t *testing.T) {
+	t.Parallel()
+	for _, f := range testpolicy.Fields() {
+		if _, ok := f.Policy(); !ok {
+			continue
+		}
+		around, alone := f.Around().Rules[0].Policy, f.Alone().Rules[0].Policy
+		assert.False(t, around.Equal(alone), "%s: is not in Policy.Equal: policy/policy.go", f.Path)
+		assert.True(t, alone.Equal(f.Alone().Rules[0].Policy), f.Path)
+	}
+}
+
 // TestNoFieldOfABudgetIsForgotten: budgets that differ in a field are not the same, or a set
 // would not change the budget that is in force; and a table shares none with its set.
 func TestNoFieldOfABudgetIsForgotten(t *testing.T) {

@@ -13,6 +13,7 @@ package policy
 
 import (
 	"math"
+	"slices"
 	"time"
 	"unicode/utf8"
 
@@ -160,6 +161,19 @@ const (
 // attempts, backoff from 50 ms doubling to 5 s with full jitter, up to 5 s of waiting for
 // a target that has become unreachable, no timeouts, no hedging.
 func Default() Policy { return Policy{}.withDefaults() }
+
+// Equal reports whether both say the same. A zero and the default that it stands for are not the
+// same, and nil codes and empty ones are.
+func (p Policy) Equal(o Policy) bool {
+	return p.Name == o.Name && p.Idempotency == o.Idempotency && p.Timeout == o.Timeout && p.AttemptTimeout == o.AttemptTimeout &&
+		p.WaitForReady == o.WaitForReady && p.Retry.equal(o.Retry) && p.Hedge == o.Hedge &&
+		p.Budget == o.Budget && p.Classifier == o.Classifier && p.AsGRPC == o.AsGRPC
+}
+
+func (r Retry) equal(o Retry) bool {
+	return r.Off == o.Off && r.MaxAttempts == o.MaxAttempts && r.Backoff == o.Backoff && slices.Equal(r.Codes, o.Codes) &&
+		r.Reconnect == o.Reconnect && r.StopChain == o.StopChain
+}
 
 func (p Policy) withDefaults() Policy {
 	if p.Retry.MaxAttempts == 0 {
