@@ -285,6 +285,8 @@ func answerTo(err error) error {
 		code = codes.InvalidArgument
 	case errors.Is(err, context.DeadlineExceeded), status.Code(err) == codes.DeadlineExceeded:
 		err = fmt.Errorf("the storage of policies does not answer: %w", err)
+	case errors.Is(err, repository.ErrDamaged):
+		code = codes.DataLoss
 	case errors.Is(err, context.Canceled):
 		code = codes.Canceled
 	}

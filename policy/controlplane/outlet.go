@@ -2,6 +2,7 @@ package controlplane
 
 import (
 	"context"
+	"time"
 
 	"github.com/rego-go/rego/policy"
 	"github.com/rego-go/rego/policy/repository"
@@ -11,32 +12,45 @@ import (
 type outlet struct {
 	store *policy.Store
 	name  string
-	seen  *policy.Table // of the store, when it was last looked at
+	seen  *policy.Table // of the store, which was taken in
+	tried *policy.Table // that was not, which was said
 }
 
-// takeIn takes what an outlet has into the repository. What was put there from the repository is in
-// its history, and nothing new.
-func (r *Replica) takeIn(ctx context.Context, service string, from *outlet) {
+// takeIn takes what an outlet has into the repository, and reports whether that is done. What was put
+// there from the repository is in its history, and nothing new.
+func (r *Replica) takeIn(ctx context.Context, service string, from *outlet) bool {
 	t := from.store.Current()
 	if t == from.seen || from.store.Status().Source == "" {
-		return
+		return true
 	}
-	from.seen = t
-	_, err := r.repo.Put(ctx, repository.Put{
-		By: repository.By{Author: from.name, Message: "it was changed there"}, Service: service, Set: t.Set(), KeepRevision: true,
+	_, err := r.repo.TakeIn(ctx, repository.Found{
+		By: repository.By{Author: from.name, Message: "found there"}, Service: service, Set: t.Set(),
 	})
-	if err != nil && ctx.Err() == nil {
-		r.log.Error("rego: policies cannot be taken into the repository", "service", service, "error", err)
+	if err == nil {
+		from.seen = t
+		return true
 	}
+	if ctx.Err() == nil && t != from.tried {
+		from.tried = t
+		r.log.Error("rego: policies cannot be taken into the repository, which is tried again", "service", service, "error", err)
+	}
+	return false
 }
+
+// takeInAgain is the wait before what could not be taken in is tried again.
+const takeInAgain = 5 * time.Second
 
 // takeInAll goes on taking in what an outlet gets.
 func (r *Replica) takeInAll(ctx context.Context, service string, from *outlet) {
 	for {
 		changed := from.store.Changed()
-		r.takeIn(ctx, service, from)
+		var again <-chan time.Time
+		if !r.takeIn(ctx, service, from) {
+			again = time.After(takeInAgain)
+		}
 		select {
 		case <-changed:
+		case <-again:
 		case <-ctx.Done():
 			return
 		}

@@ -414,7 +414,9 @@ func (k *keptIn) Write(_ string, s policy.Set) error {
 }
 
 func (k *keptIn) Mark(_ string, m repository.Mark) error {
-	k.mark = m
+	if k.fails == nil {
+		k.mark = m
+	}
 	return k.fails
 }
 

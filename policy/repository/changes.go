@@ -1,7 +1,6 @@
 package repository
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -29,12 +28,6 @@ type Put struct {
 	Plan *rollout.Plan
 	// DryRun checks it all and changes nothing.
 	DryRun bool
-
-	// KeepRevision has the set keep its revision, if that is above all that were given: it is from
-	// a file, which somebody has edited. That ends a rollout, whatever Base and Overwrite are. A set
-	// that is in the history is none that somebody has edited, and is not put again. The check of
-	// [New] is not asked: the set is in force where it is from. It is for storages that are not durable.
-	KeepRevision bool
 }
 
 // Put puts a set in force, or has it tried out, and returns what is there then. A set that is
@@ -52,13 +45,13 @@ func (r *Repository) Put(ctx context.Context, p Put) (Policies, error) {
 			return Policies{}, fmt.Errorf("%w: rollout: %w", ErrInvalid, err)
 		}
 	}
-	if r.check != nil && !p.KeepRevision {
+	if r.check != nil {
 		if err := r.check(p.Service, t); err != nil {
 			return Policies{}, err
 		}
 	}
 	return r.change(ctx, p.Service, p.ChangeID, func(have Policies) (*edit, error) {
-		if have.Revision == nil && p.Service != "" && !p.KeepRevision {
+		if have.Revision == nil && p.Service != "" {
 			// Its clients have had what is for all others, and refuse what is lower.
 			all, err := r.Get(ctx, "")
 			if err != nil && !errors.Is(err, ErrNotFound) {
@@ -72,20 +65,15 @@ func (r *Repository) Put(ctx context.Context, p Put) (Policies, error) {
 			}
 			have.head.Highest = max(have.head.GetHighest(), all.head.GetHighest())
 		}
-		if p.KeepRevision {
-			_, was, err := r.At(ctx, p.Service, p.Set.Revision)
-			if err == nil && was.GetEpoch() == p.Set.Epoch && bytes.Equal(was.GetSha256(), digest(p.Set)) {
-				return nil, nil
-			}
-		}
-		return p.edit(have, r.files)
+		return p.edit(have, r.highest(have).Epoch)
 	})
 }
 
-// edit returns what the change comes to; nil if nothing has to be done.
-func (p Put) edit(have Policies, files Files) (*edit, error) {
+// edit returns what the change comes to; nil if nothing has to be done. floor is the epoch that
+// clients may have.
+func (p Put) edit(have Policies, floor uint64) (*edit, error) {
 	switch {
-	case p.Overwrite, p.KeepRevision:
+	case p.Overwrite:
 	case have.revision() != p.Base && p.Base == 0:
 		return nil, fmt.Errorf("%w: revision %d is in force, and the change does not say what it is based on", ErrConflict, have.revision())
 	case have.revision() != p.Base && have.Revision == nil:
@@ -95,7 +83,7 @@ func (p Put) edit(have Policies, files Files) (*edit, error) {
 	case have.Trying():
 		return nil, fmt.Errorf("%w: revision %d is being tried out", ErrConflict, have.Candidate.Revision)
 	}
-	if floor := have.epoch(); p.Set.Epoch < floor {
+	if p.Set.Epoch < floor {
 		return nil, policy.Faults{{Path: "epoch", Text: fmt.Sprintf("must not be below %d, which is in force, got %d", floor, p.Set.Epoch)}}
 	}
 	if have.Revision != nil && !have.Trying() && sameContent(have.Set, p.Set) {
@@ -119,9 +107,6 @@ func (p Put) edit(have Policies, files Files) (*edit, error) {
 	e := have.edit()
 	made := &regov1.Revision{
 		Time: now, Author: p.Author, Message: p.Message, ChangeId: p.ChangeID, Base: have.revision(), Canary: p.Plan != nil,
-	}
-	if p.KeepRevision {
-		p.Set = e.keep(p.Set, have, files)
 	}
 	e.add(p.Set, made)
 	if have.Trying() {
@@ -196,7 +181,7 @@ func (r *Repository) RollBack(ctx context.Context, b RollBack) (Policies, error)
 			}
 		}
 		old.Epoch = have.epoch()
-		made.Restores, made.Base = to, was.GetBase() // so that another one goes further back
+		made.Restores, made.Base = to, was.GetBase()
 		e := have.edit()
 		e.add(old, made)
 		e.enforce()

@@ -46,14 +46,6 @@ type Files interface {
 	Marked(service string) Mark
 }
 
-// Mark is the highest revision that was given to a set. Clients that have it refuse a lower one,
-// and the same one with another content, also when a process is started again that has forgotten what
-// was tried out, or finds another file.
-type Mark struct {
-	Epoch, Revision uint64
-	SHA256          []byte // of the set in its binary form, without epoch and revision
-}
-
 // KeepIn has r keep in f what is to outlive its storage, and returns r.
 func (r *Repository) KeepIn(f Files) *Repository {
 	r.files = f
@@ -153,7 +145,7 @@ func (r *Repository) change(ctx context.Context, service, id string, decide func
 		defer r.writing.Unlock()
 	}
 	for range attempts {
-		have, err := r.Get(ctx, service)
+		have, err := r.newest(ctx, service)
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return Policies{}, err
 		}
@@ -180,6 +172,19 @@ func (r *Repository) change(ctx context.Context, service, id string, decide func
 		}
 	}
 	return Policies{}, fmt.Errorf("%w, %d times", ErrConflict, attempts)
+}
+
+// newest is Get for who is to change something: what is added then gets a revision above all that
+// clients may have.
+func (r *Repository) newest(ctx context.Context, service string) (Policies, error) {
+	have, err := r.Get(ctx, service)
+	if m := r.highest(have); m.Revision > have.head.GetHighest() && m.Epoch >= have.epoch() {
+		if have.head == nil {
+			have.head = new(regov1.StoredHead)
+		}
+		have.head.Highest = m.Revision
+	}
+	return have, err
 }
 
 // readTimeout bounds what is read besides, when nobody waits for it.

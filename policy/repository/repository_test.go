@@ -214,8 +214,8 @@ func TestRollBack(t *testing.T) {
 func TestFileWithoutRevision(t *testing.T) {
 	t.Parallel()
 	r := repository.New(repository.Memory(), nil)
-	kept := repository.Put{Service: "shop", Set: set("in a file"), Overwrite: true, KeepRevision: true}
-	now, err := r.Put(t.Context(), kept)
+	kept := repository.Found{Service: "shop", Set: set("in a file")}
+	now, err := r.TakeIn(t.Context(), kept)
 	require.NoError(t, err)
 	assert.Zero(t, now.Set.Revision)
 	_, err = r.RollBack(t.Context(), repository.RollBack{Service: "shop"})
@@ -225,10 +225,9 @@ func TestFileWithoutRevision(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, "in a file", now.Set.Version)
 	assert.Equal(t, uint64(2), now.Set.Revision)
-	kept.Base = now.Set.Revision
-	again, err := r.Put(t.Context(), kept)
+	again, err := r.TakeIn(t.Context(), repository.Found{Service: "shop", Set: now.Set})
 	require.NoError(t, err)
-	assert.True(t, again.Same(now), "the same content is no change")
+	assert.True(t, again.Same(now), "it is the one that was put there")
 }
 
 func TestTrial(t *testing.T) {
@@ -297,10 +296,10 @@ func TestForgottenTrial(t *testing.T) {
 	t.Parallel()
 	for _, epoch := range []uint64{0, 1} {
 		var kept files
-		inFile := repository.Put{Service: "shop", Set: set("in the file"), KeepRevision: true}
+		inFile := repository.Found{Service: "shop", Set: set("in the file")}
 		inFile.Set.Revision = 7
 		r := repository.New(repository.Memory(), nil).KeepIn(&kept)
-		now, err := r.Put(t.Context(), inFile)
+		now, err := r.TakeIn(t.Context(), inFile)
 		require.NoError(t, err)
 		assert.Equal(t, uint64(7), now.Set.Revision)
 		assert.Empty(t, kept.written, "it is there")
@@ -312,14 +311,14 @@ func TestForgottenTrial(t *testing.T) {
 		assert.Empty(t, kept.written)
 
 		r = repository.New(repository.Memory(), nil).KeepIn(&kept)
-		now, err = r.Put(t.Context(), inFile)
+		now, err = r.TakeIn(t.Context(), inFile)
 		require.NoError(t, err)
 		assert.Greater(t, now.Set.Revision, tried)
 		assert.Equal(t, epoch, now.Set.Epoch)
 		assert.Equal(t, now.Set, kept.written, "whoever starts again finds it")
 		inFile.Set.Epoch = 2
 		r = repository.New(repository.Memory(), nil).KeepIn(&kept)
-		now, err = r.Put(t.Context(), inFile)
+		now, err = r.TakeIn(t.Context(), inFile)
 		require.NoError(t, err)
 		assert.Equal(t, uint64(7), now.Set.Revision, "a new epoch begins anew")
 	}
@@ -401,11 +400,93 @@ func TestOlderFile(t *testing.T) {
 		in := set(c.version)
 		in.Revision = c.revision
 		r := repository.New(repository.Memory(), nil).KeepIn(&kept)
-		now, err := r.Put(t.Context(), repository.Put{Service: "shop", Set: in, KeepRevision: true})
+		now, err := r.TakeIn(t.Context(), repository.Found{Service: "shop", Set: in})
 		require.NoError(t, err)
 		assert.Equal(t, c.want, now.Set.Revision, c.name)
 		assert.Equal(t, c.want, kept.mark.Revision, c.name)
 	}
+}
+
+// TestTakeIn: what somebody has edited has the revision that clients get, with what they had before.
+func TestTakeIn(t *testing.T) {
+	t.Parallel()
+	type position struct{ epoch, revision uint64 }
+	for _, tt := range []struct {
+		name    string
+		before  []position // that were found before, each with another content
+		found   position
+		same    bool // as the last one before
+		want    position
+		written bool // since the one that was found would be refused
+	}{
+		{"without revisions", []position{{0, 0}}, position{0, 0}, false, position{0, 0}, false},
+		{"a revision at last", []position{{0, 0}}, position{0, 3}, false, position{0, 3}, false},
+		{"no revision any more", []position{{0, 3}}, position{0, 0}, false, position{0, 4}, true},
+		{"a higher one", []position{{0, 3}}, position{0, 9}, false, position{0, 9}, false},
+		{"a higher one, and nothing else", []position{{0, 3}}, position{0, 9}, true, position{0, 9}, false},
+		{"a lower one", []position{{0, 3}}, position{0, 2}, false, position{0, 4}, true},
+		{"the same one", []position{{0, 3}}, position{0, 3}, false, position{0, 4}, true},
+		{"the way back", []position{{0, 20261126}}, position{1, 43}, false, position{1, 43}, false},
+		{"and on", []position{{0, 20261126}, {1, 43}}, position{1, 44}, false, position{1, 44}, false},
+		{"a lower epoch", []position{{1, 43}}, position{0, 44}, false, position{1, 44}, true},
+	} {
+		for _, again := range []bool{false, true} { // the process is started again before it is found
+			var kept files
+			r := repository.New(repository.Memory(), nil).KeepIn(&kept)
+			version := ""
+			for i, at := range tt.before {
+				version = fmt.Sprint("before ", i)
+				s := set(version)
+				s.Epoch, s.Revision = at.epoch, at.revision
+				_, err := r.TakeIn(t.Context(), repository.Found{Service: "shop", Set: s})
+				require.NoError(t, err)
+			}
+			if again {
+				r = repository.New(repository.Memory(), nil).KeepIn(&kept)
+			}
+			if !tt.same {
+				version = "found"
+			}
+			s := set(version)
+			s.Epoch, s.Revision = tt.found.epoch, tt.found.revision
+			now, err := r.TakeIn(t.Context(), repository.Found{Service: "shop", Set: s})
+			require.NoError(t, err)
+			name := fmt.Sprintf("%s, started again: %v", tt.name, again)
+			assert.Equal(t, tt.want, position{now.Set.Epoch, now.Set.Revision}, name)
+			assert.Equal(t, version, now.Set.Version, name)
+			assert.Equal(t, tt.written, kept.written.Version != "", name)
+			same, err := r.TakeIn(t.Context(), repository.Found{Service: "shop", Set: now.Set})
+			require.NoError(t, err)
+			assert.True(t, same.Same(now), "%s: it is known", name)
+			next, err := r.Put(t.Context(), repository.Put{Service: "shop", Set: func() policy.Set { s := set("put"); s.Epoch = tt.want.epoch; return s }(), Overwrite: true})
+			require.NoError(t, err)
+			assert.Equal(t, tt.want.revision+1, next.Set.Revision, name)
+		}
+	}
+}
+
+// TestPutBeforeItIsTakenIn: what is put before the file could be taken in gets a revision above all that
+// clients have, and what they may have never goes down.
+func TestPutBeforeItIsTakenIn(t *testing.T) {
+	t.Parallel()
+	kept := files{mark: repository.Mark{Epoch: 1, Revision: 7}}
+	r := repository.New(repository.Memory(), nil).KeepIn(&kept)
+	s := set("put")
+	_, err := r.Put(t.Context(), repository.Put{Service: "shop", Set: s})
+	require.ErrorContains(t, err, "epoch: must not be below 1")
+	s.Epoch = 1
+	now, err := r.Put(t.Context(), repository.Put{Service: "shop", Set: s})
+	require.NoError(t, err)
+	assert.Equal(t, uint64(8), now.Set.Revision)
+	kept.mark.Revision = 20 // of another service, with the same file
+	now, err = r.Put(t.Context(), repository.Put{Service: "shop", Set: s, Overwrite: true})
+	require.NoError(t, err)
+	assert.Equal(t, uint64(8), now.Set.Revision, "it is in force")
+	s.Version = "another"
+	now, err = r.Put(t.Context(), repository.Put{Service: "shop", Set: s, Overwrite: true})
+	require.NoError(t, err)
+	assert.Equal(t, uint64(21), now.Set.Revision)
+	assert.Equal(t, uint64(21), kept.mark.Revision)
 }
 
 // TestHistoryIsBounded to the last hundred, and what is in force is always there.

@@ -37,7 +37,7 @@ func (r *Repository) Judge(ctx context.Context, service, replica string, revisio
 		r.writing.Lock()
 		defer r.writing.Unlock()
 	}
-	have, err := r.Get(ctx, service)
+	have, err := r.newest(ctx, service)
 	switch {
 	case err != nil:
 		return have, false, err
@@ -89,7 +89,7 @@ func (r *Repository) evidence(ctx context.Context, service string, revision uint
 		return nil, 0, err
 	}
 	if err := proto.Unmarshal(e.Value, m); err != nil {
-		return nil, 0, fmt.Errorf("the evidence of %s: %w: %w", whose(service), errStored, err)
+		return nil, 0, fmt.Errorf("the evidence of %s: %w: %w", whose(service), ErrDamaged, err)
 	}
 	if m.GetProgress().GetCandidate().GetRevision() != revision {
 		m = new(regov1.StoredEvidence) // of another set
@@ -134,7 +134,7 @@ func newLook(have Policies, was *regov1.StoredEvidence, told []Entry, now time.T
 	l.before = rollout.Arms{Canary: countsOf(was.GetBeforeCanary()), Rest: countsOf(was.GetBeforeRest())}
 	var err error
 	if l.evidence, err = rollout.EvidenceFrom(was.GetEvidence()); err != nil {
-		return nil, fmt.Errorf("the evidence of %s: %w: %w", whose(have.Service), errStored, err)
+		return nil, fmt.Errorf("the evidence of %s: %w: %w", whose(have.Service), ErrDamaged, err)
 	}
 	l.progress = proto.CloneOf(have.Rollout)
 	l.progress.CanaryClients, l.progress.Clients, l.progress.Refusing = 0, 0, 0
@@ -186,7 +186,7 @@ func (l *look) add(told []Entry, before []*regov1.StoredStratum) error {
 	for _, e := range told {
 		m := new(regov1.StoredCounts)
 		if err := proto.Unmarshal(e.Value, m); err != nil {
-			return fmt.Errorf("%s: %w: %w", e.Key, errStored, err)
+			return fmt.Errorf("%s: %w: %w", e.Key, ErrDamaged, err)
 		}
 		all = append(all, m)
 		if at := m.GetTold().AsTime(); at.After(newest) {

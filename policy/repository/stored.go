@@ -1,13 +1,13 @@
 package repository
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -53,16 +53,17 @@ const maxStored = 1 << 20
 
 // edit is a change of a service that is to be committed.
 type edit struct {
-	service string
-	entry   uint64 // the head's, which must be as it was
-	head    *regov1.StoredHead
-	added   []added
-	inForce *policy.Set // that takes the place of another one, and has to be written; nil if none does
-	drop    []uint64    // numbers that leave the history
-	kept    bool        // the set has the revision that it is to have
-	over    bool        // a rollout has ended
-	again   bool        // it is the first half of a change
-	also    []Change
+	service  string
+	entry    uint64 // the head's, which must be as it was
+	head     *regov1.StoredHead
+	added    []added
+	replaced uint64      // what is in force
+	inForce  *policy.Set // that takes the place of another one, and has to be written; nil if none does
+	drop     []uint64    // numbers that leave the history
+	kept     bool        // the set has the revision that it is to have
+	over     bool        // a rollout has ended
+	again    bool        // it is the first half of a change
+	also     []Change
 }
 
 // added is a set that is added to the history.
@@ -77,24 +78,7 @@ func (p Policies) edit() *edit {
 	if p.head != nil {
 		h = proto.CloneOf(p.head)
 	}
-	return &edit{service: p.Service, entry: p.entry, head: h}
-}
-
-// keep has a set that is added keep its revision, if it is above all that were given, of this
-// process or before it. It returns the set as it is to be added.
-func (e *edit) keep(s policy.Set, have Policies, files Files) policy.Set {
-	var same bool // it has the highest revision itself
-	if files != nil && have.Revision == nil {
-		mark := files.Marked(e.service)
-		if mark.Epoch >= s.Epoch {
-			s.Epoch, e.head.Highest = mark.Epoch, mark.Revision
-			same = s.Revision == mark.Revision && bytes.Equal(mark.SHA256, digest(s))
-		}
-	}
-	if e.head.GetHighest() == 0 || s.Revision > e.head.GetHighest() || same {
-		e.kept, e.head.Highest = true, s.Revision
-	}
-	return s
+	return &edit{service: p.Service, entry: p.entry, head: h, replaced: p.revision()}
 }
 
 // add adds a set to the history, which then has the number head.last.
@@ -110,6 +94,7 @@ func (e *edit) add(s policy.Set, made *regov1.Revision) {
 	}
 	s.Revision = e.head.GetHighest()
 	made.Service, made.Epoch, made.Version, made.Revision = e.service, s.Epoch, s.Version, s.Revision
+	made.Replaces = e.replaced
 	made.Sha256 = digest(s)
 	e.added = append(e.added, added{e.head.GetLast(), s, made})
 }
@@ -128,10 +113,10 @@ func (r *Repository) tell(e *edit) error {
 		return nil
 	}
 	for _, a := range e.added {
-		if a.set.Revision == 0 {
-			continue // clients compare nothing
-		}
 		m := Mark{a.set.Epoch, a.set.Revision, a.revision.GetSha256()}
+		if !m.above(r.files.Marked(e.service)) {
+			continue
+		}
 		if err := r.files.Mark(e.service, m); err != nil && !e.kept { // it is where only others may write
 			return fmt.Errorf("%w: the revision cannot be remembered: %w", ErrInvalid, err)
 		}
@@ -222,7 +207,7 @@ func (r *Repository) entry(ctx context.Context, key string) (Entry, error) {
 func (r *Repository) load(ctx context.Context, service string, e Entry) (Policies, error) {
 	p := Policies{Service: service, head: new(regov1.StoredHead), entry: e.Revision}
 	if err := proto.Unmarshal(e.Value, p.head); err != nil {
-		return p, fmt.Errorf("the head of %s: %w: %w", whose(service), errStored, err)
+		return p, fmt.Errorf("the head of %s: %w: %w", whose(service), ErrDamaged, err)
 	}
 	var err error
 	if p.Set, p.Revision, err = r.numbered(ctx, service, p.head.GetCurrent()); err != nil {
@@ -239,8 +224,9 @@ func (r *Repository) load(ctx context.Context, service string, e Entry) (Policie
 	return p, nil
 }
 
-// errStored is for entries that are there and cannot be read, or are missing beside others.
-var errStored = errors.New("what is stored cannot be read")
+// ErrDamaged is for entries of a storage that are there and cannot be read, or are missing beside
+// others. Whoever looks after the storage has to remove or restore them.
+var ErrDamaged = errors.New("what is stored cannot be read")
 
 // numbered returns a set by its number, which a head or the log names.
 func (r *Repository) numbered(ctx context.Context, service string, n uint64) (policy.Set, *regov1.Revision, error) {
@@ -254,7 +240,7 @@ func (r *Repository) numbered(ctx context.Context, service string, n uint64) (po
 	}
 	set, err := unpack(content.Value)
 	if err != nil {
-		return policy.Set{}, nil, unread(service, n, fmt.Errorf("%w: %w", errStored, err))
+		return policy.Set{}, nil, unread(service, n, fmt.Errorf("%w: %w", ErrDamaged, err))
 	}
 	set.Epoch, set.Revision = revision.GetEpoch(), revision.GetRevision()
 	return set, revision, nil
@@ -272,7 +258,7 @@ func (r *Repository) made(ctx context.Context, service string, n uint64) (*regov
 // unread says of what a head or the log names why it cannot be read.
 func unread(service string, n uint64, err error) error {
 	if errors.Is(err, ErrNotFound) {
-		err = fmt.Errorf("%w: it is missing", errStored)
+		err = fmt.Errorf("%w: it is missing", ErrDamaged)
 	}
 	return fmt.Errorf("set %d of %s: %w", n, whose(service), err)
 }
@@ -280,7 +266,7 @@ func unread(service string, n uint64, err error) error {
 func (r *Repository) revisionOf(e Entry) (*regov1.Revision, error) {
 	m := new(regov1.Revision)
 	if err := proto.Unmarshal(e.Value, m); err != nil {
-		return nil, fmt.Errorf("%s: %w: %w", e.Key, errStored, err)
+		return nil, fmt.Errorf("%s: %w: %w", e.Key, ErrDamaged, err)
 	}
 	if r.storage.Durable() {
 		m.Revision = e.Revision
@@ -294,7 +280,7 @@ func (r *Repository) At(ctx context.Context, service string, revision uint64) (p
 	if err != nil {
 		return policy.Set{}, nil, err
 	}
-	for _, e := range all {
+	for _, e := range slices.Backward(all) { // in a new epoch, revisions come again
 		m, err := r.revisionOf(e)
 		if err != nil {
 			return policy.Set{}, nil, err
@@ -347,22 +333,35 @@ func (r *Repository) Services(ctx context.Context, n int) (list []Overview, more
 	if err != nil {
 		return nil, 0, err
 	}
-	for _, e := range all[:min(len(all), n)] {
-		o, err := r.overview(ctx, e)
-		if err != nil && !errors.Is(err, errStored) {
+	list = make([]Overview, min(len(all), n))
+	failed := make([]error, len(list))
+	var reading sync.WaitGroup
+	room := make(chan struct{}, readers)
+	for i := range list {
+		reading.Go(func() {
+			room <- struct{}{}
+			list[i], failed[i] = r.overview(ctx, all[i])
+			<-room
+		})
+	}
+	reading.Wait()
+	for _, err := range failed {
+		if err != nil && !errors.Is(err, ErrDamaged) {
 			return nil, 0, err
 		}
-		list = append(list, o)
 	}
 	return list, len(all) - len(list), nil
 }
+
+// readers is how many entries are read at a time: a storage far away takes a millisecond for each.
+const readers = 32
 
 // overview reads no set.
 func (r *Repository) overview(ctx context.Context, e Entry) (o Overview, err error) {
 	o.Service = serviceOf(e.Key)
 	p := Policies{Service: o.Service, head: new(regov1.StoredHead)}
 	if err := proto.Unmarshal(e.Value, p.head); err != nil {
-		return o, fmt.Errorf("%w: %w", errStored, err)
+		return o, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	if o.InForce, err = r.made(ctx, o.Service, p.head.GetCurrent()); err != nil {
 		return o, err

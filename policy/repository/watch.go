@@ -57,7 +57,7 @@ func (r *Repository) read(ctx context.Context, service string, e Entry, log *slo
 			return p, true
 		case ctx.Err() != nil:
 			return Policies{}, false
-		case errors.Is(err, errStored):
+		case errors.Is(err, ErrDamaged):
 			log.Error("rego: policies are left out", "service", service, "error", err)
 			return Policies{}, false
 		case tries == 0:

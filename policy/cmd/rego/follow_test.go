@@ -174,11 +174,11 @@ func TestBecame(t *testing.T) {
 		next *regov1.Revision
 		want string
 	}{
-		{&regov1.Revision{Revision: 9, Restores: 7, Base: 6, Author: controlPlane, Message: "failed calls"}, "rejected (failed calls)"},
-		{&regov1.Revision{Revision: 9, Restores: 7, Base: 6, Author: "alice"}, "ended by alice"}, // a rollback
-		{&regov1.Revision{Revision: 9, Base: 7, Author: "alice"}, "ended by alice"},              // another set
-		{&regov1.Revision{Revision: 9, Base: 8, Author: "alice"}, ""},                            // it was promoted
-		{&regov1.Revision{Revision: 9, Base: 8, Restores: 7, Author: "alice"}, ""},               // and taken back later
+		{&regov1.Revision{Revision: 9, Restores: 7, Base: 6, Replaces: 7, Author: controlPlane, Message: "failed calls"}, "rejected (failed calls)"},
+		{&regov1.Revision{Revision: 9, Restores: 7, Base: 6, Replaces: 7, Author: "alice"}, "ended by alice"}, // a rollback
+		{&regov1.Revision{Revision: 9, Base: 7, Replaces: 7, Author: "alice"}, "ended by alice"},              // another set
+		{&regov1.Revision{Revision: 9, Base: 8, Replaces: 8, Author: "alice"}, ""},                            // it was promoted
+		{&regov1.Revision{Revision: 9, Base: 6, Restores: 7, Replaces: 8, Author: "alice"}, ""},               // and taken back later
 	} {
 		all := &regov1.ListRevisionsResponse{InForce: 9, Revisions: []*regov1.Revision{r.next, {Revision: 8, Base: 7, Canary: true}}}
 		assert.Equal(t, r.want, became(all, 1), "%v", r.next)

@@ -90,7 +90,7 @@ func (h *logCommand) list(ctx context.Context) (*regov1.ListRevisionsResponse, e
 }
 
 // became says what became of a revision: of the newest what the server says, of the others what
-// the one after them says. A set that was tried out was in force if the next one is based on it.
+// the one after them says.
 func became(all *regov1.ListRevisionsResponse, i int) string {
 	r := all.GetRevisions()[i]
 	var words []string
@@ -116,7 +116,7 @@ func became(all *regov1.ListRevisionsResponse, i int) string {
 // withdrawn says how the trial of a revision ended, by the one that came after it.
 func withdrawn(r, next *regov1.Revision) []string {
 	switch {
-	case next.GetBase() == r.GetRevision(): // it was in force
+	case next.GetReplaces() == r.GetRevision(): // it had been promoted
 		return nil
 	case next.GetRestores() == r.GetBase() && next.GetAuthor() == controlPlane:
 		return []string{fmt.Sprintf("rejected (%s)", next.GetMessage())}

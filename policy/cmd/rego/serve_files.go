@@ -20,6 +20,7 @@ import (
 // kept is where policies are kept: in etcd, or in files that are watched.
 type kept struct {
 	repo     *repository.Repository
+	log      *slog.Logger
 	options  []controlplane.ServeOption
 	client   *clientv3.Client // of etcd; nil with files
 	places   map[string]place // of the policies of services; empty with etcd
@@ -29,7 +30,7 @@ type kept struct {
 
 // open opens what policies are kept in.
 func (v *serve) open(ctx context.Context, log *slog.Logger) (k *kept, err error) {
-	k = &kept{places: make(map[string]place)}
+	k = &kept{log: log, places: make(map[string]place)}
 	defer func() {
 		if err != nil {
 			k.close()

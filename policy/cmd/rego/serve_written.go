@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -17,9 +19,9 @@ import (
 // than that of the policies.
 const markSuffix = ".revision"
 
-// readWithin is how long a file that was written may take to be read again. What is tried out is
-// taken back from clients when what was there before it has its new revision.
-const readWithin = 2 * time.Second
+// readWithin is how long a file that was written may take to be read again. Then it is not in force:
+// somebody else has written it at the same time.
+const readWithin = 5 * time.Second
 
 // place is where the policies of a service are: in a file, or in memory.
 type place struct {
@@ -28,7 +30,8 @@ type place struct {
 	put   *policy.Source // nil with a file, which is watched
 }
 
-// Write is that of repository.Files. It returns when the store has the set.
+// Write is that of repository.Files. It returns when the store has the set, and what that says if it has
+// not.
 func (k *kept) Write(service string, s policy.Set) error {
 	p, ok := k.places[service]
 	switch {
@@ -52,13 +55,17 @@ func (k *kept) Write(service string, s policy.Set) error {
 	defer cancel()
 	for {
 		changed := p.store.Changed()
-		if p.store.Status().Revision == s.Revision {
+		now := p.store.Status()
+		if now.Epoch == s.Epoch && now.Revision == s.Revision {
 			return nil
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return nil // it is there; somebody else may write it too
+			if now.Refusal != nil {
+				return fmt.Errorf("%s is not in force, perhaps since somebody has changed it at the same time: %v", p.path, now.Refusal.Err)
+			}
+			return fmt.Errorf("%s is not in force: somebody has changed it at the same time", p.path)
 		}
 	}
 }
@@ -78,14 +85,20 @@ func (k *kept) Marked(service string) (m repository.Mark) {
 		return m
 	}
 	b, err := os.ReadFile(p.path + markSuffix)
-	if err != nil {
+	if errors.Is(err, fs.ErrNotExist) {
 		return m // no revision was given
 	}
 	var sum string
-	if _, err := fmt.Sscanf(string(b), "%d %d %s", &m.Epoch, &m.Revision, &sum); err != nil {
+	if err == nil {
+		_, err = fmt.Sscanf(string(b), "%d %d %s", &m.Epoch, &m.Revision, &sum)
+	}
+	if err == nil {
+		m.SHA256, err = hex.DecodeString(sum)
+	}
+	if err != nil {
+		k.log.Error("rego: the highest revision that clients may have cannot be read, and is not known", "path", p.path+markSuffix, "error", err)
 		return repository.Mark{}
 	}
-	m.SHA256, _ = hex.DecodeString(sum) // without it the set is another one
 	return m
 }
 

@@ -124,3 +124,52 @@ func TestSymlink(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, os.FileMode(0o640), info.Mode())
 }
+
+// TestEditedMeanwhile: of a put and somebody who edits the file at the same time, one is in force, and who
+// has put is told which.
+func TestEditedMeanwhile(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "policies.yaml")
+	put(t, path, "version: '1'\nrevision: 1\n")
+	s := serving(t, "--file", path)
+	st := s.client("shop", insecure.NewCredentials())
+	wait(st, has("1"))
+	admin := regov1.NewPolicyAdminServiceClient(s.dial(insecure.NewCredentials()))
+	edited := make(chan struct{})
+	go func() {
+		defer close(edited)
+		for versionIn(t, path) == "1" { // until it is written
+		}
+		put(t, path, "version: by hand\n...\n") // which is refused, since it has no revision
+	}()
+	_, err := admin.PutPolicies(t.Context(), &regov1.PutPoliciesRequest{Set: oneRule("2", policy.Policy{}), Overwrite: true})
+	<-edited
+	got, e := admin.GetPolicies(t.Context(), new(regov1.GetPoliciesRequest))
+	require.NoError(t, e)
+	if err == nil { // the file was read in between
+		assert.Equal(t, "2", got.GetSet().GetVersion())
+		wait(st, has("2"))
+		return
+	}
+	require.ErrorContains(t, err, "somebody has changed it at the same time")
+	assert.Equal(t, "1", got.GetSet().GetVersion())
+	assert.Equal(t, "1", st.Status().Version)
+}
+
+// TestHigherRevisionAlone: an edit that raises the revision and nothing else is taken in, and what is put
+// then is above it.
+func TestHigherRevisionAlone(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "policies.yaml")
+	put(t, path, "version: '1'\nrevision: 1\n")
+	s := serving(t, "--file", path)
+	st := s.client("shop", insecure.NewCredentials())
+	wait(st, has("1"))
+	put(t, path, "version: '1'\nrevision: 10\n")
+	wait(st, func(s policy.Status) bool { return s.Revision == 10 })
+	admin := regov1.NewPolicyAdminServiceClient(s.dial(insecure.NewCredentials()))
+	_, err := admin.PutPolicies(t.Context(), &regov1.PutPoliciesRequest{Set: oneRule("2", policy.Policy{}), Overwrite: true})
+	require.NoError(t, err)
+	wait(st, has("2"))
+	assert.Equal(t, uint64(11), st.Status().Revision)
+}

@@ -73,6 +73,9 @@ func percent(share float64) string { return digits(100*share) + " %" }
 
 // digits returns a number with about three digits: 1234, 12.3, 0.0123.
 func digits(x float64) string {
+	if math.Abs(x) >= 1e9 {
+		return fmt.Sprintf("10^%.0f", math.Floor(math.Log10(math.Abs(x))))
+	}
 	if math.Abs(x) >= 100 {
 		return strconv.FormatFloat(x, 'f', 0, 64)
 	}

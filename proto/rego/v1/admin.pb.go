@@ -102,7 +102,8 @@ type Revision struct {
 	Author string `protobuf:"bytes,6,opt,name=author,proto3" json:"author,omitempty"`
 	// Message says why, in the author's words.
 	Message string `protobuf:"bytes,7,opt,name=message,proto3" json:"message,omitempty"`
-	// Base is the revision that was in force before it, and that a rollback leads to.
+	// Base is the revision that a rollback leads to: the one that was in force before it or, if it
+	// restores an earlier one, before that.
 	Base uint64 `protobuf:"varint,8,opt,name=base,proto3" json:"base,omitempty"`
 	// Restores is the revision whose content this one has again; zero if it is new.
 	Restores uint64 `protobuf:"varint,9,opt,name=restores,proto3" json:"restores,omitempty"`
@@ -111,7 +112,10 @@ type Revision struct {
 	// Sha256 of the set in its binary form, without epoch and revision.
 	Sha256 []byte `protobuf:"bytes,11,opt,name=sha256,proto3" json:"sha256,omitempty"`
 	// Canary says that it was tried out first.
-	Canary        bool `protobuf:"varint,12,opt,name=canary,proto3" json:"canary,omitempty"`
+	Canary bool `protobuf:"varint,12,opt,name=canary,proto3" json:"canary,omitempty"`
+	// Replaces is the revision that was in force when this one was put; zero if none was. A revision
+	// that was tried out, and that the next one replaces, had been promoted.
+	Replaces      uint64 `protobuf:"varint,13,opt,name=replaces,proto3" json:"replaces,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -228,6 +232,13 @@ func (x *Revision) GetCanary() bool {
 		return x.Canary
 	}
 	return false
+}
+
+func (x *Revision) GetReplaces() uint64 {
+	if x != nil {
+		return x.Replaces
+	}
+	return 0
 }
 
 // RolloutPlan says how a set is tried out.
@@ -1440,7 +1451,7 @@ var File_rego_v1_admin_proto protoreflect.FileDescriptor
 
 const file_rego_v1_admin_proto_rawDesc = "" +
 	"\n" +
-	"\x13rego/v1/admin.proto\x12\arego.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14rego/v1/policy.proto\"\xcf\x02\n" +
+	"\x13rego/v1/admin.proto\x12\arego.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14rego/v1/policy.proto\"\xeb\x02\n" +
 	"\bRevision\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x1a\n" +
@@ -1454,7 +1465,8 @@ const file_rego_v1_admin_proto_rawDesc = "" +
 	"\tchange_id\x18\n" +
 	" \x01(\tR\bchangeId\x12\x16\n" +
 	"\x06sha256\x18\v \x01(\fR\x06sha256\x12\x16\n" +
-	"\x06canary\x18\f \x01(\bR\x06canary\"\xa2\x01\n" +
+	"\x06canary\x18\f \x01(\bR\x06canary\x12\x1a\n" +
+	"\breplaces\x18\r \x01(\x04R\breplaces\"\xa2\x01\n" +
 	"\vRolloutPlan\x12\x14\n" +
 	"\x05steps\x18\x01 \x03(\x01R\x05steps\x12-\n" +
 	"\x04bake\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x04bake\x12\x14\n" +
