@@ -63,7 +63,7 @@ func (k *kept) Write(service string, s policy.Set) error {
 		case <-changed:
 		case <-ctx.Done():
 			if now.Refusal != nil {
-				return fmt.Errorf("%s is not in force, perhaps since somebody has changed it at the same time: %v", p.path, now.Refusal.Err)
+				return fmt.Errorf("%s is not in force, perhaps since somebody has changed it at the same time: %s", p.path, now.Refusal.Err.Error()) // it is no fault of the set that was put
 			}
 			return fmt.Errorf("%s is not in force: somebody has changed it at the same time", p.path)
 		}

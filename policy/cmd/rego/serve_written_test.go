@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -135,15 +137,18 @@ func TestEditedMeanwhile(t *testing.T) {
 	st := s.client("shop", insecure.NewCredentials())
 	wait(st, has("1"))
 	admin := regov1.NewPolicyAdminServiceClient(s.dial(insecure.NewCredentials()))
-	edited := make(chan struct{})
+	edited := make(chan error, 1)
 	go func() {
-		defer close(edited)
-		for versionIn(t, path) == "1" { // until it is written
+		for { // until it is written
+			if b, err := os.ReadFile(path); err != nil || !strings.Contains(string(b), "'1'") {
+				break
+			}
 		}
-		put(t, path, "version: by hand\n...\n") // which is refused, since it has no revision
+		err := os.WriteFile(path+".new", []byte("version: by hand\n...\n"), 0o600) // which is refused, since it has no revision
+		edited <- cmp.Or(err, os.Rename(path+".new", path))
 	}()
 	_, err := admin.PutPolicies(t.Context(), &regov1.PutPoliciesRequest{Set: oneRule("2", policy.Policy{}), Overwrite: true})
-	<-edited
+	require.NoError(t, <-edited)
 	got, e := admin.GetPolicies(t.Context(), new(regov1.GetPoliciesRequest))
 	require.NoError(t, e)
 	if err == nil { // the file was read in between
