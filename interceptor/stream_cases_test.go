@@ -599,6 +599,33 @@ func TestStreamHeaderBesideRecvMsg(t *testing.T) {
 	}
 }
 
+// TestStreamHeaderOfARetryBesideRecvMsg: who waits for the header gets that of the attempt which
+// answers, also if another goroutine's RecvMsg has made it.
+func TestStreamHeaderOfARetryBesideRecvMsg(t *testing.T) {
+	t.Parallel()
+	for name, p := range map[string]policy.Policy{"retry": exact(idempotent), "hedged": after100(idempotent)} {
+		bubble(t, func(t *testing.T, srv *testsrv.Server) {
+			c := newClient(t, srv, named(p)).ready()
+			srv.Script(testsrv.Watch, after(10*ms, down),
+				testsrv.Do(testsrv.SendHeader(metadata.Pairs("h", "2")), testsrv.Delay(20*ms), testsrv.Send(1)))
+			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+			defer cancel()
+			a := c.openWith(ctx, cancel, watchKind, nil, sends("a"), closes)
+			var receiving sync.WaitGroup
+			receiving.Go(func() { assert.NoError(t, a.cs.RecvMsg(a.newReply())) })
+			synctest.Wait()
+			began := time.Now()
+			header, err := a.cs.Header()
+			require.NoError(t, err, name)
+			assert.Equal(t, []string{"2"}, header.Get("h"), name)
+			assert.Less(t, time.Since(began), 100*ms, name)
+			receiving.Wait()
+			receives(a)
+			assert.Equal(t, 2, srv.Count(testsrv.Watch), name)
+		})
+	}
+}
+
 // TestStreamContextEnds: the timer of the policy's timeout does not outlive the call.
 func TestStreamContextEnds(t *testing.T) {
 	t.Parallel()
