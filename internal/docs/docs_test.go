@@ -1,5 +1,5 @@
-// Package docs_test holds the pages for readers to what there is: links lead somewhere, and blocks
-// of Go compile.
+// Package docs_test holds the pages for readers to what there is: links lead somewhere, blocks of Go
+// compile, and names are those of the code.
 package docs_test
 
 import (
@@ -254,5 +254,23 @@ func TestOnboardingNames(t *testing.T) {
 		inside, _ := filepath.Glob(filepath.Join(root, "interceptor", m[1]))
 		whole, _ := filepath.Glob(filepath.Join(root, m[1]))
 		assert.NotEmpty(t, append(inside, whole...), m[1])
+	}
+}
+
+// TestTrackRecordTests: the tests that docs/track-record.md names are in the packages that it says.
+func TestTrackRecordTests(t *testing.T) {
+	t.Parallel()
+	named := regexp.MustCompile("`([a-z/]+)\\.(Test\\w+)`").FindAllStringSubmatch(pages(t)["docs/track-record.md"], -1)
+	require.Greater(t, len(named), 60, "tests are not found any more")
+	for _, m := range named {
+		files, err := filepath.Glob(filepath.Join(root, m[1], "*_test.go"))
+		require.NoError(t, err)
+		var src []byte
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			require.NoError(t, err)
+			src = append(src, text...)
+		}
+		assert.True(t, bytes.Contains(src, []byte("\nfunc "+m[2]+"(t *testing.T)")), "%s has no %s", m[1], m[2])
 	}
 }
