@@ -1,18 +1,17 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"image/color"
-	"os"
-	"path/filepath"
-	"strings"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/vg"
-	"gonum.org/v1/plot/vg/draw"
+
+	"github.com/rego-go/rego/examples/internal/picture"
 )
+
+const lineWidth vg.Length = 1.6
 
 var (
 	withoutColor = color.RGBA{R: 0xc0, G: 0x3b, B: 0x2b, A: 0xff}
@@ -22,67 +21,50 @@ var (
 
 // drawPlot writes a picture with a panel for each scenario: which share of the calls,
 // from all to one in ten thousand, is slower than what.
-func drawPlot(done []comparison, file string) (err error) {
-	const width, height = 11 * vg.Centimeter, 9 * vg.Centimeter
-	format := strings.TrimPrefix(filepath.Ext(file), ".")
-	canvas, err := draw.NewFormattedCanvas(width*vg.Length(len(done)), height, format)
-	if err != nil {
-		return err
-	}
-	whole := draw.New(canvas)
-	whole.SetColor(color.White)
-	whole.Fill(whole.Rectangle.Path())
-	tiles := draw.Tiles{Rows: 1, Cols: len(done), PadX: 4 * vg.Millimeter, PadTop: 2 * vg.Millimeter, PadBottom: 2 * vg.Millimeter, PadLeft: 2 * vg.Millimeter, PadRight: 4 * vg.Millimeter}
-	for i, c := range done {
-		p, err := panel(c)
-		if err != nil {
-			return err
-		}
-		p.Draw(tiles.At(whole, i, 0))
-	}
-
-	f, err := os.Create(file)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	_, err = canvas.WriteTo(f)
-	return err
+func drawPlot(done []comparison, file string) error {
+	return picture.Picture{
+		Rows: 1, Cols: len(done), Height: 9 * vg.Centimeter,
+		YLabel: "share of calls that are slower",
+		Legend: []picture.Entry{
+			{Name: "without hedging", Color: withoutColor, Width: lineWidth},
+			{Name: "with hedging", Color: withColor, Width: lineWidth},
+		},
+		Panel: func(i int) (picture.Panel, error) { return panel(done[i]) },
+	}.Write(file)
 }
 
-func panel(c comparison) (*plot.Plot, error) {
+func panel(c comparison) (picture.Panel, error) {
 	p := plot.New()
-	// A label at a logarithmic axis of Y is given too much room.
-	p.Title.Text = c.name + ": share of calls that are slower"
+	p.Title.Text = fmt.Sprintf("%s, MaxExtraLoad %v", c.name, c.maxExtraLoad)
+	p.Title.Padding = 2 * vg.Millimeter
 	p.X.Label.Text = "latency in ms"
 	p.X.Scale, p.Y.Scale = plot.LogScale{}, plot.LogScale{}
 	p.X.Tick.Marker = labels{1: "1", 2: "2", 5: "5", 10: "10", 20: "20", 50: "50", 100: "100", 200: "200", 500: "500", 1000: "1000"}
 	p.Y.Tick.Marker = labels{1: "100 %", 0.1: "10 %", 0.01: "1 %", 0.001: "0.1 %", 0.0001: "0.01 %"}
-	p.Legend.Top, p.Legend.XOffs, p.Legend.YOffs = true, -2*vg.Millimeter, -2*vg.Millimeter
-	p.Title.Padding = 2 * vg.Millimeter
 
 	grid := plotter.NewGrid()
 	grid.Vertical.Color, grid.Horizontal.Color = gridColor, gridColor
 	p.Add(grid)
+	notes := []picture.Note{{Text: "p99.9 of the calls", Color: color.Black}}
 	for _, l := range []struct {
 		name  string
 		of    result
 		color color.Color
 	}{
-		{"without hedging", c.without, withoutColor},
-		{fmt.Sprintf("MaxExtraLoad %v", c.maxExtraLoad), c.with, withColor},
+		{"without", c.without, withoutColor},
+		{"with", c.with, withColor},
 	} {
 		line, err := plotter.NewLine(slower(l.of))
 		if err != nil {
-			return nil, err
+			return picture.Panel{}, err
 		}
-		line.Color, line.Width, line.StepStyle = l.color, vg.Points(1.6), plotter.PreStep
+		line.Color, line.Width, line.StepStyle = l.color, lineWidth, plotter.PreStep
 		p.Add(line)
-		p.Legend.Add(l.name, line)
+		notes = append(notes, picture.Note{Text: l.name + ": " + millis(l.of.quantile(0.999)), Color: l.color})
 	}
 	p.X.Min, p.X.Max = 2, 500
 	p.Y.Min, p.Y.Max = 1e-4, 1
-	return p, nil
+	return picture.Panel{Plot: p, Notes: notes, Top: 0.96}, nil
 }
 
 // slower returns, for latencies that a line needs, the share of calls above them.
