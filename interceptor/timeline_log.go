@@ -135,7 +135,8 @@ func (t *Timeline) record() callRecord {
 		r.Idempotency = t.Idempotency.String()
 	}
 	if !t.End.IsZero() {
-		r.Elapsed, r.Code = new(t.Elapsed().Seconds()), t.Code.String()
+		elapsed := t.Elapsed().Seconds()
+		r.Elapsed, r.Code = &elapsed, t.Code.String()
 	}
 	if t.Committed != CommitNone {
 		r.CommittedAt = t.since(t.CommittedAt).Seconds()

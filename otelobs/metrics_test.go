@@ -99,7 +99,7 @@ func pointsOf(i metricdata.Metrics) (lines []string) {
 func line(name string, attrs attribute.Set, value string) string {
 	var list []string
 	for _, a := range attrs.ToSlice() {
-		list = append(list, string(a.Key)+"="+a.Value.String())
+		list = append(list, string(a.Key)+"="+fmt.Sprint(a.Value.AsInterface()))
 	}
 	return fmt.Sprintf("%s{%s} %s", name, strings.ReplaceAll(strings.Join(list, " "), "rego.test.v1.TestService/", "T/"), value)
 }

@@ -72,7 +72,7 @@ func (r *rig) keepsPromises(t *testing.T) {
 		}
 		for _, kv := range attrs {
 			assert.Contains(t, promised, string(kv.Key))
-			said += kv.Value.String()
+			said += fmt.Sprint(kv.Value.AsInterface())
 		}
 		assert.NotContains(t, said, "secret")
 	}
@@ -145,7 +145,7 @@ func (r *rig) draw(b *strings.Builder, spans tracetest.SpanStubs, s tracetest.Sp
 	if maker == "otelobs" {
 		for _, kv := range s.Attributes {
 			if len(show) == 0 || slices.Contains(show, kv.Key) {
-				fmt.Fprintf(b, "%s    %s=%v\n", indent, kv.Key, kv.Value.String())
+				fmt.Fprintf(b, "%s    %s=%v\n", indent, kv.Key, kv.Value.AsInterface())
 			}
 		}
 	}
@@ -163,7 +163,7 @@ func (r *rig) draw(b *strings.Builder, spans tracetest.SpanStubs, s tracetest.Sp
 func list(attrs []attribute.KeyValue) string {
 	var words []string
 	for _, kv := range attrs {
-		words = append(words, fmt.Sprintf("%s=%v", kv.Key, kv.Value.String()))
+		words = append(words, fmt.Sprintf("%s=%v", kv.Key, kv.Value.AsInterface()))
 	}
 	slices.SortFunc(words, cmp.Compare[string])
 	return strings.Join(words, " ")

@@ -253,10 +253,12 @@ func TestOverridden(t *testing.T) {
 // fieldsOf says of each field whether it is zero.
 func fieldsOf(v any) map[string]string {
 	fields := make(map[string]string)
-	for f, value := range reflect.ValueOf(v).Fields() {
-		fields[f.Name] = "set"
-		if value.IsZero() {
-			fields[f.Name] = "zero"
+	s := reflect.ValueOf(v)
+	for i := range s.NumField() {
+		name := s.Type().Field(i).Name
+		fields[name] = "set"
+		if s.Field(i).IsZero() {
+			fields[name] = "zero"
 		}
 	}
 	return fields

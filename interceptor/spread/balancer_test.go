@@ -3,6 +3,7 @@ package spread
 import (
 	"encoding/json"
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 
@@ -324,6 +325,9 @@ func TestConfig(t *testing.T) {
 		`{"childPolicy":[{"x":{}},{"y":{}}]}`:  `rego_spread: childPolicy: none is registered of "x", "y"`,
 		`{"childPolicy":[{"x":{}},{"a":{},"b":{}}]}`: `rego_spread: childPolicy[1]: must have one policy, has 2`,
 	} {
+		if strings.Contains(js, "Round_Robin") && balancer.Get("Round_Robin") != nil {
+			continue // up to v1.81, grpc's registry takes upper case for lower case
+		}
 		_, err := parse(js)
 		require.EqualError(t, err, fault, js)
 	}

@@ -208,7 +208,7 @@ func differences(p Program, s *schedule, bare, with *trace) (tracks []string) {
 	}
 	exceptions := s.exceptions(p)
 	for _, track := range slices.Compact(slices.Sorted(slices.Values(append(bare.names(), with.names()...)))) {
-		a, b := bare.tracks[track], with.tracks[track]
+		a, b := bare.tracks[track].withoutRepeatedFinish(), with.tracks[track]
 		for _, e := range exceptions {
 			a, b = e(track, a), e(track, b)
 		}

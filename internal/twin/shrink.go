@@ -51,8 +51,8 @@ func changes(v reflect.Value) (list []func() (undo func())) {
 		if !v.IsZero() {
 			set(reflect.Zero(v.Type()))
 		}
-		for _, field := range v.Fields() {
-			list = append(list, changes(field)...)
+		for i := range v.NumField() {
+			list = append(list, changes(v.Field(i))...)
 		}
 	default:
 		if !v.IsZero() {

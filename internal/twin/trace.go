@@ -49,6 +49,18 @@ func (ls lines) finishedOnce() lines {
 	return rest
 }
 
+// withoutRepeatedFinish leaves out that OnFinish was called again at once, with the same
+// error: grpc up to v1.83 does that for a call for which no attempt could be created.
+func (ls lines) withoutRepeatedFinish() lines {
+	var rest lines
+	for i, l := range ls {
+		if l.what != "finish" || i == 0 || l != ls[i-1] {
+			rest = append(rest, l)
+		}
+	}
+	return rest
+}
+
 // withoutReplyOfFailures leaves out what is in the reply of a call that failed.
 func (ls lines) withoutReplyOfFailures() lines {
 	failed := slices.ContainsFunc(ls, func(l line) bool { return l.what == "invoke" && l.saw != "nil" || l.what == "panic" })
