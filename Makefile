@@ -14,6 +14,7 @@ BUF   := go tool -modfile=$(TOOLS)/go.mod buf
 
 # The modules of this repository, and `go ... ` run in each of them.
 MODULES := $(patsubst %/go.mod,%,$(wildcard ./go.mod ./examples/go.mod ./policy/etcd/go.mod ./policy/cmd/rego/go.mod))
+NEWEST  := -modfile=$(CURDIR)/internal/newest/go.mod
 LINT    := tool -modfile=$(TOOLS)/lint/go.mod golangci-lint
 
 define newline
@@ -38,6 +39,21 @@ help: ## List the verbs
 .PHONY: test
 test: ## Run all tests with the race detector, those of the other modules included
 	$(call each,test -race ./...)
+
+.PHONY: test-oldest
+test-oldest: ## Run the library's tests with the oldest Go, and the versions that go.mod asks for
+	GOTOOLCHAIN=go1.25.5 go test ./...
+
+# A test builds the program of README.md with the versions of go.mod, and without the network.
+.PHONY: test-newest
+test-newest: ## Run the library's tests with the newest versions of all that it needs
+	go mod download
+	go test $(NEWEST) ./...
+
+.PHONY: newest
+newest: ## Look for newer versions for test-newest
+	go list $(NEWEST) -m -f '{{if not (or .Main .Indirect)}}{{.Path}}@latest{{end}}' all | xargs go get $(NEWEST)
+	go mod tidy $(NEWEST)
 
 .PHONY: ties
 ties: ## Race two attempts that answer at the same instant, two million times
@@ -98,6 +114,7 @@ check-generate: ## Fail if generated code or a go.mod is out of date
 	done; \
 	if [ $$stale = 1 ]; then echo 'generated code is out of date: run make generate' >&2; exit 1; fi
 	$(call each,mod tidy -diff)
+	go mod tidy -diff $(NEWEST)
 
 # What the public proto files were when they were last released. Before the first
 # release, every commit may say anew what they are.

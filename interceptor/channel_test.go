@@ -1,7 +1,6 @@
 package interceptor_test
 
 import (
-	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -41,7 +40,8 @@ func TestServiceConfigTimeout(t *testing.T) {
 				err := conn.Invoke(t.Context(), testsrv.Put, &testv1.PutRequest{}, new(testv1.PutResponse))
 				assert.Equal(t, codes.DeadlineExceeded, status.Code(err), name)
 				assert.Equal(t, 500*ms, time.Since(began), name)
-				e, _ := errors.AsType[*interceptor.Error](err)
+				var e *interceptor.Error
+				require.ErrorAs(t, err, &e)
 				assert.Equal(t, interceptor.EndDeadline, e.Reason, name)
 			})
 		}

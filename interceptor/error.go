@@ -13,7 +13,8 @@ import (
 // Error is what a failed call returns: the error of the attempt that decided it,
 // with the same text and the same status, and the reason why rego stopped there.
 //
-//	if e, ok := errors.AsType[*interceptor.Error](err); ok && e.Reason == interceptor.EndBudgetDenied { … }
+//	var e *interceptor.Error
+//	if errors.As(err, &e) && e.Reason == interceptor.EndBudgetDenied { … }
 //
 // status.FromError, status.Code and logs see no difference to a bare call. To see all of
 // it print it with %+v: the text, the reason, and a line for each attempt with its own

@@ -48,8 +48,8 @@ func TestErrorIsNoSuccess(t *testing.T) {
 				}
 				check := func(err error) {
 					require.Equal(t, codes.NotFound, status.Code(err))
-					e, ok := errors.AsType[*interceptor.Error](err)
-					require.True(t, ok)
+					var e *interceptor.Error
+					require.ErrorAs(t, err, &e)
 					assert.Equal(t, interceptor.EndNonRetryable, e.Reason)
 				}
 				req, reply := messages(testsrv.Put)
@@ -148,8 +148,8 @@ func TestErrorTellsTheStory(t *testing.T) {
 		assert.Equal(t, err.Error(), fmt.Sprintf("%v", err))
 		assert.Equal(t, err.Error(), fmt.Sprintf("%s", err))
 		assert.Equal(t, fmt.Sprintf("%q", err.Error()), fmt.Sprintf("%q", err))
-		e, ok := errors.AsType[*interceptor.Error](err)
-		require.True(t, ok)
+		var e *interceptor.Error
+		require.ErrorAs(t, err, &e)
 		require.Len(t, e.Attempts, 3)
 		assert.Equal(t, "rpc error: code = Unavailable desc = shard 7 has no leader", e.Attempts[0].Err.Error())
 		assert.Equal(t, `rpc error: code = Canceled desc = context canceled

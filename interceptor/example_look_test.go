@@ -25,7 +25,8 @@ func ExampleError() {
 
 	_, err := shop.Get(context.Background(), &testv1.GetRequest{})
 	fmt.Println(err)
-	if e, ok := errors.AsType[*interceptor.Error](err); ok {
+	var e *interceptor.Error
+	if errors.As(err, &e) {
 		fmt.Println("why it stopped:", e.Reason)
 		for _, a := range e.Attempts {
 			fmt.Println(a.Number, a.Kind, a.Outcome.Reason, "-", a.Err)

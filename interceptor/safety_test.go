@@ -542,7 +542,8 @@ func TestCallsForgetEachOther(t *testing.T) {
 		req, reply := messages(k.method)
 		err := c.conn.Invoke(t.Context(), k.method, req, reply, k.opts...)
 		reason := interceptor.EndSucceeded
-		if e, ok := errors.AsType[*interceptor.Error](err); ok {
+		var e *interceptor.Error
+		if errors.As(err, &e) {
 			reason = e.Reason
 			assert.Len(t, e.Attempts, c.srv.Count(k.method)-before)
 		}

@@ -228,7 +228,8 @@ func streamUnderKills(t *testing.T, c testv1.TestServiceClient, r *rand.Rand, id
 	case 2:
 		err = chatUnderKills(ctx, t, c, id, 1+r.IntN(20), opts)
 	}
-	e, failed := errors.AsType[*interceptor.Error](err)
+	var e *interceptor.Error
+	failed := errors.As(err, &e)
 	switch {
 	case err == nil && len(tl.Attempts) == 1:
 		return "OK, at once"

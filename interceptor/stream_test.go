@@ -83,7 +83,8 @@ func brief(err error) string {
 	if err == nil || errors.Is(err, io.EOF) {
 		return fmt.Sprint(err)
 	}
-	if e, ok := errors.AsType[*interceptor.Error](err); ok {
+	var e *interceptor.Error
+	if errors.As(err, &e) {
 		return fmt.Sprintf("%s (%s)", status.Code(err), e.Reason)
 	}
 	return status.Code(err).String()

@@ -345,7 +345,8 @@ func (im *importer) isText() bool {
 
 func (im *importer) syntax(err error) {
 	at := len(im.document)
-	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
+	var syntax *json.SyntaxError
+	if errors.As(err, &syntax) {
 		at = max(int(syntax.Offset)-1, 0)
 	}
 	im.bad(value{at: at}, "%s", strings.TrimPrefix(err.Error(), "json: "))

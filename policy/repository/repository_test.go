@@ -74,8 +74,8 @@ func TestPut(t *testing.T) {
 	bad := set("c")
 	bad.Rules[0].Policy.Retry.MaxAttempts = -1
 	_, err = r.Put(t.Context(), repository.Put{Service: "shop", Set: bad, Base: 2})
-	faults, ok := errors.AsType[policy.Faults](err)
-	require.True(t, ok, "%v", err)
+	var faults policy.Faults
+	require.ErrorAs(t, err, &faults)
 	assert.Equal(t, "rules[0].policy.retry.max_attempts", faults[0].Path)
 	_, err = r.Put(t.Context(), repository.Put{Service: "two\nlines", Set: set("c")})
 	require.ErrorIs(t, err, repository.ErrInvalid)
