@@ -140,7 +140,7 @@ func harm(t *testing.T, repo *repository.Repository, service string) {
 	if err != nil || !p.Trying() {
 		return
 	}
-	for range 3 {
+	for range 8 { // clients have the time to report
 		_, decided, err := repo.Judge(t.Context(), service, "another", p.Candidate.Revision, &regov1.StoredCounts{Strata: []*regov1.StoredStratum{
 			{Canary: &regov1.ArmCounts{Calls: 100, Failed: 100}, Rest: &regov1.ArmCounts{Calls: 1000}},
 		}})
