@@ -27,7 +27,7 @@ rules:
 }
 
 const (
-	patient = "timeout: 1s"
+	patient = "timeout: 5s"
 	hasty   = "timeout: 20ms" // the slow calls of the backend take 50
 	stormy  = "{retry: {max_attempts: 4, codes: [UNAVAILABLE], backoff: {initial: 0.001s}}, budget: generous}"
 	calm    = "{retry: {off: true, max_attempts: 4, codes: [UNAVAILABLE], backoff: {initial: 0.001s}}, budget: generous}"

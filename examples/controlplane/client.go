@@ -160,7 +160,7 @@ type report struct {
 }
 
 // callTimeout is the deadline of each call: what takes longer has failed.
-const callTimeout = 2 * time.Second
+const callTimeout = 10 * time.Second
 
 // load is what the calls of a client come to.
 type load struct {

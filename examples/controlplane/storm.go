@@ -40,7 +40,7 @@ func (s *stage) storm() error {
 	if err := s.showTop(); err != nil {
 		return err
 	}
-	if err := s.replace("s4.yaml", searchSet("s4", "timeout: 800ms", inline(calm))); err != nil {
+	if err := s.replace("s4.yaml", searchSet("s4", "timeout: 4s", inline(calm))); err != nil {
 		return err
 	}
 	if err := s.put("s4.yaml", "--service", "search", "--overwrite", "-m", "no retries of writes while the index is rebuilt"); err != nil {

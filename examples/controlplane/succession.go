@@ -23,7 +23,7 @@ var putHarmless = []string{
 
 // goodCanary tries out what does no harm, and kills the control plane in the middle of it.
 func (s *stage) goodCanary() error {
-	if err := s.replace("s3.yaml", searchSet(harmless, "timeout: 800ms", inline(stormy))); err != nil {
+	if err := s.replace("s3.yaml", searchSet(harmless, "timeout: 4s", inline(stormy))); err != nil {
 		return err
 	}
 	if err := s.put(putHarmless...); err != nil {
