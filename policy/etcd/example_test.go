@@ -52,6 +52,6 @@ func Example() {
 	fmt.Printf("%s is %s %v\n", entries[0].Key, entries[0].Value, err)
 	// Output:
 	// hello <nil>
-	// good day somebody else has changed it meanwhile
+	// good day something else is there by now
 	// greeting is hello <nil>
 }
