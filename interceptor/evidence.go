@@ -14,8 +14,8 @@ import (
 
 // What an attempt that has ended shows. grpc tells an interceptor little beside the
 // status, so the rest is read from the private outputs, which it fills once an attempt
-// has a transport, and from texts that only it writes. TestNotSent, TestKilledInMidCall,
-// TestRefusedStreams and TestLocalErrors hold all of this against the version in use.
+// has a transport, and from texts that only it writes. docs/compatibility.md has each of them, with
+// the test that holds it against the version in use, and those that no test holds.
 
 // examine finds out what a failed attempt shows, for classifiers and for the rules.
 func (c *call) examine(a *attempt, err error) {

@@ -87,10 +87,14 @@ func (t *target) ownPlan(p *policy.Policy, method string) (*plan, error) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.own.Load().many == maxOwn {
-		t.own.Store(new(ownPlans))
-	}
 	own := t.own.Load()
+	if pl, ok := own.Load(k); ok { // somebody was faster
+		return pl.(*plan), nil
+	}
+	if own.many == maxOwn {
+		own = new(ownPlans)
+		t.own.Store(own)
+	}
 	pl := t.newPlanLocked(p, "", k.table, k.method)
 	pl.named = true
 	own.Store(k, pl)

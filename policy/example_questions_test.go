@@ -76,7 +76,8 @@ func ExampleSnapshot() {
 	// 7 stale snapshot <nil>
 }
 
-// untilThere waits until there is a file.
+// untilThere waits until there is a file. In real time: a store does not tell when it has written its
+// snapshot.
 func untilThere(path string) {
 	for {
 		if _, err := os.Stat(path); err == nil {

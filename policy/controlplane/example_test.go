@@ -147,7 +147,8 @@ func snapshotFile() (path string, remove func()) {
 	return filepath.Join(dir, "policies.snapshot"), func() { _ = os.RemoveAll(dir) }
 }
 
-// untilThere waits until there is a file.
+// untilThere waits until there is a file. In real time: a store does not tell when it has written its
+// snapshot.
 func untilThere(path string) {
 	for {
 		if _, err := os.Stat(path); err == nil {

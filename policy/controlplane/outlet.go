@@ -10,10 +10,10 @@ import (
 
 // outlet is where the policies of a service are, if that is not the repository: in a file.
 type outlet struct {
-	store *policy.Store
-	name  string
-	seen  *policy.Table // of the store, which was taken in
-	tried *policy.Table // that was not, which was said
+	store  *policy.Store
+	name   string
+	seen   *policy.Table // of the store, which was taken in
+	failed *policy.Table // that could not be, which was said
 }
 
 // takeIn takes what an outlet has into the repository, and reports whether that is done. What was put
@@ -30,8 +30,8 @@ func (r *Replica) takeIn(ctx context.Context, service string, from *outlet) bool
 		from.seen = t
 		return true
 	}
-	if ctx.Err() == nil && t != from.tried {
-		from.tried = t
+	if ctx.Err() == nil && t != from.failed {
+		from.failed = t
 		r.log.Error("rego: policies cannot be taken into the repository, which is tried again", "service", service, "error", err)
 	}
 	return false

@@ -191,17 +191,23 @@ func TestServiceGetsPoliciesOfItsOwn(t *testing.T) {
 	})
 }
 
+// twoReplicas serves what one storage has at both networks.
+func twoReplicas(t *testing.T, a, b *network) (repo *repository.Repository, one, two *controlplane.Replica) {
+	t.Helper()
+	storage := shared{repository.Memory()}
+	repo = repository.New(storage, nil)
+	puts(t, repo, repository.Put{Set: set("1")})
+	return repo, a.replica(t, repo, "one"), b.replica(t, repository.New(storage, nil), "two")
+}
+
 // TestReplicasTellOfEachOther: each lists the clients of both, also those that were connected to
 // one that has died, and what their calls do.
 func TestReplicasTellOfEachOther(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, a *network) {
-		storage := shared{repository.Memory()}
-		repo := repository.New(storage, nil)
-		puts(t, repo, repository.Put{Set: set("1")})
 		b := new(network)
 		defer b.stop()
-		one, two := a.replica(t, repo, "one"), b.replica(t, repository.New(storage, nil), "two")
+		repo, one, two := twoReplicas(t, a, b)
 		_, endA := a.crowd(t, "shop", 250)
 		defer endA()
 		_, endB := b.crowd(t, "cart", 3)
@@ -252,12 +258,9 @@ func TestReplicasTellOfEachOther(t *testing.T) {
 func TestMoved(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, a *network) {
-		storage := shared{repository.Memory()}
-		repo := repository.New(storage, nil)
-		puts(t, repo, repository.Put{Set: set("1")})
 		b := new(network)
 		defer b.stop()
-		one, two := a.replica(t, repo, "one"), b.replica(t, repository.New(storage, nil), "two")
+		_, one, two := twoReplicas(t, a, b)
 		_, endA := a.crowd(t, "shop", 3)
 		time.Sleep(5 * time.Second)
 		_, endB := b.crowd(t, "shop", 3)

@@ -72,9 +72,10 @@ func (r *Repository) knows(ctx context.Context, have Policies, s policy.Set) (bo
 // It returns the set as it is to be added.
 func (e *edit) number(s policy.Set, highest Mark) policy.Set {
 	mine := Mark{s.Epoch, s.Revision, digest(s)}
-	again := !highest.above(mine) && bytes.Equal(highest.SHA256, mine.SHA256)
-	if e.kept = mine.above(highest) || again || mine.Revision == 0 && !highest.above(mine); e.kept {
-		e.head.Highest = s.Revision
+	switch {
+	case highest.above(mine):
+	case mine.above(highest), mine.Revision == 0, bytes.Equal(mine.SHA256, highest.SHA256):
+		e.kept, e.head.Highest = true, s.Revision
 		return s
 	}
 	s.Epoch, e.head.Highest = highest.Epoch, highest.Revision
