@@ -17,13 +17,13 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// Kind is the verdict on an attempt.
-type Kind uint8
+// Class is what the end of an attempt means for its call.
+type Class uint8
 
 const (
 	// Undecided, the zero Kind, leaves the decision to the next classifier and
 	// in the end to [GRPC].
-	Undecided Kind = iota
+	Undecided Class = iota
 	// Success ends the call with this attempt's reply.
 	Success
 	// Retryable allows another attempt, if all other rules allow it too.
@@ -35,18 +35,18 @@ const (
 	Abort
 )
 
-var kindNames = [...]string{"undecided", "success", "retryable", "non-retryable", "abort"}
+var classNames = [...]string{"undecided", "success", "retryable", "non-retryable", "abort"}
 
-func (k Kind) String() string { return name(kindNames[:], int(k)) }
+func (c Class) String() string { return name(classNames[:], int(c)) }
 
 // MarshalText returns the words of String.
-func (k Kind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+func (c Class) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 
-// Reason says which rule led to a [Kind].
+// Reason says which rule led to a [Class].
 type Reason uint8
 
 const (
-	// ReasonNone is the zero Reason: the Kind says it all.
+	// ReasonNone is the zero Reason: the Class says it all.
 	ReasonNone Reason = iota
 	// ReasonNotSent: the attempt never got a transport, so repeating it is safe.
 	ReasonNotSent
@@ -114,9 +114,9 @@ func (d Delivery) String() string { return name(deliveryNames[:], int(d)) }
 // MarshalText returns the words of String.
 func (d Delivery) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 
-// Attempt is an attempt that has ended, as a [Classifier] sees it. It is valid
+// AttemptEnd is an attempt that has ended, as a [Classifier] sees it. It is valid
 // during the call of Classify only, and none of it may be changed.
-type Attempt struct {
+type AttemptEnd struct {
 	// Method is the full method name, "/pkg.Service/Method".
 	Method string
 	// Reply is the reply message. It holds the server's answer if Err is nil.
@@ -145,16 +145,16 @@ type Attempt struct {
 }
 
 // Code returns the attempt's status code.
-func (a *Attempt) Code() codes.Code { return a.Status.Code() }
+func (a *AttemptEnd) Code() codes.Code { return a.Status.Code() }
 
 // Outcome is what a [Classifier] says of an attempt.
 type Outcome struct {
-	Kind   Kind
+	Class  Class
 	Reason Reason
 }
 
 // Classifier turns the end of an attempt into an Outcome. It is called on the
-// goroutine of the call, from many calls at once, and must not keep the Attempt.
+// goroutine of the call, from many calls at once, and must not keep the AttemptEnd.
 //
 // The zero Outcome leaves the decision to [GRPC], so that a classifier needs to
 // say only what it sees differently. Whatever a classifier says, a server that
@@ -163,29 +163,29 @@ type Outcome struct {
 // A panic in a classifier surfaces on the caller's goroutine, as one in an
 // interceptor would; the call's budget leases are returned.
 type Classifier interface {
-	Classify(a *Attempt) Outcome
+	Classify(a *AttemptEnd) Outcome
 }
 
 // Func is a function as a [Classifier].
-type Func func(a *Attempt) Outcome
+type Func func(a *AttemptEnd) Outcome
 
 // Classify calls f. Nil is undecided.
-func (f Func) Classify(a *Attempt) Outcome {
+func (f Func) Classify(a *AttemptEnd) Outcome {
 	if f == nil {
 		return Outcome{}
 	}
 	return f(a)
 }
 
-// First asks the classifiers in turn; the first Outcome whose Kind is not
+// First asks the classifiers in turn; the first Outcome whose Class is not
 // [Undecided] decides. It returns the zero Outcome if all are undecided. Nil ones are.
 func First(cs ...Classifier) Classifier {
-	return Func(func(a *Attempt) Outcome {
+	return Func(func(a *AttemptEnd) Outcome {
 		for _, c := range cs {
 			if c == nil {
 				continue
 			}
-			if o := c.Classify(a); o.Kind != Undecided {
+			if o := c.Classify(a); o.Class != Undecided {
 				return o
 			}
 		}
@@ -199,7 +199,7 @@ func First(cs ...Classifier) Classifier {
 // the server did execute it, and else the call ends with that reply. When
 // attempts run out the caller gets the last reply and no error, as without rego.
 func Reply[T any](failed func(reply T) bool) Classifier {
-	return Func(func(a *Attempt) Outcome {
+	return Func(func(a *AttemptEnd) Outcome {
 		reply, ok := a.Reply.(T)
 		if a.Err != nil || !ok || failed == nil || !failed(reply) {
 			return Outcome{}

@@ -14,14 +14,14 @@ import (
 )
 
 var (
-	retryable    = classify.Outcome{Kind: classify.Retryable}
-	nonRetryable = classify.Outcome{Kind: classify.NonRetryable}
+	retryable    = classify.Outcome{Class: classify.Retryable}
+	nonRetryable = classify.Outcome{Class: classify.NonRetryable}
 	undecided    = classify.Outcome{}
 )
 
 // says returns a classifier that always says o and counts how often it is asked.
 func says(o classify.Outcome, asked *int) classify.Classifier {
-	return classify.Func(func(*classify.Attempt) classify.Outcome {
+	return classify.Func(func(*classify.AttemptEnd) classify.Outcome {
 		*asked++
 		return o
 	})
@@ -47,7 +47,7 @@ func TestFirst(t *testing.T) {
 		for _, o := range r.say {
 			cs = append(cs, says(o, &asked))
 		}
-		assert.Equal(t, r.want, classify.First(cs...).Classify(&classify.Attempt{}), "%v", r.say)
+		assert.Equal(t, r.want, classify.First(cs...).Classify(&classify.AttemptEnd{}), "%v", r.say)
 		assert.Equal(t, r.asked, asked, "%v", r.say)
 	}
 }
@@ -56,8 +56,8 @@ func TestFuncSeesTheAttempt(t *testing.T) {
 	t.Parallel()
 	a := ended(codes.Aborted)
 	a.Method = "/a.B/C"
-	var seen *classify.Attempt
-	f := classify.Func(func(a *classify.Attempt) classify.Outcome {
+	var seen *classify.AttemptEnd
+	f := classify.Func(func(a *classify.AttemptEnd) classify.Outcome {
 		seen = a
 		return retryable
 	})
@@ -71,8 +71,8 @@ func (j *job) Pending() bool { return j.pending }
 
 func TestReply(t *testing.T) {
 	t.Parallel()
-	soft := classify.Outcome{Kind: classify.Retryable, Reason: classify.ReasonSoftFailure}
-	unsafe := classify.Outcome{Kind: classify.NonRetryable, Reason: classify.ReasonNotIdempotent}
+	soft := classify.Outcome{Class: classify.Retryable, Reason: classify.ReasonSoftFailure}
+	unsafe := classify.Outcome{Class: classify.NonRetryable, Reason: classify.ReasonNotIdempotent}
 	failed := ended(codes.Unavailable).Err
 	rows := []struct {
 		reply       any
@@ -97,14 +97,14 @@ func TestReply(t *testing.T) {
 			asked++
 			return j.pending
 		})
-		a := classify.Attempt{Reply: r.reply, Err: r.err, Idempotency: r.idempotency}
+		a := classify.AttemptEnd{Reply: r.reply, Err: r.err, Idempotency: r.idempotency}
 		assert.Equal(t, r.want, c.Classify(&a), "%+v", r)
 		assert.Equal(t, r.asked, asked, "%+v", r)
 	}
 
 	// T may be an interface: one rule for all replies that have the method.
 	c := classify.Reply(func(j interface{ Pending() bool }) bool { return j.Pending() })
-	a := classify.Attempt{Reply: &job{pending: true}, Idempotency: classify.Idempotent}
+	a := classify.AttemptEnd{Reply: &job{pending: true}, Idempotency: classify.Idempotent}
 	assert.Equal(t, soft, c.Classify(&a))
 	a.Reply = "no such method"
 	assert.Equal(t, undecided, c.Classify(&a))
@@ -113,7 +113,7 @@ func TestReply(t *testing.T) {
 // TestWords holds every word that timelines, spans and logs show.
 func TestWords(t *testing.T) {
 	t.Parallel()
-	words(t, []classify.Kind{
+	words(t, []classify.Class{
 		classify.Undecided, classify.Success, classify.Retryable, classify.NonRetryable, classify.Abort,
 	}, "undecided", "success", "retryable", "non-retryable", "abort")
 	words(t, []classify.Reason{
@@ -134,9 +134,9 @@ func TestWords(t *testing.T) {
 		classify.IdempotencyUnknown, classify.NotIdempotent, classify.Idempotent, classify.NoSideEffects,
 	}, "unknown", "not-idempotent", "idempotent", "no-side-effects")
 
-	data, err := json.Marshal(classify.Outcome{Kind: classify.Retryable, Reason: classify.ReasonNotSent})
+	data, err := json.Marshal(classify.Outcome{Class: classify.Retryable, Reason: classify.ReasonNotSent})
 	require.NoError(t, err)
-	assert.JSONEq(t, `{"Kind":"retryable","Reason":"not-sent"}`, string(data))
+	assert.JSONEq(t, `{"Class":"retryable","Reason":"not-sent"}`, string(data))
 }
 
 // words checks an enum: values are all of it, in their order.

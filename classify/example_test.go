@@ -10,9 +10,9 @@ import (
 )
 
 // failed returns an attempt as a server ends it with code.
-func failed(code codes.Code, i classify.Idempotency) *classify.Attempt {
+func failed(code codes.Code, i classify.Idempotency) *classify.AttemptEnd {
 	st := status.New(code, "")
-	return &classify.Attempt{Err: st.Err(), Status: st, Delivery: classify.DeliveryAnswered, Idempotency: i}
+	return &classify.AttemptEnd{Err: st.Err(), Status: st, Delivery: classify.DeliveryAnswered, Idempotency: i}
 }
 
 // The same status is worth a retry or not, depending on what is known of the
@@ -20,13 +20,13 @@ func failed(code codes.Code, i classify.Idempotency) *classify.Attempt {
 func Example() {
 	refused := failed(codes.Unavailable, classify.IdempotencyUnknown)
 	refused.Delivery = classify.DeliveryNotSent
-	for _, a := range []*classify.Attempt{
+	for _, a := range []*classify.AttemptEnd{
 		refused,
 		failed(codes.Unavailable, classify.IdempotencyUnknown),
 		failed(codes.Unavailable, classify.Idempotent),
 	} {
 		o := classify.GRPC.Classify(a)
-		fmt.Printf("%v, %v, %v: %v (%v)\n", a.Code(), a.Delivery, a.Idempotency, o.Kind, o.Reason)
+		fmt.Printf("%v, %v, %v: %v (%v)\n", a.Code(), a.Delivery, a.Idempotency, o.Class, o.Reason)
 	}
 	// Output:
 	// Unavailable, not-sent, unknown: retryable (not-sent)
@@ -39,7 +39,7 @@ func ExampleCodes() {
 	c := classify.Codes(codes.Unavailable, codes.Aborted)
 	for _, code := range []codes.Code{codes.Aborted, codes.Internal} {
 		o := c.Classify(failed(code, classify.IdempotencyUnknown))
-		fmt.Printf("%v: %v (%v)\n", code, o.Kind, o.Reason)
+		fmt.Printf("%v: %v (%v)\n", code, o.Class, o.Reason)
 	}
 	// Output:
 	// Aborted: retryable (listed-code)
@@ -48,14 +48,14 @@ func ExampleCodes() {
 
 // A rule of one's own says only what it sees differently.
 func ExampleFunc() {
-	c := classify.Func(func(a *classify.Attempt) classify.Outcome {
+	c := classify.Func(func(a *classify.AttemptEnd) classify.Outcome {
 		if a.Code() == codes.Internal && a.Idempotency.AllowsRetry() {
-			return classify.Outcome{Kind: classify.Retryable}
+			return classify.Outcome{Class: classify.Retryable}
 		}
 		return classify.Outcome{} // the rest is left to classify.GRPC
 	})
 	for _, code := range []codes.Code{codes.Internal, codes.NotFound} {
-		fmt.Printf("%v: %v\n", code, c.Classify(failed(code, classify.Idempotent)).Kind)
+		fmt.Printf("%v: %v\n", code, c.Classify(failed(code, classify.Idempotent)).Class)
 	}
 	// Output:
 	// Internal: retryable
@@ -63,15 +63,15 @@ func ExampleFunc() {
 }
 
 func ExampleFirst() {
-	notFound := classify.Func(func(a *classify.Attempt) classify.Outcome {
+	notFound := classify.Func(func(a *classify.AttemptEnd) classify.Outcome {
 		if a.Code() == codes.NotFound { // replicas lag behind for a moment
-			return classify.Outcome{Kind: classify.Retryable}
+			return classify.Outcome{Class: classify.Retryable}
 		}
 		return classify.Outcome{}
 	})
 	c := classify.First(notFound, classify.GRPC)
 	for _, code := range []codes.Code{codes.NotFound, codes.InvalidArgument} {
-		fmt.Printf("%v: %v\n", code, c.Classify(failed(code, classify.NoSideEffects)).Kind)
+		fmt.Printf("%v: %v\n", code, c.Classify(failed(code, classify.NoSideEffects)).Class)
 	}
 	// Output:
 	// NotFound: retryable
@@ -85,11 +85,11 @@ type SearchResponse struct{ Partial bool }
 func ExampleReply() {
 	c := classify.Reply(func(r *SearchResponse) bool { return r.Partial })
 	for _, partial := range []bool{true, false} {
-		o := c.Classify(&classify.Attempt{
+		o := c.Classify(&classify.AttemptEnd{
 			Reply:       &SearchResponse{Partial: partial},
 			Idempotency: classify.NoSideEffects,
 		})
-		fmt.Printf("partial %t: %v %v\n", partial, o.Kind, o.Reason)
+		fmt.Printf("partial %t: %v %v\n", partial, o.Class, o.Reason)
 	}
 	// Output:
 	// partial true: retryable soft-failure

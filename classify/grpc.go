@@ -25,8 +25,8 @@ import "google.golang.org/grpc/codes"
 // client may come back).
 var GRPC Classifier = Func(classifyGRPC)
 
-func classifyGRPC(a *Attempt) Outcome {
-	if o := common(a); o.Kind != Undecided {
+func classifyGRPC(a *AttemptEnd) Outcome {
+	if o := common(a); o.Class != Undecided {
 		return o
 	}
 	code := a.Code()
@@ -65,8 +65,8 @@ func Codes(list ...codes.Code) Classifier {
 			set |= 1 << c
 		}
 	}
-	return Func(func(a *Attempt) Outcome {
-		if o := common(a); o.Kind != Undecided {
+	return Func(func(a *AttemptEnd) Outcome {
+		if o := common(a); o.Class != Undecided {
 			return o
 		}
 		if c := a.Code(); c < 32 && set&(1<<c) != 0 {
@@ -77,10 +77,10 @@ func Codes(list ...codes.Code) Classifier {
 }
 
 // common holds the rows that no list of codes changes.
-func common(a *Attempt) Outcome {
+func common(a *AttemptEnd) Outcome {
 	switch {
 	case a.Err == nil:
-		return Outcome{Kind: Success}
+		return Outcome{Class: Success}
 	case a.CallerDone:
 		return Outcome{Abort, ReasonCallerDone}
 	case a.Local:
@@ -93,7 +93,7 @@ func common(a *Attempt) Outcome {
 	return Outcome{}
 }
 
-func ifIdempotent(a *Attempt, r Reason) Outcome {
+func ifIdempotent(a *AttemptEnd, r Reason) Outcome {
 	if a.Idempotency.AllowsRetry() {
 		return Outcome{Retryable, r}
 	}

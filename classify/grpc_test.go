@@ -22,12 +22,12 @@ var (
 )
 
 // ended returns an attempt that ended with code, OK included.
-func ended(code codes.Code) classify.Attempt {
+func ended(code codes.Code) classify.AttemptEnd {
 	if code == codes.OK {
-		return classify.Attempt{}
+		return classify.AttemptEnd{}
 	}
 	st := status.New(code, "ended")
-	return classify.Attempt{Err: st.Err(), Status: st}
+	return classify.AttemptEnd{Err: st.Err(), Status: st}
 }
 
 // TestGRPC has the rows of GRPC's doc comment, in its order.
@@ -51,12 +51,14 @@ func TestGRPC(t *testing.T) {
 		cancelled       = codes.Canceled
 		invalidArgument = codes.InvalidArgument
 	)
-	retry := func(r classify.Reason) classify.Outcome { return classify.Outcome{Kind: classify.Retryable, Reason: r} }
-	stop := func(r classify.Reason) classify.Outcome {
-		return classify.Outcome{Kind: classify.NonRetryable, Reason: r}
+	retry := func(r classify.Reason) classify.Outcome {
+		return classify.Outcome{Class: classify.Retryable, Reason: r}
 	}
-	success := classify.Outcome{Kind: classify.Success}
-	abort := classify.Outcome{Kind: classify.Abort, Reason: classify.ReasonCallerDone}
+	stop := func(r classify.Reason) classify.Outcome {
+		return classify.Outcome{Class: classify.NonRetryable, Reason: r}
+	}
+	success := classify.Outcome{Class: classify.Success}
+	abort := classify.Outcome{Class: classify.Abort, Reason: classify.ReasonCallerDone}
 	fatal := stop(classify.ReasonFatalCode)
 	unsafe := stop(classify.ReasonNotIdempotent)
 
@@ -136,14 +138,14 @@ func TestGRPC(t *testing.T) {
 	}
 }
 
-func describe(a *classify.Attempt) string {
+func describe(a *classify.AttemptEnd) string {
 	return fmt.Sprintf("%v, %v, hint %q, %v, timed out %t, caller done %t, local %t",
 		a.Code(), a.Delivery, a.Hint.Kind, a.Idempotency, a.TimedOut, a.CallerDone, a.Local)
 }
 
 // everyAttempt calls f with every combination of what the built-in classifiers
 // look at.
-func everyAttempt(f func(a *classify.Attempt)) {
+func everyAttempt(f func(a *classify.AttemptEnd)) {
 	for code := codes.OK; code <= codes.Unauthenticated+1; code++ {
 		if code > codes.Unauthenticated {
 			code = foreignCode
@@ -170,21 +172,21 @@ func everyAttempt(f func(a *classify.Attempt)) {
 func TestGRPCNeverUnsafe(t *testing.T) {
 	t.Parallel()
 	seen, retryable := 0, 0
-	everyAttempt(func(a *classify.Attempt) {
+	everyAttempt(func(a *classify.AttemptEnd) {
 		seen++
 		got := classify.GRPC.Classify(a)
-		require.NotEqual(t, classify.Undecided, got.Kind, describe(a))
-		require.Equal(t, a.Err == nil, got.Kind == classify.Success, describe(a))
-		require.Equal(t, a.Err != nil && a.CallerDone, got.Kind == classify.Abort, describe(a))
-		require.Equal(t, got.Kind == classify.Success, got.Reason == classify.ReasonNone, describe(a))
+		require.NotEqual(t, classify.Undecided, got.Class, describe(a))
+		require.Equal(t, a.Err == nil, got.Class == classify.Success, describe(a))
+		require.Equal(t, a.Err != nil && a.CallerDone, got.Class == classify.Abort, describe(a))
+		require.Equal(t, got.Class == classify.Success, got.Reason == classify.ReasonNone, describe(a))
 
 		known := *a
 		known.Idempotency = classify.Idempotent
-		repeatable := classify.GRPC.Classify(&known).Kind == classify.Retryable
-		require.Equal(t, repeatable && got.Kind == classify.NonRetryable, got.Reason == classify.ReasonNotIdempotent,
+		repeatable := classify.GRPC.Classify(&known).Class == classify.Retryable
+		require.Equal(t, repeatable && got.Class == classify.NonRetryable, got.Reason == classify.ReasonNotIdempotent,
 			"the reason must be what stands in the way: %s", describe(a))
 
-		if got.Kind != classify.Retryable {
+		if got.Class != classify.Retryable {
 			return
 		}
 		retryable++
@@ -213,17 +215,17 @@ func TestCodes(t *testing.T) {
 	}
 	for _, list := range lists {
 		c := classify.Codes(list...)
-		everyAttempt(func(a *classify.Attempt) {
+		everyAttempt(func(a *classify.AttemptEnd) {
 			listed := false
 			for _, code := range list {
 				listed = listed || code == a.Code() && code < 32
 			}
-			want := classify.Outcome{Kind: classify.NonRetryable, Reason: classify.ReasonFatalCode}
+			want := classify.Outcome{Class: classify.NonRetryable, Reason: classify.ReasonFatalCode}
 			switch {
 			case a.Err == nil:
-				want = classify.Outcome{Kind: classify.Success}
+				want = classify.Outcome{Class: classify.Success}
 			case a.CallerDone:
-				want = classify.Outcome{Kind: classify.Abort, Reason: classify.ReasonCallerDone}
+				want = classify.Outcome{Class: classify.Abort, Reason: classify.ReasonCallerDone}
 			case a.Local:
 				want.Reason = classify.ReasonLocalError
 			case a.Hint.Kind == classify.HintStop:
@@ -231,7 +233,7 @@ func TestCodes(t *testing.T) {
 			case a.Hint.Kind == classify.HintQuota:
 				want.Reason = classify.ReasonQuotaExceeded
 			case listed:
-				want = classify.Outcome{Kind: classify.Retryable, Reason: classify.ReasonListedCode}
+				want = classify.Outcome{Class: classify.Retryable, Reason: classify.ReasonListedCode}
 			}
 			require.Equal(t, want, c.Classify(a), "%v: %s", list, describe(a))
 		})
@@ -244,5 +246,5 @@ func TestCodesKeepsNothingOfTheList(t *testing.T) {
 	c := classify.Codes(list...)
 	list[0] = codes.Unavailable
 	a := ended(codes.Internal)
-	assert.Equal(t, classify.Retryable, c.Classify(&a).Kind)
+	assert.Equal(t, classify.Retryable, c.Classify(&a).Class)
 }

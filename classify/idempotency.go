@@ -40,11 +40,11 @@ func (i Idempotency) AllowsRetry() bool { return i == Idempotent || i == NoSideE
 // Valid reports whether i is one of the declared values.
 func (i Idempotency) Valid() bool { return i <= NoSideEffects }
 
-// FromDescriptor returns the google.protobuf.MethodOptions.idempotency_level of
+// DeclaredIdempotency returns the google.protobuf.MethodOptions.idempotency_level of
 // a full method name, "/pkg.Service/Method", as declared in the proto files
 // linked into the program, and whether the method is linked in at all. It is too
 // slow for the path of a call: keep what it says.
-func FromDescriptor(method string) (i Idempotency, found bool) {
+func DeclaredIdempotency(method string) (i Idempotency, found bool) {
 	name := strings.Replace(strings.TrimPrefix(method, "/"), "/", ".", 1)
 	d, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(name))
 	if err != nil {
@@ -54,11 +54,11 @@ func FromDescriptor(method string) (i Idempotency, found bool) {
 	if !ok {
 		return IdempotencyUnknown, false
 	}
-	return FromMethodDescriptor(md), true
+	return DeclaredIdempotencyOf(md), true
 }
 
-// FromMethodDescriptor returns the idempotency_level of a method whose descriptor is at hand.
-func FromMethodDescriptor(md protoreflect.MethodDescriptor) Idempotency {
+// DeclaredIdempotencyOf returns the idempotency_level of a method whose descriptor is at hand.
+func DeclaredIdempotencyOf(md protoreflect.MethodDescriptor) Idempotency {
 	opts, _ := md.Options().(*descriptorpb.MethodOptions)
 	switch opts.GetIdempotencyLevel() {
 	case descriptorpb.MethodOptions_NO_SIDE_EFFECTS:

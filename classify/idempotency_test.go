@@ -39,7 +39,7 @@ func TestFromDescriptor(t *testing.T) {
 		{"/" + strings.Repeat("a.", 1000) + "B/C", classify.IdempotencyUnknown, false},
 	}
 	for _, r := range rows {
-		got, found := classify.FromDescriptor(r.method)
+		got, found := classify.DeclaredIdempotency(r.method)
 		assert.Equal(t, r.want, got, "%q", r.method)
 		assert.Equal(t, r.found, found, "%q", r.method)
 	}

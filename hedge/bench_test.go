@@ -10,7 +10,7 @@ import (
 // Run with -cpu 1,2: a sample may not cost more on two processors than on one.
 
 func BenchmarkRecord(b *testing.B) {
-	d := hedge.NewTracker().Quantile(0.98, hedge.Limits{})
+	d := hedge.NewTracker().Quantile(0.98, hedge.Bounds{})
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
 		start := time.Now()
@@ -22,7 +22,7 @@ func BenchmarkRecord(b *testing.B) {
 
 // All samples in one bucket, as a method has that always takes as long.
 func BenchmarkRecordSame(b *testing.B) {
-	d := hedge.NewTracker().Quantile(0.98, hedge.Limits{})
+	d := hedge.NewTracker().Quantile(0.98, hedge.Bounds{})
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
 		start := time.Now()
@@ -34,7 +34,7 @@ func BenchmarkRecordSame(b *testing.B) {
 }
 
 func BenchmarkAfter(b *testing.B) {
-	d := hedge.NewTracker().Quantile(0.98, hedge.Limits{})
+	d := hedge.NewTracker().Quantile(0.98, hedge.Bounds{})
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
@@ -46,13 +46,13 @@ func BenchmarkAfter(b *testing.B) {
 // Refreshing is for one sample in a tenth of a second.
 func BenchmarkRefresh(b *testing.B) {
 	tr := hedge.NewTracker()
-	d := tr.Quantile(0.98, hedge.Limits{})
+	d := tr.Quantile(0.98, hedge.Bounds{})
 	start := time.Now()
 	for i := range 10_000 {
 		d.Record(start, start.Add(time.Duration(i)*10*time.Microsecond))
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		tr.Quantile(0.98, hedge.Limits{})
+		tr.Quantile(0.98, hedge.Bounds{})
 	}
 }

@@ -15,15 +15,15 @@ import (
 type Delay struct {
 	tracker    *Tracker // nil if the delay is fixed
 	q          float64
-	limits     Limits
+	bounds     Bounds
 	minSamples int64
 
 	current atomic.Int64 // in force; zero while there are too few samples
 	next    atomic.Int64 // when to look at the tracker again
 }
 
-// Limits bound a delay that follows a method's latency.
-type Limits struct {
+// Bounds bound a delay that follows a method's latency.
+type Bounds struct {
 	// Min is the least delay. Zero means none.
 	Min time.Duration
 	// Max is the delay above which there is no hedging: of a method that takes so
@@ -41,7 +41,7 @@ const (
 	// Cold: there are too few samples, so nothing is known of the method. A
 	// hundred are needed, and as many as make one above the quantile.
 	Cold
-	// TooSlow: the delay would be above Limits.Max.
+	// TooSlow: the delay would be above Bounds.Max.
 	TooSlow
 	// Declined: a [Trigger] wants no hedge.
 	Declined
@@ -74,9 +74,9 @@ func Fixed(d time.Duration) *Delay {
 
 // Quantile returns a Delay that follows the quantile q of t, from 0 to 1. Delays
 // of different quantiles may share a Tracker.
-func (t *Tracker) Quantile(q float64, l Limits) *Delay {
+func (t *Tracker) Quantile(q float64, l Bounds) *Delay {
 	samples := math.Ceil(1/(1-q) - 1e-6) // the excess is for 0.98, of which 1-q is a little less than 0.02
-	d := &Delay{tracker: t, q: q, limits: l, minSamples: max(MinSamples, int64(min(samples, math.MaxInt32)))}
+	d := &Delay{tracker: t, q: q, bounds: l, minSamples: max(MinSamples, int64(min(samples, math.MaxInt32)))}
 	d.refresh(time.Since(t.began))
 	return d
 }
@@ -89,7 +89,7 @@ func (d *Delay) After() (time.Duration, State) {
 		return after, Ready
 	case after == 0:
 		return 0, Cold
-	case d.limits.Max > 0 && after > d.limits.Max:
+	case d.bounds.Max > 0 && after > d.bounds.Max:
 		return 0, TooSlow
 	}
 	return after, Ready
@@ -119,7 +119,7 @@ func (d *Delay) Next(c Call) (time.Duration, State) {
 
 // Ended implements [Trigger]. Of the attempts of a call only the original is recorded: it
 // was made whether or not something was slow.
-func (d *Delay) Ended(a Attempt) {
+func (d *Delay) Ended(a AttemptEnd) {
 	switch {
 	case a.Number != 1:
 	case a.Complete:
@@ -172,6 +172,6 @@ func (d *Delay) refreshIfDue(now time.Time) {
 func (d *Delay) refresh(now time.Duration) {
 	after, samples := d.tracker.quantile(d.q, now)
 	if samples >= d.minSamples {
-		d.current.Store(int64(max(after, d.limits.Min)))
+		d.current.Store(int64(max(after, d.bounds.Min)))
 	}
 }

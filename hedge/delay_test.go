@@ -47,7 +47,7 @@ func TestCold(t *testing.T) {
 	t.Parallel()
 	for q, needed := range map[float64]int{0.5: 100, 0.98: 100, 0.99: 100, 0.999: 1000} {
 		synctest.Test(t, func(t *testing.T) {
-			m := method{hedge.NewTracker().Quantile(q, hedge.Limits{})}
+			m := method{hedge.NewTracker().Quantile(q, hedge.Bounds{})}
 			m.succeed(needed-1, 5*ms)
 			time.Sleep(time.Second)
 			got, state := m.After()
@@ -64,7 +64,7 @@ func TestCold(t *testing.T) {
 func TestWarm(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		m := method{hedge.NewTracker().Quantile(0.98, hedge.Limits{})}
+		m := method{hedge.NewTracker().Quantile(0.98, hedge.Bounds{})}
 		m.succeed(hedge.MinSamples+4, 5*ms) // one each millisecond
 		got, state := m.After()
 		assert.Equal(t, hedge.Ready, state)
@@ -86,7 +86,7 @@ func TestDelayIsATrigger(t *testing.T) {
 		{hedge.Fixed(10 * ms), 0, 10 * ms, hedge.Ready},
 		{hedge.Fixed(10 * ms), 4 * ms, 6 * ms, hedge.Ready},
 		{hedge.Fixed(10 * ms), 11 * ms, 0, hedge.Ready},
-		{hedge.NewTracker().Quantile(0.5, hedge.Limits{}), time.Hour, 0, hedge.Cold},
+		{hedge.NewTracker().Quantile(0.5, hedge.Bounds{}), time.Hour, 0, hedge.Cold},
 	} {
 		var tr hedge.Trigger = r.delay
 		wait, state := tr.Next(hedge.Call{Running: 2, Elapsed: time.Minute, SinceLast: r.sinceLast})
@@ -94,8 +94,8 @@ func TestDelayIsATrigger(t *testing.T) {
 		assert.Equal(t, r.state, state)
 	}
 	synctest.Test(t, func(t *testing.T) {
-		d := hedge.NewTracker().Quantile(0.5, hedge.Limits{})
-		ended := func(n int, a hedge.Attempt, took time.Duration) {
+		d := hedge.NewTracker().Quantile(0.5, hedge.Bounds{})
+		ended := func(n int, a hedge.AttemptEnd, took time.Duration) {
 			for range n {
 				time.Sleep(ms)
 				a.Start, a.End = time.Now().Add(-took), time.Now()
@@ -104,34 +104,34 @@ func TestDelayIsATrigger(t *testing.T) {
 		}
 		after := func() float64 {
 			time.Sleep(time.Second)
-			ended(1, hedge.Attempt{Number: 1, Complete: true}, 50*ms) // has it look
+			ended(1, hedge.AttemptEnd{Number: 1, Complete: true}, 50*ms) // has it look
 			wait, _ := d.Next(hedge.Call{})
 			return float64(wait)
 		}
-		ended(200, hedge.Attempt{Number: 1, Complete: true}, 50*ms)
-		ended(1000, hedge.Attempt{Number: 2, Complete: true}, ms)
+		ended(200, hedge.AttemptEnd{Number: 1, Complete: true}, 50*ms)
+		ended(1000, hedge.AttemptEnd{Number: 2, Complete: true}, ms)
 		assert.InDelta(t, 50*ms, after(), float64(ms), "hedges are no samples")
-		ended(1000, hedge.Attempt{Number: 1}, ms)
+		ended(1000, hedge.AttemptEnd{Number: 1}, ms)
 		assert.InDelta(t, 50*ms, after(), float64(ms), "what did not take so long by itself is none")
-		ended(1000, hedge.Attempt{Number: 1}, 80*ms)
+		ended(1000, hedge.AttemptEnd{Number: 1}, 80*ms)
 		assert.InDelta(t, 80*ms, after(), float64(ms), "but if it took longer")
 	})
 }
 
-func TestLimits(t *testing.T) {
+func TestBounds(t *testing.T) {
 	t.Parallel()
 	for _, r := range []struct {
-		limits hedge.Limits
+		limits hedge.Bounds
 		took   time.Duration
 		state  hedge.State
 		least  time.Duration
 		most   time.Duration
 	}{
-		{hedge.Limits{}, 50 * ms, hedge.Ready, 50 * ms, 50500 * time.Microsecond},
-		{hedge.Limits{Min: 80 * ms}, 50 * ms, hedge.Ready, 80 * ms, 80 * ms},
-		{hedge.Limits{Max: 60 * ms}, 50 * ms, hedge.Ready, 50 * ms, 50500 * time.Microsecond},
-		{hedge.Limits{Max: 50 * ms}, 51 * ms, hedge.TooSlow, 0, 0},
-		{hedge.Limits{Min: 60 * ms, Max: 60 * ms}, ms, hedge.Ready, 60 * ms, 60 * ms},
+		{hedge.Bounds{}, 50 * ms, hedge.Ready, 50 * ms, 50500 * time.Microsecond},
+		{hedge.Bounds{Min: 80 * ms}, 50 * ms, hedge.Ready, 80 * ms, 80 * ms},
+		{hedge.Bounds{Max: 60 * ms}, 50 * ms, hedge.Ready, 50 * ms, 50500 * time.Microsecond},
+		{hedge.Bounds{Max: 50 * ms}, 51 * ms, hedge.TooSlow, 0, 0},
+		{hedge.Bounds{Min: 60 * ms, Max: 60 * ms}, ms, hedge.Ready, 60 * ms, 60 * ms},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			m := method{hedge.NewTracker().Quantile(0.9, r.limits)}
@@ -149,7 +149,7 @@ func TestLimits(t *testing.T) {
 func TestLatencyJumps(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		m := method{hedge.NewTracker().Quantile(0.98, hedge.Limits{})}
+		m := method{hedge.NewTracker().Quantile(0.98, hedge.Bounds{})}
 		m.succeed(10_000, 5*ms)
 		m.succeed(400, 50*ms) // more than 2 % of what is remembered
 		got, _ := m.After()
@@ -162,7 +162,7 @@ func TestLatencyJumps(t *testing.T) {
 func TestHedgingDoesNotHideTheTail(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		m := method{hedge.NewTracker().Quantile(0.95, hedge.Limits{})}
+		m := method{hedge.NewTracker().Quantile(0.95, hedge.Bounds{})}
 		rng := rand.New(rand.NewPCG(1, 2))
 		for range 20_000 {
 			took := 5 * ms
@@ -184,7 +184,7 @@ func TestHedgingDoesNotHideTheTail(t *testing.T) {
 func TestFailuresAreNoSamples(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		m := method{hedge.NewTracker().Quantile(0.9, hedge.Limits{})}
+		m := method{hedge.NewTracker().Quantile(0.9, hedge.Bounds{})}
 		m.fail(1000, time.Second)
 		_, state := m.After()
 		assert.Equal(t, hedge.Cold, state, "of failures alone nothing follows")
@@ -203,10 +203,10 @@ func TestQuantilesShareATracker(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		tr := hedge.NewTracker()
-		first := method{tr.Quantile(0.9, hedge.Limits{})}
+		first := method{tr.Quantile(0.9, hedge.Bounds{})}
 		first.succeed(900, 5*ms)
 		first.succeed(100, 50*ms)
-		got, state := tr.Quantile(0.95, hedge.Limits{}).After()
+		got, state := tr.Quantile(0.95, hedge.Bounds{}).After()
 		assert.Equal(t, hedge.Ready, state)
 		assert.InDelta(t, 50*ms, got, float64(ms))
 		got, _ = first.After()
@@ -216,7 +216,7 @@ func TestQuantilesShareATracker(t *testing.T) {
 
 // Not parallel: AllocsPerRun counts those of the whole process.
 func TestRecordDoesNotAllocate(t *testing.T) {
-	d := hedge.NewTracker().Quantile(0.98, hedge.Limits{})
+	d := hedge.NewTracker().Quantile(0.98, hedge.Bounds{})
 	start := time.Now()
 	assert.Zero(t, testing.AllocsPerRun(10_000, func() {
 		d.Record(start, start.Add(5*ms))

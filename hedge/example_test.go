@@ -11,7 +11,7 @@ import (
 // than all others.
 func ExampleTracker_Quantile() {
 	const load = 0.02
-	delay := hedge.NewTracker().Quantile(1-load, hedge.Limits{Min: time.Millisecond})
+	delay := hedge.NewTracker().Quantile(1-load, hedge.Bounds{Min: time.Millisecond})
 
 	_, state := delay.After()
 	fmt.Println("at first nothing is known:", state == hedge.Cold)

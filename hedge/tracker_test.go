@@ -94,7 +94,7 @@ func TestTrackerForgets(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		tr := NewTracker()
-		d := tr.Quantile(0.5, Limits{})
+		d := tr.Quantile(0.5, Bounds{})
 		every := func(pause time.Duration, n int, took time.Duration) {
 			for range n {
 				time.Sleep(pause)
@@ -128,7 +128,7 @@ func TestTrackerForgets(t *testing.T) {
 func TestNoSampleIsLost(t *testing.T) {
 	t.Parallel()
 	tr := NewTracker()
-	d := tr.Quantile(0.98, Limits{})
+	d := tr.Quantile(0.98, Bounds{})
 	var wg sync.WaitGroup
 	start := time.Now()
 	for g := range 8 {

@@ -16,7 +16,7 @@ import (
 // attempt is an attempt under way: its record, and what only it may write to.
 type attempt struct {
 	attemptState
-	seen  classify.Attempt // as classifiers see it
+	seen  classify.AttemptEnd // as classifiers see it
 	lease budget.Lease
 
 	outputs  *outputs          // its own; those of the original may be used for other calls afterwards
@@ -56,7 +56,7 @@ func (c *call) try(a *attempt) *attempt {
 	if a.timed {
 		a.End = time.Now()
 		c.learn(a)
-	} else if a.Outcome.Kind != classify.Success {
+	} else if a.Outcome.Class != classify.Success {
 		a.End = time.Now()
 	}
 	return a
@@ -143,7 +143,7 @@ func (c *call) attemptTimeout(a *attempt) time.Duration {
 // learn notes how long a timed attempt took.
 func (c *call) learn(a *attempt) {
 	start := a.Start.Add(a.Unreachable)
-	if a.Outcome.Kind == classify.Success && !c.streaming {
+	if a.Outcome.Class == classify.Success && !c.streaming {
 		c.plan.method.pace.add(a.End, a.End.Sub(start))
 	}
 	if c.samples {
@@ -164,7 +164,7 @@ func (c *call) judge(a *attempt) {
 		// Its error is our own cancellation, which classifiers are not for.
 		a.Outcome = decidedElsewhere
 	case a.seen.Err == nil && !c.looksAtOK:
-		a.Outcome = classify.Outcome{Kind: classify.Success}
+		a.Outcome = classify.Outcome{Class: classify.Success}
 	default:
 		a.seen.Method, a.seen.Reply, a.seen.Idempotency = c.method, a.reply, c.idempotency
 		a.showOutputs()
@@ -176,29 +176,29 @@ func (c *call) judge(a *attempt) {
 }
 
 // decidedElsewhere is the outcome of an attempt that another one was faster than.
-var decidedElsewhere = classify.Outcome{Kind: classify.Abort, Reason: classify.ReasonCallDecided}
+var decidedElsewhere = classify.Outcome{Class: classify.Abort, Reason: classify.ReasonCallDecided}
 
 // survivable reports whether an attempt failed in a way that leaves a chance to
 // others (gRFC A6's non-fatal codes). A server that pushes back forbids new
 // attempts, not those that run.
 func (c *call) survivable(a *attempt) bool {
 	if !a.seen.Hint.Stops() {
-		return a.Outcome.Kind == classify.Retryable
+		return a.Outcome.Class == classify.Retryable
 	}
 	seen := a.seen
 	seen.Hint = classify.Hint{}
-	return c.classify(&seen).Kind == classify.Retryable
+	return c.classify(&seen).Class == classify.Retryable
 }
 
 // classify asks the policy's classifier. A call ends well only if there is a reply: one
 // that takes an error for success ends the call with that error.
-func (c *call) classify(seen *classify.Attempt) classify.Outcome {
+func (c *call) classify(seen *classify.AttemptEnd) classify.Outcome {
 	o := c.plan.classifier.Classify(seen)
-	if o.Kind == classify.Undecided {
+	if o.Class == classify.Undecided {
 		o = classify.GRPC.Classify(seen)
 	}
-	if o.Kind == classify.Success && seen.Err != nil {
-		o = classify.Outcome{Kind: classify.NonRetryable, Reason: classify.ReasonFatalCode}
+	if o.Class == classify.Success && seen.Err != nil {
+		o = classify.Outcome{Class: classify.NonRetryable, Reason: classify.ReasonFatalCode}
 	}
 	return o
 }

@@ -251,7 +251,7 @@ func (c *call) decide() (EndReason, time.Time) {
 		} else {
 			c.runAlone()
 		}
-		if c.decided.Outcome.Kind == classify.Success {
+		if c.decided.Outcome.Class == classify.Success {
 			return EndSucceeded, c.decided.End
 		}
 		if reason, now := c.again(); reason != EndUnfinished {

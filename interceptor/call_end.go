@@ -63,7 +63,7 @@ func (c *call) newError(reason EndReason) error {
 	}
 	failures := make([]AttemptError, 0, len(c.past))
 	for _, a := range c.past {
-		if a.Outcome.Kind != classify.Success {
+		if a.Outcome.Class != classify.Success {
 			failures = append(failures, a)
 		}
 	}

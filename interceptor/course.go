@@ -241,7 +241,7 @@ func (k *course) timeoutOf(number int, bounded bool) time.Duration {
 // result returns what became of an attempt that no other one was faster than.
 func (a *attemptState) result() AttemptResult {
 	switch {
-	case a.Outcome.Kind == classify.Success:
+	case a.Outcome.Class == classify.Success:
 		return AttemptWon
 	case a.left != EndUnfinished:
 		return AttemptCancelled
@@ -261,11 +261,11 @@ func (a *attemptState) isSure() bool {
 // leaseResult says how the attempt ended as far as budgets care.
 func (a *attemptState) leaseResult() budget.Result {
 	switch o := a.Outcome; {
-	case o.Kind == classify.Success:
+	case o.Class == classify.Success:
 		return budget.Success
 	case a.Delivery == classify.DeliveryNotSent:
 		return budget.Unsent
-	case o.Kind == classify.Retryable, o.Reason == classify.ReasonNotIdempotent,
+	case o.Class == classify.Retryable, o.Reason == classify.ReasonNotIdempotent,
 		o.Reason == classify.ReasonPushbackStop:
 		return budget.Failure
 	}

@@ -18,7 +18,7 @@ import (
 // it cannot turn in a circle. Hedges do not wait, and do not count then.
 func (k *course) mayReconnect(a *attemptState) bool {
 	r := k.rules
-	return a.Delivery == classify.DeliveryNotSent && a.Code == codes.Unavailable && a.Outcome.Kind == classify.Retryable &&
+	return a.Delivery == classify.DeliveryNotSent && a.Code == codes.Unavailable && a.Outcome.Class == classify.Retryable &&
 		a.left == EndUnfinished && a.Kind != budget.Hedge && !a.reconnected &&
 		r.reconnect > 0 && r.maxAttempts > 1 && !r.retriesOff && k.committedTo == 0
 }
@@ -48,5 +48,5 @@ func (k *course) hasWaited(d time.Duration) { k.waited += d }
 // keepsLease reports whether the attempt after one that was not sent has what that one was
 // granted, since no server has had any load of it.
 func (k *course) keepsLease(a *attemptState) bool {
-	return a.Delivery == classify.DeliveryNotSent && a.Outcome.Kind == classify.Retryable && a.left == EndUnfinished && !k.hedged
+	return a.Delivery == classify.DeliveryNotSent && a.Outcome.Class == classify.Retryable && a.left == EndUnfinished && !k.hedged
 }

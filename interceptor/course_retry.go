@@ -55,9 +55,9 @@ func (k *course) endsWith(a *attemptState) EndReason {
 		return a.left
 	case a.Outcome.Reason == classify.ReasonNotIdempotent:
 		return EndNotIdempotent
-	case a.Hint.Stops(), k.pushedBack && a.Outcome.Kind == classify.Retryable:
+	case a.Hint.Stops(), k.pushedBack && a.Outcome.Class == classify.Retryable:
 		return EndPushback
-	case a.Outcome.Kind != classify.Retryable:
+	case a.Outcome.Class != classify.Retryable:
 		return EndNonRetryable
 	case a.unreachable:
 		return EndUnreachable

@@ -51,26 +51,26 @@ func twoAttempts(k *course) { k.rules.maxAttempts = 2 }
 type how func(a *attemptState)
 
 func down(a *attemptState) {
-	a.Code, a.Outcome, a.survivable = codes.Unavailable, classify.Outcome{Kind: classify.Retryable, Reason: classify.ReasonUnavailable}, true
+	a.Code, a.Outcome, a.survivable = codes.Unavailable, classify.Outcome{Class: classify.Retryable, Reason: classify.ReasonUnavailable}, true
 }
 
-func succeeds(a *attemptState) { a.Outcome = classify.Outcome{Kind: classify.Success} }
+func succeeds(a *attemptState) { a.Outcome = classify.Outcome{Class: classify.Success} }
 
 func fatal(code codes.Code) how {
 	return func(a *attemptState) {
-		a.Code, a.Outcome = code, classify.Outcome{Kind: classify.NonRetryable, Reason: classify.ReasonFatalCode}
+		a.Code, a.Outcome = code, classify.Outcome{Class: classify.NonRetryable, Reason: classify.ReasonFatalCode}
 	}
 }
 
 func cancelled(a *attemptState) {
-	a.Code, a.left, a.Outcome = codes.Canceled, EndCallerCancelled, classify.Outcome{Kind: classify.Abort, Reason: classify.ReasonCallerDone}
+	a.Code, a.left, a.Outcome = codes.Canceled, EndCallerCancelled, classify.Outcome{Class: classify.Abort, Reason: classify.ReasonCallerDone}
 }
 
 func local(a *attemptState) { fatal(codes.ResourceExhausted)(a); a.local = true }
 
 func forbids(a *attemptState) {
 	down(a)
-	a.Outcome, a.Hint.Kind = classify.Outcome{Kind: classify.NonRetryable, Reason: classify.ReasonPushbackStop}, classify.HintStop
+	a.Outcome, a.Hint.Kind = classify.Outcome{Class: classify.NonRetryable, Reason: classify.ReasonPushbackStop}, classify.HintStop
 }
 
 func pushesBack(d time.Duration) how {
@@ -119,7 +119,7 @@ func TestOrderOfReasons(t *testing.T) {
 		{func() { k.chained = true }, "end: chain-stopped"},
 		{func() { a.unpaid = true }, "end: budget-denied"},
 		{func() { a.unreachable = true }, "end: unreachable"},
-		{func() { a.Outcome = classify.Outcome{Kind: classify.NonRetryable} }, "end: non-retryable"},
+		{func() { a.Outcome = classify.Outcome{Class: classify.NonRetryable} }, "end: non-retryable"},
 		{func() { a.Hint.Kind = classify.HintStop }, "end: pushback"},
 		{func() { a.Outcome.Reason = classify.ReasonNotIdempotent }, "end: not-idempotent"},
 		{func() { a.left = EndDeadline }, "end: deadline"},
@@ -246,7 +246,7 @@ func TestReconnectRules(t *testing.T) {
 		{"hedges do not", func(_ *course, a *attemptState) { a.Kind = budget.Hedge }, at(0), 0},
 		{"it may have been executed", func(_ *course, a *attemptState) { a.Delivery = classify.DeliveryUnknown }, at(0), 0},
 		{"its own timeout ended it", func(_ *course, a *attemptState) { a.Code = codes.DeadlineExceeded }, at(0), 0},
-		{"final", func(_ *course, a *attemptState) { a.Outcome.Kind = classify.NonRetryable }, at(0), 0},
+		{"final", func(_ *course, a *attemptState) { a.Outcome.Class = classify.NonRetryable }, at(0), 0},
 		{"the caller has left", func(_ *course, a *attemptState) { a.left = EndCallerCancelled }, at(0), 0},
 		{"switched off", func(k *course, _ *attemptState) { k.rules.retriesOff = true }, at(0), 0},
 		{"one attempt", func(k *course, _ *attemptState) { k.rules.maxAttempts = 1 }, at(0), 0},
@@ -659,7 +659,7 @@ func TestLeaseResults(t *testing.T) {
 	t.Parallel()
 	notSent := func(a *attemptState) { down(a); a.Delivery = classify.DeliveryNotSent }
 	notIdempotent := func(a *attemptState) {
-		a.Outcome = classify.Outcome{Kind: classify.NonRetryable, Reason: classify.ReasonNotIdempotent}
+		a.Outcome = classify.Outcome{Class: classify.NonRetryable, Reason: classify.ReasonNotIdempotent}
 	}
 	for _, r := range []struct {
 		end  how

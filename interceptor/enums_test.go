@@ -55,8 +55,8 @@ var enums = map[string]enum{
 	"interceptor.SampleKind":    {name: words[interceptor.SampleKind], page: "debugpage.md", row: "| `samples[].kinds` |"},
 	"interceptor.PolicySource":  {name: words[interceptor.PolicySource], page: "debugpage.md", row: "| `policy.sources[].source` |"},
 	"interceptor.EventKind":     {name: words[interceptor.EventKind], nowhere: "observers are code, and see the constants"},
-	"classify.Kind": {
-		name: words[classify.Kind], page: "telemetry.md", row: "| `rego.outcome` |",
+	"classify.Class": {
+		name: words[classify.Class], page: "telemetry.md", row: "| `rego.outcome` |",
 		hidden: map[string]string{"undecided": "the next classifier decides"},
 	},
 	"classify.Reason":      {name: words[classify.Reason], page: "telemetry.md", row: "| `rego.outcome.reason` |"},

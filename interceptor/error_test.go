@@ -29,9 +29,9 @@ import (
 // that error, whatever the kind of call.
 func TestErrorIsNoSuccess(t *testing.T) {
 	t.Parallel()
-	lenient := interceptor.WithClassifier("lenient", classify.Func(func(a *classify.Attempt) (o classify.Outcome) {
+	lenient := interceptor.WithClassifier("lenient", classify.Func(func(a *classify.AttemptEnd) (o classify.Outcome) {
 		if a.Code() == codes.NotFound {
-			o.Kind = classify.Success
+			o.Class = classify.Success
 		}
 		return o
 	}))

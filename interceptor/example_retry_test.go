@@ -160,13 +160,13 @@ func (f onEvent) Observe(_ context.Context, e *interceptor.Event)               
 // How are retries kept from a status that stands for a rule of the business? A classifier of your
 // own ends the call, and leaves everything else to the default table.
 func ExampleWithClassifier() {
-	closed := classify.Func(func(a *classify.Attempt) classify.Outcome {
+	closed := classify.Func(func(a *classify.AttemptEnd) classify.Outcome {
 		if a.Status == nil {
 			return classify.Outcome{}
 		}
 		for _, d := range a.Status.Details() {
 			if info, ok := d.(*errdetails.ErrorInfo); ok && info.GetReason() == "SHOP_CLOSED" {
-				return classify.Outcome{Kind: classify.NonRetryable}
+				return classify.Outcome{Class: classify.NonRetryable}
 			}
 		}
 		return classify.Outcome{} // undecided: classify.GRPC says

@@ -116,7 +116,7 @@ func (m *method) delayLocked(p policy.Hedge) *hedge.Delay {
 	if q == 0 {
 		q = 1 - p.MaxExtraLoad
 	}
-	return m.latency.Quantile(q, hedge.Limits{Min: p.MinDelay, Max: p.MaxDelay})
+	return m.latency.Quantile(q, hedge.Bounds{Min: p.MinDelay, Max: p.MaxDelay})
 }
 
 // hedge asks when the call is hedged, and returns why it is not, though its policy asks for

@@ -31,7 +31,7 @@ var rails = policy.Limits{
 
 // tame returns a set within the rails.
 func tame() policy.Set {
-	s := policy.Set{Version: "7", Budgets: []policy.Budget{
+	s := policy.Set{Version: "7", Budgets: []policy.NamedBudget{
 		{Name: "share", Ratio: &budget.RatioConfig{Ratio: 0.05, MinPerSecond: 1}},
 		{Name: "rate", TokenBucket: &budget.TokenBucketConfig{PerSecond: 4}},
 	}}
@@ -73,19 +73,19 @@ var wild = map[string]func(*policy.Set){
 	"many budgets": func(s *policy.Set) {
 		for i := range s.Rules {
 			s.Rules[i].Policy.Budget = fmt.Sprint(i)
-			s.Budgets = append(s.Budgets, policy.Budget{Name: fmt.Sprint(i), TokenBucket: &budget.TokenBucketConfig{PerSecond: 4}})
+			s.Budgets = append(s.Budgets, policy.NamedBudget{Name: fmt.Sprint(i), TokenBucket: &budget.TokenBucketConfig{PerSecond: 4}})
 		}
 	},
 }
 
 func withThrottle(s policy.Set) policy.Set {
-	s.Budgets[1] = policy.Budget{Name: "rate", Throttle: &budget.ThrottleConfig{MaxTokens: 1000, TokenRatio: 1}}
+	s.Budgets[1] = policy.NamedBudget{Name: "rate", Throttle: &budget.ThrottleConfig{MaxTokens: 1000, TokenRatio: 1}}
 	s.Rules[0].Policy.Budget = "rate"
 	return s
 }
 
 func withConcurrency(s policy.Set) policy.Set {
-	s.Budgets[1] = policy.Budget{Name: "rate", Concurrency: &budget.ConcurrencyConfig{Min: 1}}
+	s.Budgets[1] = policy.NamedBudget{Name: "rate", Concurrency: &budget.ConcurrencyConfig{Min: 1}}
 	s.Rules[0].Policy.Budget = "rate"
 	return s
 }

@@ -142,7 +142,7 @@ func (o *overdue) askAgain() bool {
 // replaceOverdue takes the lease of the attempt that follows one that has timed out, if
 // there is one.
 func (c *call) replaceOverdue(a *attempt) step {
-	retryable := c.classify(c.asTimedOut(a)).Kind == classify.Retryable && !c.dirty
+	retryable := c.classify(c.asTimedOut(a)).Class == classify.Retryable && !c.dirty
 	m := c.momentAt(time.Now())
 	c.mu.Lock()
 	s := c.course.attemptOverdue(&a.attemptState, m, retryable)
@@ -164,9 +164,9 @@ func (c *call) replaceOverdue(a *attempt) step {
 }
 
 // asTimedOut returns what classifiers would see of an attempt if its timeout ended it now.
-func (c *call) asTimedOut(a *attempt) *classify.Attempt {
+func (c *call) asTimedOut(a *attempt) *classify.AttemptEnd {
 	expired := status.FromContextError(context.DeadlineExceeded)
-	seen := &classify.Attempt{
+	seen := &classify.AttemptEnd{
 		Method: c.method, Idempotency: c.idempotency,
 		Err: expired.Err(), Status: expired, TimedOut: true,
 	}

@@ -111,7 +111,7 @@ func (t *target) namedBudgetLocked(name string, table *policy.Table) budget.Budg
 // named is a budget that a set defines.
 type named struct {
 	budget.Budget
-	definition policy.Budget
+	definition policy.NamedBudget
 	since      time.Time // it was made
 }
 
@@ -292,7 +292,7 @@ func (it *Interceptor) newMethod(name string) *method {
 	m := &method{name: name, since: time.Now(), counts: tally.New()}
 	m.clocked.Store(true)
 	m.registered.Store(isRegistered(name))
-	m.idempotency, _ = classify.FromDescriptor(name)
+	m.idempotency, _ = classify.DeclaredIdempotency(name)
 	m.annotated = it.annotated(name)
 	return m
 }

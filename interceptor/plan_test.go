@@ -154,7 +154,7 @@ func TestOneBudgetOfAName(t *testing.T) {
 	update := func(n int) {
 		assert.NoError(t, st.Update(policy.Set{
 			Version: strconv.Itoa(n),
-			Budgets: []policy.Budget{{Name: "b", TokenBucket: &budget.TokenBucketConfig{PerSecond: float64(n + 1), Burst: 2}}},
+			Budgets: []policy.NamedBudget{{Name: "b", TokenBucket: &budget.TokenBucketConfig{PerSecond: float64(n + 1), Burst: 2}}},
 			Rules:   []policy.Rule{{Methods: []string{"*"}, Policy: policy.Policy{Budget: "b"}}},
 		}))
 	}

@@ -63,7 +63,7 @@ func (s *stream) setReceiving(r bool) (ending bool) {
 // that has sent it and waits for its first message. The leg before has got on, so attempts
 // and waits are counted anew.
 func (s *stream) nextLeg(broken *attempt, m any) bool {
-	if broken.Outcome.Kind != classify.Retryable {
+	if broken.Outcome.Class != classify.Retryable {
 		return false
 	}
 	next, ok := s.resume(s.last, s.request)

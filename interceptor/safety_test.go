@@ -77,9 +77,9 @@ func TestSoftFailure(t *testing.T) {
 func TestErrorTakenAsSuccess(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, srv *testsrv.Server) {
-		lenient := classify.Func(func(a *classify.Attempt) (o classify.Outcome) {
+		lenient := classify.Func(func(a *classify.AttemptEnd) (o classify.Outcome) {
 			if a.Code() == codes.NotFound {
-				o.Kind = classify.Success
+				o.Class = classify.Success
 			}
 			return o
 		})
@@ -279,7 +279,7 @@ func TestObserverThatReturnsNoContext(t *testing.T) {
 func TestPanicsPassThrough(t *testing.T) {
 	t.Parallel()
 	b := &ledger{budget: budget.Default()}
-	broken := classify.Func(func(*classify.Attempt) classify.Outcome { panic("classifier") })
+	broken := classify.Func(func(*classify.AttemptEnd) classify.Outcome { panic("classifier") })
 	r := new(recorder)
 	unary := newInterceptor(t, b.inTarget(),
 		interceptor.WithClassifier("broken", broken), interceptor.WithObserver(r)).Unary()

@@ -30,7 +30,7 @@ func TestBudgetsOfSets(t *testing.T) {
 			return policy.Set{
 				Version: version,
 				Rules:   []policy.Rule{{Methods: []string{"*"}, Policy: p}},
-				Budgets: []policy.Budget{{Name: "two", TokenBucket: &budget.TokenBucketConfig{PerSecond: 0.001, Burst: burst}}},
+				Budgets: []policy.NamedBudget{{Name: "two", TokenBucket: &budget.TokenBucketConfig{PerSecond: 0.001, Burst: burst}}},
 			}
 		}
 		st, err := policy.NewStore(set("1", 2))
@@ -68,7 +68,7 @@ func TestBudgetInCodeIsStronger(t *testing.T) {
 	require.NoError(t, err)
 	st := new(policy.Store)
 	newInterceptor(t, interceptor.WithPolicies(st), interceptor.WithBudget("mine", b))
-	set := policy.Set{Budgets: []policy.Budget{{Name: "mine", Ratio: &budget.RatioConfig{Ratio: 1}}}}
+	set := policy.Set{Budgets: []policy.NamedBudget{{Name: "mine", Ratio: &budget.RatioConfig{Ratio: 1}}}}
 	require.EqualError(t, st.Update(set), `budgets[0].name: "mine" is defined in code`)
 }
 

@@ -52,7 +52,7 @@ type PolicyState struct {
 	// the set and WithMaxAttempts. Its Explain takes Budget, the one that it names: nil if
 	// that is the default or in code.
 	Effective policy.Policy
-	Budget    *policy.Budget
+	Budget    *policy.NamedBudget
 }
 
 // SourceState is a source that was asked for the policy of a method.

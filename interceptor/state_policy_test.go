@@ -193,7 +193,7 @@ func TestStateSuspectsSelectors(t *testing.T) {
 func TestStateOfBudgets(t *testing.T) {
 	t.Parallel()
 	store, err := policy.NewStore(policy.Set{
-		Budgets: []policy.Budget{{Name: "shared", TokenBucket: &budget.TokenBucketConfig{PerSecond: 1, Burst: 5}}},
+		Budgets: []policy.NamedBudget{{Name: "shared", TokenBucket: &budget.TokenBucketConfig{PerSecond: 1, Burst: 5}}},
 		Rules: []policy.Rule{
 			{Methods: []string{testsrv.Get}, Policy: policy.Policy{Budget: "shared", Hedge: policy.Hedge{MaxExtraLoad: 0.02}}},
 		},

@@ -49,7 +49,7 @@ func (s *stream) end(how func() (EndReason, time.Time)) {
 func (s *stream) endWith(a *attempt, err error) {
 	s.end(func() (EndReason, time.Time) {
 		s.concludeAttempt(a, err)
-		if a.Outcome.Kind == classify.Success {
+		if a.Outcome.Class == classify.Success {
 			return EndSucceeded, a.End
 		}
 		_, reason := s.next(a)
@@ -72,7 +72,7 @@ func (s *stream) concludeAttempt(a *attempt, err error) {
 		s.judge(a)
 	} else {
 		a.seen.Delivery = classify.DeliveryAnswered
-		a.Outcome = classify.Outcome{Kind: classify.Success}
+		a.Outcome = classify.Outcome{Class: classify.Success}
 	}
 	a.Result = a.result()
 	a.lease.Release(a.leaseResult())

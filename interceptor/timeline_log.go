@@ -40,7 +40,7 @@ type attemptRecord struct {
 	Wasted      float64           `json:"wasted,omitempty"`
 	Code        string            `json:"code"`
 	Delivery    classify.Delivery `json:"delivery"`
-	Outcome     classify.Kind     `json:"outcome"`
+	Outcome     classify.Class    `json:"outcome"`
 	Reason      classify.Reason   `json:"reason,omitempty"`
 	Hint        classify.HintKind `json:"hint,omitempty"`
 	Peer        string            `json:"peer,omitempty"`
@@ -155,7 +155,7 @@ func (t *Timeline) attemptRecord(a *Attempt) attemptRecord {
 	start, end := t.since(a.Start), t.since(a.End)
 	return attemptRecord{
 		a.Number, a.Kind.String(), start.Seconds(), end.Seconds(), a.Wait.Seconds(), a.WaitedOn, a.Result,
-		a.Wasted().Seconds(), a.Code.String(), a.Delivery, a.Outcome.Kind, a.Outcome.Reason, a.Hint.Kind, a.peerName(),
+		a.Wasted().Seconds(), a.Code.String(), a.Delivery, a.Outcome.Class, a.Outcome.Reason, a.Hint.Kind, a.peerName(),
 		a.Backend, a.NoOtherBackend, a.Resumed, a.Unreachable.Seconds(),
 		fmt.Sprintf("%s %s +%s %s: %s", a.label(), round(start), round(end-start), a.Result, a.explain()),
 	}

@@ -40,7 +40,7 @@ func (c *call) answerTo(asked hedge.Call) answer {
 // tellTrigger tells of an attempt that has ended, and began at a time, waits for a connection
 // not counted. It is called without mu.
 func (c *call) tellTrigger(a *attempt, start time.Time) {
-	complete := a.seen.Err == nil && a.Outcome.Kind != classify.Retryable
+	complete := a.seen.Err == nil && a.Outcome.Class != classify.Retryable
 	if d := c.plan.hedging.delay; d != nil { // what its Ended does
 		switch {
 		case a.Number != 1:
@@ -51,7 +51,7 @@ func (c *call) tellTrigger(a *attempt, start time.Time) {
 		}
 		return
 	}
-	e := hedge.Attempt{
+	e := hedge.AttemptEnd{
 		Method: c.method, Target: targetName(c.conn), Number: a.Number, Start: start, End: a.End, Err: a.seen.Err, Complete: complete,
 	}
 	if a.proven {
@@ -82,7 +82,7 @@ func (g *guardedTrigger) next(c hedge.Call) (wait time.Duration, s hedge.State) 
 	return g.trigger.Next(c)
 }
 
-func (g *guardedTrigger) ended(a hedge.Attempt) (ok bool) {
+func (g *guardedTrigger) ended(a hedge.AttemptEnd) (ok bool) {
 	if g.trigger == nil {
 		return true
 	}

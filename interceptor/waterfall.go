@@ -72,7 +72,7 @@ func (a *Attempt) label() string { return fmt.Sprintf("#%d %s", a.Number, a.Kind
 
 func (a *Attempt) explain() string {
 	parts := []string{a.Code.String(), a.Delivery.String()}
-	verdict := a.Outcome.Kind.String()
+	verdict := a.Outcome.Class.String()
 	if r := a.Outcome.Reason.String(); r != "" {
 		verdict += ": " + r
 	}

@@ -59,7 +59,7 @@ func endAttempt(span trace.Span, a *interceptor.Attempt) {
 		rpcResponseStatusCode.String(code),
 		attemptResult.String(a.Result.String()),
 		delivery.String(a.Delivery.String()),
-		outcome.String(a.Outcome.Kind.String()))
+		outcome.String(a.Outcome.Class.String()))
 	if a.Outcome.Reason != classify.ReasonNone {
 		attrs = append(attrs, outcomeReason.String(a.Outcome.Reason.String()))
 	}

@@ -7,10 +7,10 @@ import (
 	"github.com/rego-go/rego/budget"
 )
 
-// Budget defines a budget that the policies of a [Set] can name. Exactly one kind is
+// NamedBudget defines a budget that the policies of a [Set] can name. Exactly one kind is
 // set. Interceptors keep one of each per target, and keep its state from one set to
 // the next while its definition is the same.
-type Budget struct {
+type NamedBudget struct {
 	// Name that policies give in their Budget. A set cannot define a name that an
 	// interceptor has a budget for in code.
 	Name string
@@ -26,7 +26,7 @@ type Budget struct {
 }
 
 // New returns a new budget of this definition, or what is wrong with it.
-func (b Budget) New() (budget.Budget, error) {
+func (b NamedBudget) New() (budget.Budget, error) {
 	switch {
 	case b.Ratio != nil:
 		return kind(budget.NewRatio(*b.Ratio))
@@ -48,7 +48,7 @@ func kind[B budget.Budget](b B, err error) (budget.Budget, error) {
 }
 
 // Equal reports whether b and o define the same.
-func (b Budget) Equal(o Budget) bool {
+func (b NamedBudget) Equal(o NamedBudget) bool {
 	return b.Name == o.Name && same(b.Ratio, o.Ratio) && same(b.TokenBucket, o.TokenBucket) &&
 		same(b.Throttle, o.Throttle) && same(b.Concurrency, o.Concurrency)
 }
@@ -56,7 +56,7 @@ func (b Budget) Equal(o Budget) bool {
 func same[C comparable](a, b *C) bool { return a == b || a != nil && b != nil && *a == *b }
 
 // clone returns a copy that shares nothing with b.
-func (b Budget) clone() Budget {
+func (b NamedBudget) clone() NamedBudget {
 	b.Ratio, b.TokenBucket = copied(b.Ratio), copied(b.TokenBucket)
 	b.Throttle, b.Concurrency = copied(b.Throttle), copied(b.Concurrency)
 	return b
@@ -70,7 +70,7 @@ func copied[C any](c *C) *C {
 	return &v
 }
 
-func (b Budget) validate(f *faults) {
+func (b NamedBudget) validate(f *faults) {
 	if b.Name == "" {
 		f.add("name", "must not be empty")
 	}

@@ -15,21 +15,21 @@ func TestBudgets(t *testing.T) {
 	t.Parallel()
 	ratio := &budget.RatioConfig{Ratio: 0.05}
 	for _, r := range []struct {
-		budget policy.Budget
+		budget policy.NamedBudget
 		want   string // empty if it is valid
 	}{
-		{policy.Budget{Name: "a", Ratio: ratio}, ""},
-		{policy.Budget{Name: "a", TokenBucket: &budget.TokenBucketConfig{PerSecond: 1}}, ""},
-		{policy.Budget{Name: "a", Throttle: &budget.ThrottleConfig{MaxTokens: 10, TokenRatio: 0.1}}, ""},
-		{policy.Budget{Name: "a", Concurrency: &budget.ConcurrencyConfig{Min: 3}}, ""},
-		{policy.Budget{Ratio: ratio}, `budgets[0].name: must not be empty`},
-		{policy.Budget{Name: "a"}, `budgets[0]: exactly one of ratio, token_bucket, throttle and concurrency must be set`},
-		{policy.Budget{Name: "a", Ratio: ratio, Concurrency: &budget.ConcurrencyConfig{}}, `budgets[0]: exactly one of ratio, token_bucket, throttle and concurrency must be set`},
-		{policy.Budget{Name: "a", Ratio: &budget.RatioConfig{Ratio: 2}}, `budgets[0].ratio.ratio: must be between 0 and 1, got 2`},
-		{policy.Budget{Name: "a", Ratio: &budget.RatioConfig{Ratio: math.NaN()}}, `budgets[0].ratio.ratio: must be a finite number, got NaN`},
-		{policy.Budget{Name: "a", Throttle: &budget.ThrottleConfig{MaxTokens: 10}}, `budgets[0].throttle.token_ratio: must be at least 0.001, got 0`},
+		{policy.NamedBudget{Name: "a", Ratio: ratio}, ""},
+		{policy.NamedBudget{Name: "a", TokenBucket: &budget.TokenBucketConfig{PerSecond: 1}}, ""},
+		{policy.NamedBudget{Name: "a", Throttle: &budget.ThrottleConfig{MaxTokens: 10, TokenRatio: 0.1}}, ""},
+		{policy.NamedBudget{Name: "a", Concurrency: &budget.ConcurrencyConfig{Min: 3}}, ""},
+		{policy.NamedBudget{Ratio: ratio}, `budgets[0].name: must not be empty`},
+		{policy.NamedBudget{Name: "a"}, `budgets[0]: exactly one of ratio, token_bucket, throttle and concurrency must be set`},
+		{policy.NamedBudget{Name: "a", Ratio: ratio, Concurrency: &budget.ConcurrencyConfig{}}, `budgets[0]: exactly one of ratio, token_bucket, throttle and concurrency must be set`},
+		{policy.NamedBudget{Name: "a", Ratio: &budget.RatioConfig{Ratio: 2}}, `budgets[0].ratio.ratio: must be between 0 and 1, got 2`},
+		{policy.NamedBudget{Name: "a", Ratio: &budget.RatioConfig{Ratio: math.NaN()}}, `budgets[0].ratio.ratio: must be a finite number, got NaN`},
+		{policy.NamedBudget{Name: "a", Throttle: &budget.ThrottleConfig{MaxTokens: 10}}, `budgets[0].throttle.token_ratio: must be at least 0.001, got 0`},
 	} {
-		table, err := policy.Set{Budgets: []policy.Budget{r.budget}}.Compile()
+		table, err := policy.Set{Budgets: []policy.NamedBudget{r.budget}}.Compile()
 		if r.want != "" {
 			require.EqualError(t, err, r.want)
 			continue
@@ -44,7 +44,7 @@ func TestBudgets(t *testing.T) {
 		_, ok = table.Budget("b")
 		assert.False(t, ok)
 	}
-	_, err := policy.Set{Budgets: []policy.Budget{{Name: "a", Ratio: ratio}, {Name: "a", Ratio: ratio}}}.Compile()
+	_, err := policy.Set{Budgets: []policy.NamedBudget{{Name: "a", Ratio: ratio}, {Name: "a", Ratio: ratio}}}.Compile()
 	require.EqualError(t, err, `budgets[1].name: "a" is already defined`)
 }
 
@@ -52,11 +52,11 @@ func TestBudgets(t *testing.T) {
 func TestBudgetsAreNotShared(t *testing.T) {
 	t.Parallel()
 	c := &budget.RatioConfig{Ratio: 0.05}
-	table, err := policy.Set{Budgets: []policy.Budget{{Name: "a", Ratio: c}}}.Compile()
+	table, err := policy.Set{Budgets: []policy.NamedBudget{{Name: "a", Ratio: c}}}.Compile()
 	require.NoError(t, err)
 	c.Ratio = 1
 	got, _ := table.Budget("a")
 	assert.InDelta(t, 0.05, got.Ratio.Ratio, 0)
-	assert.False(t, got.Equal(policy.Budget{Name: "a", Ratio: c}))
-	assert.False(t, got.Equal(policy.Budget{Name: "a"}))
+	assert.False(t, got.Equal(policy.NamedBudget{Name: "a", Ratio: c}))
+	assert.False(t, got.Equal(policy.NamedBudget{Name: "a"}))
 }

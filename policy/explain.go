@@ -45,7 +45,7 @@ type Step struct {
 // Explain says what p leads to as it stands. Whoever has something stronger than p, such as
 // the switches of a set or a limit of attempts, writes it into p before. The budget is the
 // one that p names, nil if that is the default or in code.
-func (p Policy) Explain(b *Budget) Explanation {
+func (p Policy) Explain(b *NamedBudget) Explanation {
 	p = p.withDefaults()
 	c := p.courses()
 	e := Explanation{Attempts: p.attempts(c), Hedging: p.hedging(), Steps: c.steps()}
@@ -165,7 +165,7 @@ func (p Policy) longest(c courses) (time.Duration, string) {
 func (p Policy) reconnects() bool { return p.Retry.Reconnect > 0 && p.retriesCode(codes.Unavailable) }
 
 // load says how much more a server sees if everything fails.
-func (p Policy) load(b *Budget, attempts int) string {
+func (p Policy) load(b *NamedBudget, attempts int) string {
 	if attempts == 1 {
 		return "that of the calls: there are no extra attempts"
 	}
@@ -195,7 +195,7 @@ func (p Policy) load(b *Budget, attempts int) string {
 }
 
 // Budget returns the budget of the set that has this name, nil if it defines none.
-func (s Set) Budget(name string) *Budget {
+func (s Set) Budget(name string) *NamedBudget {
 	for i := range s.Budgets {
 		if s.Budgets[i].Name == name {
 			return &s.Budgets[i]

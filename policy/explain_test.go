@@ -16,7 +16,7 @@ import (
 // TestExplain: what policies lead to. The command's golden files have the rest.
 func TestExplain(t *testing.T) {
 	t.Parallel()
-	few := &policy.Budget{Name: "few", TokenBucket: &budget.TokenBucketConfig{PerSecond: 2, Burst: 4}}
+	few := &policy.NamedBudget{Name: "few", TokenBucket: &budget.TokenBucketConfig{PerSecond: 2, Burst: 4}}
 	const defaultLoad = "what each client has saved up in a second, 10 % of its calls and 3 attempts (the default budget, unless its code has another)"
 	const (
 		pushback = "the server's pushback takes the place of these waits"
@@ -39,7 +39,7 @@ func TestExplain(t *testing.T) {
 	exhausted, either := []codes.Code{codes.ResourceExhausted}, []codes.Code{codes.Aborted, codes.ResourceExhausted}
 	for name, r := range map[string]struct {
 		policy policy.Policy
-		budget *policy.Budget
+		budget *policy.NamedBudget
 		want   policy.Explanation
 	}{
 		"default": {policy.Policy{}, nil, policy.Explanation{

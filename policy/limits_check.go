@@ -94,7 +94,7 @@ func (s scope) checkHedge(h Hedge, f *faults) {
 }
 
 // checkBudgets adds up what budgets allow, and looks at the share of each.
-func (s scope) checkBudgets(budgets []Budget, f *faults) {
+func (s scope) checkBudgets(budgets []NamedBudget, f *faults) {
 	share, most := s.of.MaxExtraLoad, s.of.MaxExtraPerSecond
 	if share == 0 {
 		return

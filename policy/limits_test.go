@@ -77,31 +77,31 @@ func TestLimits(t *testing.T) {
 func TestLimitsOfBudgets(t *testing.T) {
 	t.Parallel()
 	l := policy.Limits{MaxAttempts: 4, MaxExtraLoad: 0.05}
-	ratio := func(name string, share, perSecond float64) policy.Budget {
-		return policy.Budget{Name: name, Ratio: &budget.RatioConfig{Ratio: share, MinPerSecond: perSecond}}
+	ratio := func(name string, share, perSecond float64) policy.NamedBudget {
+		return policy.NamedBudget{Name: name, Ratio: &budget.RatioConfig{Ratio: share, MinPerSecond: perSecond}}
 	}
-	bucket := func(perSecond, burst float64) policy.Budget {
-		return policy.Budget{Name: "bucket", TokenBucket: &budget.TokenBucketConfig{PerSecond: perSecond, Burst: burst}}
+	bucket := func(perSecond, burst float64) policy.NamedBudget {
+		return policy.NamedBudget{Name: "bucket", TokenBucket: &budget.TokenBucketConfig{PerSecond: perSecond, Burst: burst}}
 	}
 	const sum = ": the sum of ratio.min_per_second and of token_bucket.per_second, or burst if that is larger"
 	for _, r := range []struct {
 		limits  policy.Limits
-		budgets []policy.Budget
+		budgets []policy.NamedBudget
 		want    string
 	}{
-		{policy.Limits{}, []policy.Budget{ratio("a", 1, 1e6)}, ""},
-		{l, []policy.Budget{ratio("a", 0.05, 10)}, ""},
-		{l, []policy.Budget{ratio("a", 0.2, 0)}, "budgets[0].ratio.ratio: must not exceed the limit 0.05, got 0.2"},
-		{l, []policy.Budget{ratio("a", 0, 1e6)}, "budgets: must not allow more than 10 extra attempts per second together, got 1e+06" + sum},
-		{l, []policy.Budget{ratio("a", 0, 6), ratio("b", 0, 6)}, "budgets: must not allow more than 10 extra attempts per second together, got 12" + sum},
-		{l, []policy.Budget{bucket(10, 0)}, ""},
-		{l, []policy.Budget{bucket(1e6, 0)}, "budgets: must not allow more than 10 extra attempts per second together, got 1e+06" + sum},
-		{l, []policy.Budget{bucket(1, 1000)}, "budgets: must not allow more than 10 extra attempts per second together, got 1000" + sum},
-		{policy.Limits{MaxExtraLoad: 0.05, MaxExtraPerSecond: 100}, []policy.Budget{bucket(100, 0)}, ""},
-		{policy.Limits{MaxExtraLoad: 0.9, MaxExtraPerSecond: 1}, []policy.Budget{bucket(0.001, 0), ratio("a", 0.9, 1)}, "budgets: must not allow more than 1 extra attempts per second together, got 2" + sum},
-		{l, []policy.Budget{{Name: "a", Throttle: &budget.ThrottleConfig{MaxTokens: 10, TokenRatio: 1}}}, "budgets[0].throttle: sets no bound to extra load, which the limit 0.05 asks for"},
-		{l, []policy.Budget{{Name: "a", Concurrency: &budget.ConcurrencyConfig{Share: 1}}}, "budgets[0].concurrency: bounds attempts in flight and not extra load, which the limit 0.05 asks for"},
-		{policy.Limits{Forbidden: []string{"budgets"}}, []policy.Budget{ratio("a", 0, 0)}, "budgets: must not be set: the limits forbid it"},
+		{policy.Limits{}, []policy.NamedBudget{ratio("a", 1, 1e6)}, ""},
+		{l, []policy.NamedBudget{ratio("a", 0.05, 10)}, ""},
+		{l, []policy.NamedBudget{ratio("a", 0.2, 0)}, "budgets[0].ratio.ratio: must not exceed the limit 0.05, got 0.2"},
+		{l, []policy.NamedBudget{ratio("a", 0, 1e6)}, "budgets: must not allow more than 10 extra attempts per second together, got 1e+06" + sum},
+		{l, []policy.NamedBudget{ratio("a", 0, 6), ratio("b", 0, 6)}, "budgets: must not allow more than 10 extra attempts per second together, got 12" + sum},
+		{l, []policy.NamedBudget{bucket(10, 0)}, ""},
+		{l, []policy.NamedBudget{bucket(1e6, 0)}, "budgets: must not allow more than 10 extra attempts per second together, got 1e+06" + sum},
+		{l, []policy.NamedBudget{bucket(1, 1000)}, "budgets: must not allow more than 10 extra attempts per second together, got 1000" + sum},
+		{policy.Limits{MaxExtraLoad: 0.05, MaxExtraPerSecond: 100}, []policy.NamedBudget{bucket(100, 0)}, ""},
+		{policy.Limits{MaxExtraLoad: 0.9, MaxExtraPerSecond: 1}, []policy.NamedBudget{bucket(0.001, 0), ratio("a", 0.9, 1)}, "budgets: must not allow more than 1 extra attempts per second together, got 2" + sum},
+		{l, []policy.NamedBudget{{Name: "a", Throttle: &budget.ThrottleConfig{MaxTokens: 10, TokenRatio: 1}}}, "budgets[0].throttle: sets no bound to extra load, which the limit 0.05 asks for"},
+		{l, []policy.NamedBudget{{Name: "a", Concurrency: &budget.ConcurrencyConfig{Share: 1}}}, "budgets[0].concurrency: bounds attempts in flight and not extra load, which the limit 0.05 asks for"},
+		{policy.Limits{Forbidden: []string{"budgets"}}, []policy.NamedBudget{ratio("a", 0, 0)}, "budgets: must not be set: the limits forbid it"},
 	} {
 		st := new(policy.Store)
 		require.NoError(t, st.Guard(r.limits.Check))
@@ -153,7 +153,7 @@ func TestLimitsOfMethods(t *testing.T) {
 	s := rules("/a.B/*", "/c.D/*")
 	s.Rules[0].Policy.Budget, s.Rules[1].Policy.Budget = "mine", "other"
 	for _, name := range []string{"mine", "other"} {
-		s.Budgets = append(s.Budgets, policy.Budget{Name: name, TokenBucket: &budget.TokenBucketConfig{PerSecond: 5}})
+		s.Budgets = append(s.Budgets, policy.NamedBudget{Name: name, TokenBucket: &budget.TokenBucketConfig{PerSecond: 5}})
 	}
 	table, err := s.Compile()
 	require.NoError(t, err)

@@ -311,7 +311,7 @@ func (im *importer) throttling(v value) {
 	}
 	// More than there can be is as good as all there can be.
 	ratio = min(ratio, 1000)
-	im.set.Budgets = []Budget{{Name: RetryThrottling, Throttle: &budget.ThrottleConfig{MaxTokens: tokens, TokenRatio: ratio}}}
+	im.set.Budgets = []NamedBudget{{Name: RetryThrottling, Throttle: &budget.ThrottleConfig{MaxTokens: tokens, TokenRatio: ratio}}}
 	for i := range im.set.Rules {
 		im.set.Rules[i].Policy.Budget = RetryThrottling
 	}

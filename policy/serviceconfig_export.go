@@ -134,20 +134,20 @@ type exporter struct {
 }
 
 // throttling returns the budget that every rule names if it is a Throttle.
-func (s Set) throttling(t *Table) Budget {
+func (s Set) throttling(t *Table) NamedBudget {
 	if len(s.Rules) == 0 {
-		return Budget{}
+		return NamedBudget{}
 	}
 	name := s.Rules[0].Policy.Budget
 	for _, r := range s.Rules {
 		if r.Policy.Budget != name {
-			return Budget{}
+			return NamedBudget{}
 		}
 	}
 	if b, _ := t.Budget(name); b.Throttle != nil {
 		return b
 	}
-	return Budget{}
+	return NamedBudget{}
 }
 
 func (ex *exporter) methodConfig(r Rule, f *faults) methodConfig {

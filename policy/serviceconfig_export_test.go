@@ -72,7 +72,7 @@ func TestServiceConfig(t *testing.T) {
 	throttle := &budget.ThrottleConfig{MaxTokens: 10, TokenRatio: 0.1}
 	backoff := policy.Backoff{Initial: 100 * time.Millisecond, Multiplier: 1.5, Max: time.Minute, Jitter: policy.JitterProportional}
 	s := policy.Set{
-		Budgets: []policy.Budget{{Name: policy.RetryThrottling, Throttle: throttle}},
+		Budgets: []policy.NamedBudget{{Name: policy.RetryThrottling, Throttle: throttle}},
 		Rules: []policy.Rule{
 			{
 				Methods: []string{"/a.B/C", "/a.D/*"},
@@ -235,25 +235,25 @@ func TestServiceConfigSwitches(t *testing.T) {
 func TestServiceConfigBudgets(t *testing.T) {
 	t.Parallel()
 	const all = `: a service config has none but a retryThrottling of all methods`
-	throttle := func(name string) policy.Budget {
-		return policy.Budget{Name: name, Throttle: &budget.ThrottleConfig{MaxTokens: 3, TokenRatio: 0.5}}
+	throttle := func(name string) policy.NamedBudget {
+		return policy.NamedBudget{Name: name, Throttle: &budget.ThrottleConfig{MaxTokens: 3, TokenRatio: 0.5}}
 	}
-	ratio := policy.Budget{Name: "ratio", Ratio: &budget.RatioConfig{Ratio: 0.1}}
+	ratio := policy.NamedBudget{Name: "ratio", Ratio: &budget.RatioConfig{Ratio: 0.1}}
 	for _, r := range []struct {
-		budgets []policy.Budget
+		budgets []policy.NamedBudget
 		named   [2]string // by a rule for a.B, and by one for every method
 		missing []string
 		written bool
 	}{
 		{nil, [2]string{}, []string{}, false},
-		{[]policy.Budget{throttle("retryThrottling")}, [2]string{"retryThrottling", "retryThrottling"}, []string{}, true},
-		{[]policy.Budget{throttle("mine")}, [2]string{"mine", "mine"}, []string{`budgets[0].name: a service config has none`}, true},
-		{[]policy.Budget{throttle("mine")}, [2]string{"mine", ""}, []string{`rules[0].policy.budget` + all, `budgets[0]` + all}, false},
-		{[]policy.Budget{throttle("mine")}, [2]string{"", "mine"}, []string{`rules[1].policy.budget` + all, `budgets[0]` + all}, false},
-		{[]policy.Budget{throttle("mine")}, [2]string{}, []string{`budgets[0]` + all}, false},
-		{[]policy.Budget{throttle("a"), throttle("b")}, [2]string{"a", "b"}, []string{`rules[0].policy.budget` + all, `rules[1].policy.budget` + all, `budgets[0]` + all, `budgets[1]` + all}, false},
-		{[]policy.Budget{ratio, throttle("retryThrottling")}, [2]string{"retryThrottling", "retryThrottling"}, []string{`budgets[0]` + all}, true},
-		{[]policy.Budget{ratio}, [2]string{"ratio", "ratio"}, []string{`rules[0].policy.budget` + all, `rules[1].policy.budget` + all, `budgets[0]` + all}, false},
+		{[]policy.NamedBudget{throttle("retryThrottling")}, [2]string{"retryThrottling", "retryThrottling"}, []string{}, true},
+		{[]policy.NamedBudget{throttle("mine")}, [2]string{"mine", "mine"}, []string{`budgets[0].name: a service config has none`}, true},
+		{[]policy.NamedBudget{throttle("mine")}, [2]string{"mine", ""}, []string{`rules[0].policy.budget` + all, `budgets[0]` + all}, false},
+		{[]policy.NamedBudget{throttle("mine")}, [2]string{"", "mine"}, []string{`rules[1].policy.budget` + all, `budgets[0]` + all}, false},
+		{[]policy.NamedBudget{throttle("mine")}, [2]string{}, []string{`budgets[0]` + all}, false},
+		{[]policy.NamedBudget{throttle("a"), throttle("b")}, [2]string{"a", "b"}, []string{`rules[0].policy.budget` + all, `rules[1].policy.budget` + all, `budgets[0]` + all, `budgets[1]` + all}, false},
+		{[]policy.NamedBudget{ratio, throttle("retryThrottling")}, [2]string{"retryThrottling", "retryThrottling"}, []string{`budgets[0]` + all}, true},
+		{[]policy.NamedBudget{ratio}, [2]string{"ratio", "ratio"}, []string{`rules[0].policy.budget` + all, `rules[1].policy.budget` + all, `budgets[0]` + all}, false},
 		{nil, [2]string{"code's", "code's"}, []string{`rules[0].policy.budget` + all, `rules[1].policy.budget` + all}, false},
 	} {
 		s := policy.Set{Budgets: r.budgets}

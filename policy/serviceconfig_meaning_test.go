@@ -386,7 +386,7 @@ func sayableSet(r *rand.Rand) policy.Set {
 	}
 	s := policy.Set{}
 	if flip() {
-		s.Budgets = []policy.Budget{{Name: policy.RetryThrottling, Throttle: &budget.ThrottleConfig{MaxTokens: 0.001 + float64(r.IntN(1000)), TokenRatio: 0.001 + r.Float64()}}}
+		s.Budgets = []policy.NamedBudget{{Name: policy.RetryThrottling, Throttle: &budget.ThrottleConfig{MaxTokens: 0.001 + float64(r.IntN(1000)), TokenRatio: 0.001 + r.Float64()}}}
 	}
 	for i := range 1 + r.IntN(6) {
 		p := policy.Policy{WaitForReady: flip(), Retry: policy.Retry{MaxAttempts: 1}}

@@ -151,7 +151,7 @@ func TestServiceConfigThrottling(t *testing.T) {
 		s, warnings, err := policy.FromServiceConfig([]byte(config))
 		require.NoError(t, err, config)
 		assert.Empty(t, warnings, config)
-		assert.Equal(t, []policy.Budget{{Name: "retryThrottling", Throttle: &r.want}}, s.Budgets, config)
+		assert.Equal(t, []policy.NamedBudget{{Name: "retryThrottling", Throttle: &r.want}}, s.Budgets, config)
 		require.Len(t, s.Rules, 2)
 		for _, rule := range s.Rules {
 			assert.Equal(t, "retryThrottling", rule.Policy.Budget, "every call counts: %s", config)

@@ -44,7 +44,7 @@ type Set struct {
 	Revision uint64
 	Rules    []Rule
 	// Budgets are those of the set, besides what the interceptor has in code.
-	Budgets []Budget
+	Budgets []NamedBudget
 	// RetriesOff and HedgesOff switch retries or hedges off for every call,
 	// covered by a rule or not.
 	RetriesOff, HedgesOff bool
@@ -57,7 +57,7 @@ type Table struct {
 	methods  map[string]*Policy // "/pkg.Service/Method"
 	services map[string]*Policy // "/pkg.Service/"
 	fallback *Policy            // "*", perhaps nil
-	budgets  map[string]Budget
+	budgets  map[string]NamedBudget
 	rules    map[string]int // by selector
 }
 
@@ -118,8 +118,8 @@ func (s Set) selectors() int {
 	return max(n, len(s.Rules), len(s.Budgets))
 }
 
-func (s Set) validateBudgets(f *faults) map[string]Budget {
-	byName := make(map[string]Budget, len(s.Budgets))
+func (s Set) validateBudgets(f *faults) map[string]NamedBudget {
+	byName := make(map[string]NamedBudget, len(s.Budgets))
 	for i, b := range s.Budgets {
 		in := f.below(fmt.Sprintf("budgets[%d].", i))
 		b.validate(in)
@@ -219,7 +219,7 @@ func (t *Table) Set() Set { return t.set }
 func (t *Table) Version() string { return t.set.Version }
 
 // Budget returns the budget that the set defines by that name, if it does.
-func (t *Table) Budget(name string) (Budget, bool) {
+func (t *Table) Budget(name string) (NamedBudget, bool) {
 	b, ok := t.budgets[name]
 	return b, ok
 }

@@ -87,7 +87,7 @@ func (h Hedge) proto() *regov1.Hedge {
 	}
 }
 
-func (b Budget) proto() *regov1.Budget {
+func (b NamedBudget) proto() *regov1.Budget {
 	m := &regov1.Budget{Name: b.Name}
 	switch {
 	case b.Ratio != nil:
@@ -209,9 +209,9 @@ func hedgeFrom(m *regov1.Hedge, f *faults) Hedge {
 	}
 }
 
-func budgetFrom(m *regov1.Budget, f *faults) Budget {
+func budgetFrom(m *regov1.Budget, f *faults) NamedBudget {
 	f.unknown(m.ProtoReflect())
-	b := Budget{Name: m.GetName()}
+	b := NamedBudget{Name: m.GetName()}
 	switch k := m.GetKind().(type) {
 	case *regov1.Budget_Ratio:
 		f.in("ratio").unknown(k.Ratio.ProtoReflect())

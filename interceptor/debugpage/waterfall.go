@@ -93,7 +93,7 @@ func attemptText(t *interceptor.Timeline, a *interceptor.Attempt) string {
 	if a.Result == interceptor.AttemptWon || a.Result == interceptor.AttemptFailed {
 		add("%s, %s", codeName(a.Code), a.Delivery)
 		if r := a.Outcome.Reason.String(); r != "" {
-			add("%s: %s", a.Outcome.Kind, r)
+			add("%s: %s", a.Outcome.Class, r)
 		}
 	}
 	if a.WaitedOn != interceptor.WaitNone {

@@ -93,7 +93,7 @@ func (f Field) Around() policy.Set {
 		return s
 	}
 	s.Rules[0].Policy.Budget = "b"
-	s.Budgets = []policy.Budget{{Name: "b"}}
+	s.Budgets = []policy.NamedBudget{{Name: "b"}}
 	if f.Path == "budgets.name" {
 		s.Budgets[0].Ratio = new(budget.RatioConfig)
 		return s

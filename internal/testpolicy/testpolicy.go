@@ -79,7 +79,7 @@ func Random(r *rand.Rand) policy.Set {
 		s.Rules = append(s.Rules, rule)
 	}
 	for i := range r.IntN(4) {
-		b := policy.Budget{Name: fmt.Sprint("budget ", i)}
+		b := policy.NamedBudget{Name: fmt.Sprint("budget ", i)}
 		switch r.IntN(4) {
 		case 0:
 			b.Ratio = &budget.RatioConfig{Ratio: r.Float64(), MinPerSecond: float64(r.IntN(3))}

@@ -22,7 +22,7 @@ var documented = policy.Set{
 	Version:  "2026-11-25.1",
 	Epoch:    1,
 	Revision: 42,
-	Budgets: []policy.Budget{
+	Budgets: []policy.NamedBudget{
 		{Name: "careful", Ratio: &budget.RatioConfig{Ratio: 0.05, MinPerSecond: 5}},
 		{Name: "steady", TokenBucket: &budget.TokenBucketConfig{PerSecond: 20, Burst: 40}},
 		{Name: "as-grpc", Throttle: &budget.ThrottleConfig{MaxTokens: 10, TokenRatio: 0.1}},

@@ -53,7 +53,7 @@ var incident = policy.Set{
 			},
 		}},
 	},
-	Budgets: []policy.Budget{{Name: "batch", TokenBucket: &budget.TokenBucketConfig{PerSecond: 5}}},
+	Budgets: []policy.NamedBudget{{Name: "batch", TokenBucket: &budget.TokenBucketConfig{PerSecond: 5}}},
 }
 
 const incidentYAML = `version: incident-7

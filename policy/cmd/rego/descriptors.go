@@ -136,7 +136,7 @@ func (ds *descriptors) meant(selector string) string {
 // idempotency returns what the proto file says of a method.
 func (ds *descriptors) idempotency(method string) classify.Idempotency {
 	if m := ds.methods[method]; m != nil {
-		return classify.FromMethodDescriptor(m)
+		return classify.DeclaredIdempotencyOf(m)
 	}
 	return classify.IdempotencyUnknown
 }

@@ -180,7 +180,7 @@ func (e *explanation) describe(known *descriptors) error {
 		e.warnings = append(e.warnings, text)
 		return nil
 	}
-	e.isKnown, e.declared = true, classify.FromMethodDescriptor(md)
+	e.isKnown, e.declared = true, classify.DeclaredIdempotencyOf(md)
 	if e.from == fromRule {
 		return nil
 	}
