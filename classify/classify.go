@@ -114,9 +114,9 @@ func (d Delivery) String() string { return name(deliveryNames[:], int(d)) }
 // MarshalText returns the words of String.
 func (d Delivery) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 
-// AttemptEnd is an attempt that has ended, as a [Classifier] sees it. It is valid
+// EndedAttempt is an attempt that has ended, as a [Classifier] sees it. It is valid
 // during the call of Classify only, and none of it may be changed.
-type AttemptEnd struct {
+type EndedAttempt struct {
 	// Method is the full method name, "/pkg.Service/Method".
 	Method string
 	// Reply is the reply message. It holds the server's answer if Err is nil.
@@ -145,7 +145,7 @@ type AttemptEnd struct {
 }
 
 // Code returns the attempt's status code.
-func (a *AttemptEnd) Code() codes.Code { return a.Status.Code() }
+func (a *EndedAttempt) Code() codes.Code { return a.Status.Code() }
 
 // Outcome is what a [Classifier] says of an attempt.
 type Outcome struct {
@@ -154,7 +154,7 @@ type Outcome struct {
 }
 
 // Classifier turns the end of an attempt into an Outcome. It is called on the
-// goroutine of the call, from many calls at once, and must not keep the AttemptEnd.
+// goroutine of the call, from many calls at once, and must not keep the EndedAttempt.
 //
 // The zero Outcome leaves the decision to [GRPC], so that a classifier needs to
 // say only what it sees differently. Whatever a classifier says, a server that
@@ -163,14 +163,14 @@ type Outcome struct {
 // A panic in a classifier surfaces on the caller's goroutine, as one in an
 // interceptor would; the call's budget leases are returned.
 type Classifier interface {
-	Classify(a *AttemptEnd) Outcome
+	Classify(a *EndedAttempt) Outcome
 }
 
 // Func is a function as a [Classifier].
-type Func func(a *AttemptEnd) Outcome
+type Func func(a *EndedAttempt) Outcome
 
 // Classify calls f. Nil is undecided.
-func (f Func) Classify(a *AttemptEnd) Outcome {
+func (f Func) Classify(a *EndedAttempt) Outcome {
 	if f == nil {
 		return Outcome{}
 	}
@@ -180,7 +180,7 @@ func (f Func) Classify(a *AttemptEnd) Outcome {
 // First asks the classifiers in turn; the first Outcome whose Class is not
 // [Undecided] decides. It returns the zero Outcome if all are undecided. Nil ones are.
 func First(cs ...Classifier) Classifier {
-	return Func(func(a *AttemptEnd) Outcome {
+	return Func(func(a *EndedAttempt) Outcome {
 		for _, c := range cs {
 			if c == nil {
 				continue
@@ -199,7 +199,7 @@ func First(cs ...Classifier) Classifier {
 // the server did execute it, and else the call ends with that reply. When
 // attempts run out the caller gets the last reply and no error, as without rego.
 func Reply[T any](failed func(reply T) bool) Classifier {
-	return Func(func(a *AttemptEnd) Outcome {
+	return Func(func(a *EndedAttempt) Outcome {
 		reply, ok := a.Reply.(T)
 		if a.Err != nil || !ok || failed == nil || !failed(reply) {
 			return Outcome{}

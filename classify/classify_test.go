@@ -21,7 +21,7 @@ var (
 
 // says returns a classifier that always says o and counts how often it is asked.
 func says(o classify.Outcome, asked *int) classify.Classifier {
-	return classify.Func(func(*classify.AttemptEnd) classify.Outcome {
+	return classify.Func(func(*classify.EndedAttempt) classify.Outcome {
 		*asked++
 		return o
 	})
@@ -47,7 +47,7 @@ func TestFirst(t *testing.T) {
 		for _, o := range r.say {
 			cs = append(cs, says(o, &asked))
 		}
-		assert.Equal(t, r.want, classify.First(cs...).Classify(&classify.AttemptEnd{}), "%v", r.say)
+		assert.Equal(t, r.want, classify.First(cs...).Classify(&classify.EndedAttempt{}), "%v", r.say)
 		assert.Equal(t, r.asked, asked, "%v", r.say)
 	}
 }
@@ -56,8 +56,8 @@ func TestFuncSeesTheAttempt(t *testing.T) {
 	t.Parallel()
 	a := ended(codes.Aborted)
 	a.Method = "/a.B/C"
-	var seen *classify.AttemptEnd
-	f := classify.Func(func(a *classify.AttemptEnd) classify.Outcome {
+	var seen *classify.EndedAttempt
+	f := classify.Func(func(a *classify.EndedAttempt) classify.Outcome {
 		seen = a
 		return retryable
 	})
@@ -97,14 +97,14 @@ func TestReply(t *testing.T) {
 			asked++
 			return j.pending
 		})
-		a := classify.AttemptEnd{Reply: r.reply, Err: r.err, Idempotency: r.idempotency}
+		a := classify.EndedAttempt{Reply: r.reply, Err: r.err, Idempotency: r.idempotency}
 		assert.Equal(t, r.want, c.Classify(&a), "%+v", r)
 		assert.Equal(t, r.asked, asked, "%+v", r)
 	}
 
 	// T may be an interface: one rule for all replies that have the method.
 	c := classify.Reply(func(j interface{ Pending() bool }) bool { return j.Pending() })
-	a := classify.AttemptEnd{Reply: &job{pending: true}, Idempotency: classify.Idempotent}
+	a := classify.EndedAttempt{Reply: &job{pending: true}, Idempotency: classify.Idempotent}
 	assert.Equal(t, soft, c.Classify(&a))
 	a.Reply = "no such method"
 	assert.Equal(t, undecided, c.Classify(&a))

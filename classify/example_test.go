@@ -10,9 +10,9 @@ import (
 )
 
 // failed returns an attempt as a server ends it with code.
-func failed(code codes.Code, i classify.Idempotency) *classify.AttemptEnd {
+func failed(code codes.Code, i classify.Idempotency) *classify.EndedAttempt {
 	st := status.New(code, "")
-	return &classify.AttemptEnd{Err: st.Err(), Status: st, Delivery: classify.DeliveryAnswered, Idempotency: i}
+	return &classify.EndedAttempt{Err: st.Err(), Status: st, Delivery: classify.DeliveryAnswered, Idempotency: i}
 }
 
 // The same status is worth a retry or not, depending on what is known of the
@@ -20,7 +20,7 @@ func failed(code codes.Code, i classify.Idempotency) *classify.AttemptEnd {
 func Example() {
 	refused := failed(codes.Unavailable, classify.IdempotencyUnknown)
 	refused.Delivery = classify.DeliveryNotSent
-	for _, a := range []*classify.AttemptEnd{
+	for _, a := range []*classify.EndedAttempt{
 		refused,
 		failed(codes.Unavailable, classify.IdempotencyUnknown),
 		failed(codes.Unavailable, classify.Idempotent),
@@ -48,7 +48,7 @@ func ExampleCodes() {
 
 // A rule of one's own says only what it sees differently.
 func ExampleFunc() {
-	c := classify.Func(func(a *classify.AttemptEnd) classify.Outcome {
+	c := classify.Func(func(a *classify.EndedAttempt) classify.Outcome {
 		if a.Code() == codes.Internal && a.Idempotency.AllowsRetry() {
 			return classify.Outcome{Class: classify.Retryable}
 		}
@@ -63,7 +63,7 @@ func ExampleFunc() {
 }
 
 func ExampleFirst() {
-	notFound := classify.Func(func(a *classify.AttemptEnd) classify.Outcome {
+	notFound := classify.Func(func(a *classify.EndedAttempt) classify.Outcome {
 		if a.Code() == codes.NotFound { // replicas lag behind for a moment
 			return classify.Outcome{Class: classify.Retryable}
 		}
@@ -85,7 +85,7 @@ type SearchResponse struct{ Partial bool }
 func ExampleReply() {
 	c := classify.Reply(func(r *SearchResponse) bool { return r.Partial })
 	for _, partial := range []bool{true, false} {
-		o := c.Classify(&classify.AttemptEnd{
+		o := c.Classify(&classify.EndedAttempt{
 			Reply:       &SearchResponse{Partial: partial},
 			Idempotency: classify.NoSideEffects,
 		})

@@ -25,7 +25,7 @@ import "google.golang.org/grpc/codes"
 // client may come back).
 var GRPC Classifier = Func(classifyGRPC)
 
-func classifyGRPC(a *AttemptEnd) Outcome {
+func classifyGRPC(a *EndedAttempt) Outcome {
 	if o := common(a); o.Class != Undecided {
 		return o
 	}
@@ -65,7 +65,7 @@ func Codes(list ...codes.Code) Classifier {
 			set |= 1 << c
 		}
 	}
-	return Func(func(a *AttemptEnd) Outcome {
+	return Func(func(a *EndedAttempt) Outcome {
 		if o := common(a); o.Class != Undecided {
 			return o
 		}
@@ -77,7 +77,7 @@ func Codes(list ...codes.Code) Classifier {
 }
 
 // common holds the rows that no list of codes changes.
-func common(a *AttemptEnd) Outcome {
+func common(a *EndedAttempt) Outcome {
 	switch {
 	case a.Err == nil:
 		return Outcome{Class: Success}
@@ -93,7 +93,7 @@ func common(a *AttemptEnd) Outcome {
 	return Outcome{}
 }
 
-func ifIdempotent(a *AttemptEnd, r Reason) Outcome {
+func ifIdempotent(a *EndedAttempt, r Reason) Outcome {
 	if a.Idempotency.AllowsRetry() {
 		return Outcome{Retryable, r}
 	}

@@ -22,12 +22,12 @@ var (
 )
 
 // ended returns an attempt that ended with code, OK included.
-func ended(code codes.Code) classify.AttemptEnd {
+func ended(code codes.Code) classify.EndedAttempt {
 	if code == codes.OK {
-		return classify.AttemptEnd{}
+		return classify.EndedAttempt{}
 	}
 	st := status.New(code, "ended")
-	return classify.AttemptEnd{Err: st.Err(), Status: st}
+	return classify.EndedAttempt{Err: st.Err(), Status: st}
 }
 
 // TestGRPC has the rows of GRPC's doc comment, in its order.
@@ -138,14 +138,14 @@ func TestGRPC(t *testing.T) {
 	}
 }
 
-func describe(a *classify.AttemptEnd) string {
+func describe(a *classify.EndedAttempt) string {
 	return fmt.Sprintf("%v, %v, hint %q, %v, timed out %t, caller done %t, local %t",
 		a.Code(), a.Delivery, a.Hint.Kind, a.Idempotency, a.TimedOut, a.CallerDone, a.Local)
 }
 
 // everyAttempt calls f with every combination of what the built-in classifiers
 // look at.
-func everyAttempt(f func(a *classify.AttemptEnd)) {
+func everyAttempt(f func(a *classify.EndedAttempt)) {
 	for code := codes.OK; code <= codes.Unauthenticated+1; code++ {
 		if code > codes.Unauthenticated {
 			code = foreignCode
@@ -172,7 +172,7 @@ func everyAttempt(f func(a *classify.AttemptEnd)) {
 func TestGRPCNeverUnsafe(t *testing.T) {
 	t.Parallel()
 	seen, retryable := 0, 0
-	everyAttempt(func(a *classify.AttemptEnd) {
+	everyAttempt(func(a *classify.EndedAttempt) {
 		seen++
 		got := classify.GRPC.Classify(a)
 		require.NotEqual(t, classify.Undecided, got.Class, describe(a))
@@ -215,7 +215,7 @@ func TestCodes(t *testing.T) {
 	}
 	for _, list := range lists {
 		c := classify.Codes(list...)
-		everyAttempt(func(a *classify.AttemptEnd) {
+		everyAttempt(func(a *classify.EndedAttempt) {
 			listed := false
 			for _, code := range list {
 				listed = listed || code == a.Code() && code < 32

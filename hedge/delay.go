@@ -119,7 +119,7 @@ func (d *Delay) Next(c Call) (time.Duration, State) {
 
 // Ended implements [Trigger]. Of the attempts of a call only the original is recorded: it
 // was made whether or not something was slow.
-func (d *Delay) Ended(a AttemptEnd) {
+func (d *Delay) Ended(a EndedAttempt) {
 	switch {
 	case a.Number != 1:
 	case a.Complete:

@@ -95,7 +95,7 @@ func TestDelayIsATrigger(t *testing.T) {
 	}
 	synctest.Test(t, func(t *testing.T) {
 		d := hedge.NewTracker().Quantile(0.5, hedge.Bounds{})
-		ended := func(n int, a hedge.AttemptEnd, took time.Duration) {
+		ended := func(n int, a hedge.EndedAttempt, took time.Duration) {
 			for range n {
 				time.Sleep(ms)
 				a.Start, a.End = time.Now().Add(-took), time.Now()
@@ -104,16 +104,16 @@ func TestDelayIsATrigger(t *testing.T) {
 		}
 		after := func() float64 {
 			time.Sleep(time.Second)
-			ended(1, hedge.AttemptEnd{Number: 1, Complete: true}, 50*ms) // has it look
+			ended(1, hedge.EndedAttempt{Number: 1, Complete: true}, 50*ms) // has it look
 			wait, _ := d.Next(hedge.Call{})
 			return float64(wait)
 		}
-		ended(200, hedge.AttemptEnd{Number: 1, Complete: true}, 50*ms)
-		ended(1000, hedge.AttemptEnd{Number: 2, Complete: true}, ms)
+		ended(200, hedge.EndedAttempt{Number: 1, Complete: true}, 50*ms)
+		ended(1000, hedge.EndedAttempt{Number: 2, Complete: true}, ms)
 		assert.InDelta(t, 50*ms, after(), float64(ms), "hedges are no samples")
-		ended(1000, hedge.AttemptEnd{Number: 1}, ms)
+		ended(1000, hedge.EndedAttempt{Number: 1}, ms)
 		assert.InDelta(t, 50*ms, after(), float64(ms), "what did not take so long by itself is none")
-		ended(1000, hedge.AttemptEnd{Number: 1}, 80*ms)
+		ended(1000, hedge.EndedAttempt{Number: 1}, 80*ms)
 		assert.InDelta(t, 80*ms, after(), float64(ms), "but if it took longer")
 	})
 }

@@ -21,7 +21,7 @@ type Trigger interface {
 	// Ended tells of an attempt that has ended: of every one of the methods whose policies
 	// name the Trigger and may be hedged, whether a hedge ran beside it or not. One of a
 	// stream counts as ended when its first message has come.
-	Ended(a AttemptEnd)
+	Ended(a EndedAttempt)
 }
 
 // Call is a call whose attempts run, as a [Trigger] sees it.
@@ -33,8 +33,8 @@ type Call struct {
 	SinceLast time.Duration // since the last one did, or was denied for good
 }
 
-// AttemptEnd is an attempt that has ended, as a [Trigger] sees it.
-type AttemptEnd struct {
+// EndedAttempt is an attempt that has ended, as a [Trigger] sees it.
+type EndedAttempt struct {
 	Method     string
 	Target     string
 	Number     int // of the attempts of its call, from 1, which is the original

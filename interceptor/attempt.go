@@ -16,7 +16,7 @@ import (
 // attempt is an attempt under way: its record, and what only it may write to.
 type attempt struct {
 	attemptState
-	seen  classify.AttemptEnd // as classifiers see it
+	seen  classify.EndedAttempt // as classifiers see it
 	lease budget.Lease
 
 	outputs  *outputs          // its own; those of the original may be used for other calls afterwards
@@ -192,7 +192,7 @@ func (c *call) survivable(a *attempt) bool {
 
 // classify asks the policy's classifier. A call ends well only if there is a reply: one
 // that takes an error for success ends the call with that error.
-func (c *call) classify(seen *classify.AttemptEnd) classify.Outcome {
+func (c *call) classify(seen *classify.EndedAttempt) classify.Outcome {
 	o := c.plan.classifier.Classify(seen)
 	if o.Class == classify.Undecided {
 		o = classify.GRPC.Classify(seen)

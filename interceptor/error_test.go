@@ -29,7 +29,7 @@ import (
 // that error, whatever the kind of call.
 func TestErrorIsNoSuccess(t *testing.T) {
 	t.Parallel()
-	lenient := interceptor.WithClassifier("lenient", classify.Func(func(a *classify.AttemptEnd) (o classify.Outcome) {
+	lenient := interceptor.WithClassifier("lenient", classify.Func(func(a *classify.EndedAttempt) (o classify.Outcome) {
 		if a.Code() == codes.NotFound {
 			o.Class = classify.Success
 		}

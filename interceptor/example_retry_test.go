@@ -160,7 +160,7 @@ func (f onEvent) Observe(_ context.Context, e *interceptor.Event)               
 // How are retries kept from a status that stands for a rule of the business? A classifier of your
 // own ends the call, and leaves everything else to the default table.
 func ExampleWithClassifier() {
-	closed := classify.Func(func(a *classify.AttemptEnd) classify.Outcome {
+	closed := classify.Func(func(a *classify.EndedAttempt) classify.Outcome {
 		if a.Status == nil {
 			return classify.Outcome{}
 		}

@@ -35,7 +35,7 @@ func (t *queueTrigger) Next(c hedge.Call) (time.Duration, hedge.State) {
 	return t.after - c.SinceLast, hedge.Ready
 }
 
-func (t *queueTrigger) Ended(a hedge.AttemptEnd) {
+func (t *queueTrigger) Ended(a hedge.EndedAttempt) {
 	for _, report := range a.Trailer.Get("queue-length") { // none if the attempt was cancelled
 		if n, err := strconv.ParseInt(report, 10, 64); err == nil {
 			t.length.Store(n)

@@ -474,7 +474,7 @@ func TestLosersAreWaitedFor(t *testing.T) {
 		var classified []codes.Code
 		unary := newInterceptor(t, interceptor.WithTargetBudget(unlimited),
 			interceptor.WithPolicy(after100(func(p *policy.Policy) { p.Classifier = "noting" })),
-			interceptor.WithClassifier("noting", classify.Func(func(a *classify.AttemptEnd) classify.Outcome {
+			interceptor.WithClassifier("noting", classify.Func(func(a *classify.EndedAttempt) classify.Outcome {
 				classified = append(classified, a.Code())
 				return classify.Outcome{}
 			}))).Unary()

@@ -164,9 +164,9 @@ func (c *call) replaceOverdue(a *attempt) step {
 }
 
 // asTimedOut returns what classifiers would see of an attempt if its timeout ended it now.
-func (c *call) asTimedOut(a *attempt) *classify.AttemptEnd {
+func (c *call) asTimedOut(a *attempt) *classify.EndedAttempt {
 	expired := status.FromContextError(context.DeadlineExceeded)
-	seen := &classify.AttemptEnd{
+	seen := &classify.EndedAttempt{
 		Method: c.method, Idempotency: c.idempotency,
 		Err: expired.Err(), Status: expired, TimedOut: true,
 	}

@@ -597,12 +597,12 @@ func TestReconnectHoldsNoPlace(t *testing.T) {
 // told is a trigger that keeps what it is told, and wants no hedge.
 type told struct {
 	mu    sync.Mutex
-	ended []hedge.AttemptEnd
+	ended []hedge.EndedAttempt
 }
 
 func (*told) Next(hedge.Call) (time.Duration, hedge.State) { return time.Hour, hedge.Ready }
 
-func (h *told) Ended(a hedge.AttemptEnd) {
+func (h *told) Ended(a hedge.EndedAttempt) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.ended = append(h.ended, a)

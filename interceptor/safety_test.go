@@ -77,7 +77,7 @@ func TestSoftFailure(t *testing.T) {
 func TestErrorTakenAsSuccess(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, srv *testsrv.Server) {
-		lenient := classify.Func(func(a *classify.AttemptEnd) (o classify.Outcome) {
+		lenient := classify.Func(func(a *classify.EndedAttempt) (o classify.Outcome) {
 			if a.Code() == codes.NotFound {
 				o.Class = classify.Success
 			}
@@ -279,7 +279,7 @@ func TestObserverThatReturnsNoContext(t *testing.T) {
 func TestPanicsPassThrough(t *testing.T) {
 	t.Parallel()
 	b := &ledger{budget: budget.Default()}
-	broken := classify.Func(func(*classify.AttemptEnd) classify.Outcome { panic("classifier") })
+	broken := classify.Func(func(*classify.EndedAttempt) classify.Outcome { panic("classifier") })
 	r := new(recorder)
 	unary := newInterceptor(t, b.inTarget(),
 		interceptor.WithClassifier("broken", broken), interceptor.WithObserver(r)).Unary()

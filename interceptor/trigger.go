@@ -51,7 +51,7 @@ func (c *call) tellTrigger(a *attempt, start time.Time) {
 		}
 		return
 	}
-	e := hedge.AttemptEnd{
+	e := hedge.EndedAttempt{
 		Method: c.method, Target: targetName(c.conn), Number: a.Number, Start: start, End: a.End, Err: a.seen.Err, Complete: complete,
 	}
 	if a.proven {
@@ -82,7 +82,7 @@ func (g *guardedTrigger) next(c hedge.Call) (wait time.Duration, s hedge.State) 
 	return g.trigger.Next(c)
 }
 
-func (g *guardedTrigger) ended(a hedge.AttemptEnd) (ok bool) {
+func (g *guardedTrigger) ended(a hedge.EndedAttempt) (ok bool) {
 	if g.trigger == nil {
 		return true
 	}

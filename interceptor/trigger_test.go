@@ -29,7 +29,7 @@ import (
 // trigger is a trigger that does as a test wants it, and notes what it is asked and told.
 type trigger struct {
 	next  func(c hedge.Call) (time.Duration, hedge.State)
-	ended func(a hedge.AttemptEnd)
+	ended func(a hedge.EndedAttempt)
 
 	mu    sync.Mutex
 	asked []string
@@ -43,7 +43,7 @@ func (tr *trigger) Next(c hedge.Call) (time.Duration, hedge.State) {
 	return tr.next(c)
 }
 
-func (tr *trigger) Ended(a hedge.AttemptEnd) {
+func (tr *trigger) Ended(a hedge.EndedAttempt) {
 	tr.mu.Lock()
 	tr.told = append(tr.told, fmt.Sprintf("%d %v %v complete=%v %v", a.Number, a.End.Sub(a.Start), status.Code(a.Err), a.Complete, a.Trailer["load"]))
 	tr.mu.Unlock()
@@ -214,7 +214,7 @@ func TestTriggerPanics(t *testing.T) {
 	for _, r := range []struct {
 		name     string
 		next     func(hedge.Call) (time.Duration, hedge.State)
-		ended    func(hedge.AttemptEnd)
+		ended    func(hedge.EndedAttempt)
 		attempts []string
 	}{
 		{"asked at the start", func(hedge.Call) (time.Duration, hedge.State) { panic("next") }, nil, []string{"original 0s..500ms won", "no hedge 0s trigger"}},
@@ -234,7 +234,7 @@ func TestTriggerPanics(t *testing.T) {
 				return 100*ms - c.SinceLast, hedge.Ready
 			}, nil, []string{"original 0s..500ms won", "hedge 100ms..100ms failed", "no hedge 100ms trigger"},
 		},
-		{"told of the first end", each(100 * ms), func(hedge.AttemptEnd) { panic("ended") }, []string{"original 0s..500ms won", "hedge 100ms..100ms failed"}},
+		{"told of the first end", each(100 * ms), func(hedge.EndedAttempt) { panic("ended") }, []string{"original 0s..500ms won", "hedge 100ms..100ms failed"}},
 	} {
 		t.Run(r.name, func(t *testing.T) {
 			t.Parallel()
@@ -265,7 +265,7 @@ func TestTriggerIsCalledWithoutLocks(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		tr := &trigger{next: func(call hedge.Call) (time.Duration, hedge.State) { put(); return 100*ms - call.SinceLast, hedge.Ready }, ended: func(hedge.AttemptEnd) { put() }}
+		tr := &trigger{next: func(call hedge.Call) (time.Duration, hedge.State) { put(); return 100*ms - call.SinceLast, hedge.Ready }, ended: func(hedge.EndedAttempt) { put() }}
 		c = newClient(t, srv, interceptor.WithPolicy(triggered()), interceptor.WithTrigger("mine", tr), interceptor.WithTargetBudget(unlimited)).ready()
 		c.number(testsrv.Get, testsrv.Hang(), after(10*ms, testsrv.OK()))
 		_, err := c.call(t.Context(), testsrv.Get)
@@ -344,7 +344,7 @@ func TestSocketTrigger(t *testing.T) {
 			return 0, hedge.Declined
 		}
 		return ms - c.SinceLast, hedge.Ready
-	}, ended: func(a hedge.AttemptEnd) {
+	}, ended: func(a hedge.EndedAttempt) {
 		mu.Lock()
 		defer mu.Unlock()
 		if load := a.Trailer.Get("load"); len(load) > 0 {

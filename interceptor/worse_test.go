@@ -170,7 +170,7 @@ func TestPanicsKeepTheBooks(t *testing.T) {
 	})
 	for name, opts := range map[string]func(*atomic.Int64) []interceptor.Option{
 		"classifier": func(n *atomic.Int64) []interceptor.Option {
-			return []interceptor.Option{interceptor.WithClassifier("mine", classify.Func(func(*classify.AttemptEnd) classify.Outcome {
+			return []interceptor.Option{interceptor.WithClassifier("mine", classify.Func(func(*classify.EndedAttempt) classify.Outcome {
 				if n.Add(1)%7 == 0 {
 					panic("mine")
 				}

@@ -139,11 +139,11 @@ func (s *simulation) answer(a *attempt) {
 
 // How attempts fail that do, as classifiers see it.
 var (
-	unavailable = classify.AttemptEnd{
+	unavailable = classify.EndedAttempt{
 		Idempotency: classify.Idempotent, Delivery: classify.DeliveryAnswered,
 		Status: status.New(codes.Unavailable, "overloaded"),
 	}
-	timedOut = classify.AttemptEnd{
+	timedOut = classify.EndedAttempt{
 		Idempotency: classify.Idempotent, TimedOut: true,
 		Status: status.New(codes.DeadlineExceeded, "timed out"),
 	}
@@ -151,7 +151,7 @@ var (
 
 // fail ends an attempt, and makes another one if rego would. Of an attempt that has timed
 // out, the budget is asked for one in its place before it hears that it is over.
-func (s *simulation) fail(a *attempt, how classify.AttemptEnd) {
+func (s *simulation) fail(a *attempt, how classify.EndedAttempt) {
 	a.ended = true
 	how.Err = how.Status.Err()
 	retries := classify.GRPC.Classify(&how).Class == classify.Retryable && a.attempts < s.maxAttempts
