@@ -1,21 +1,41 @@
 package budget
 
-import "sync/atomic"
+import (
+	"sync/atomic"
 
-// answers counts what a budget has said of retries and hedges.
-type answers struct{ granted, denied atomic.Int64 }
+	"github.com/rego-go/rego/internal/percpu"
+)
+
+// answers counts what a budget has said of retries and hedges, in a cell for each processor:
+// in an outage every call asks.
+type answers []answerCell
+
+type answerCell struct {
+	granted, denied atomic.Int64
+
+	_ [112]byte // up to 128, as package percpu has it
+}
+
+func newAnswers() answers { return make(answers, percpu.Cells()) }
 
 // Answers returns how many extra attempts the budget has granted, and how many it has denied.
 // One that was granted and then not sent counts as granted. One that another budget has denied to
 // the same [All] counts there alone.
-func (a *answers) Answers() (granted, denied int64) { return a.granted.Load(), a.denied.Load() }
+func (a answers) Answers() (granted, denied int64) {
+	for i := range a {
+		granted += a[i].granted.Load()
+		denied += a[i].denied.Load()
+	}
+	return granted, denied
+}
 
 // answer counts what is said of an extra attempt, and says it.
-func (a *answers) answer(granted bool) bool {
+func (a answers) answer(granted bool) bool {
+	c := &a[percpu.Mine(len(a))]
 	if granted {
-		a.granted.Add(1)
+		c.granted.Add(1)
 	} else {
-		a.denied.Add(1)
+		c.denied.Add(1)
 	}
 	return granted
 }

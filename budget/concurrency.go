@@ -51,7 +51,7 @@ func NewConcurrency(c ConcurrencyConfig) (*Concurrency, error) {
 	if err := checkRange("min", float64(c.Min), 0, 1e6); err != nil {
 		return nil, err
 	}
-	return &Concurrency{share: units(c.Share), min: int64(c.Min), originals: newCells()}, nil
+	return &Concurrency{share: units(c.Share), min: int64(c.Min), originals: newCells(), answers: newAnswers()}, nil
 }
 
 // Acquire implements [Budget].

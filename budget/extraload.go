@@ -84,10 +84,11 @@ func NewExtraLoad(share float64) (*ExtraLoad, error) {
 	}
 	u := int64(share*attempt + 1e-6) // the excess is for 0.57 × 1e6, a little less than 570000
 	return &ExtraLoad{
-		paid:  u - u/lentPart,
-		lent:  u / lentPart,
-		began: time.Now(),
-		cells: make([]loadCell, percpu.Cells()),
+		paid:    u - u/lentPart,
+		lent:    u / lentPart,
+		began:   time.Now(),
+		cells:   make([]loadCell, percpu.Cells()),
+		answers: newAnswers(),
 	}, nil
 }
 

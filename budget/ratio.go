@@ -1,6 +1,9 @@
 package budget
 
-import "time"
+import (
+	"sync/atomic"
+	"time"
+)
 
 // RatioConfig says how much a [Ratio] allows.
 type RatioConfig struct {
@@ -64,6 +67,11 @@ type Ratio struct {
 	account account
 	whole   allowance
 	answers
+
+	// empty says that there was not enough for an extra attempt, and that nothing has come in
+	// since: then the next one is denied at once. Who finds too little sets it and looks once
+	// more, and who adds to the balance clears it afterwards, so that nothing is overlooked.
+	empty atomic.Bool
 }
 
 // Default returns a Ratio of 10 % and 3 per second.
@@ -88,6 +96,7 @@ func newRatio(c RatioConfig) *Ratio {
 		began:     time.Now(),
 		account:   account{cells: newCells()},
 		whole:     allowance{perSecond: thousandths(c.MinPerSecond)},
+		answers:   newAnswers(),
 	}
 }
 
@@ -111,10 +120,35 @@ func (r *Ratio) ask(k Kind) bool {
 		return true
 	}
 	r.account.putBack()
+	r.cameIn()
 	return false
 }
 
-func (r *Ratio) take() bool { return r.account.spend() || r.account.withdraw(r.earned(r.now())) }
+func (r *Ratio) take() bool {
+	switch {
+	case r.empty.Load():
+		return false
+	case r.account.spend(), r.withdraw():
+		return true
+	}
+	r.empty.Store(true)
+	return r.withdraw() // if something has come in meanwhile
+}
+
+func (r *Ratio) withdraw() bool {
+	ok := r.account.withdraw(r.earned(r.now()))
+	if ok {
+		r.cameIn() // some may be at hand now
+	}
+	return ok
+}
+
+// cameIn says that something has been added to the balance.
+func (r *Ratio) cameIn() {
+	if r.empty.Load() {
+		r.empty.Store(false)
+	}
+}
 
 // Release implements [Budget].
 func (r *Ratio) Release(k Kind, result Result) {
@@ -128,6 +162,7 @@ func (r *Ratio) Release(k Kind, result Result) {
 	if k == Replacement {
 		r.account.giveBack()
 	}
+	r.cameIn()
 }
 
 // deposit counts a success. It looks at the clock whenever an eighth of what came in
@@ -135,6 +170,7 @@ func (r *Ratio) Release(k Kind, result Result) {
 func (r *Ratio) deposit() {
 	c := r.account.cells.mine()
 	n := c.count.Add(1)
+	r.cameIn()
 	if n < c.lookAt.Load() {
 		return
 	}

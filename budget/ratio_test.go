@@ -1,6 +1,7 @@
 package budget_test
 
 import (
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -226,4 +227,24 @@ func TestScatteredFailures(t *testing.T) {
 			l.Release(budget.Success)
 		}
 	})
+}
+
+// What comes in while others are denied is not overlooked: who asks afterwards gets it.
+func TestRatioOverlooksNothing(t *testing.T) {
+	t.Parallel()
+	for range 2000 {
+		r := ratio(t, budget.RatioConfig{Ratio: 1})
+		var wg sync.WaitGroup
+		wg.Go(func() { r.Release(budget.Original, budget.Success) })
+		granted := 0
+		for range 20 {
+			if r.Acquire(budget.Retry) {
+				granted++
+			}
+		}
+		wg.Wait()
+		if granted == 0 {
+			assert.True(t, r.Acquire(budget.Retry), "one was deposited")
+		}
+	}
 }

@@ -51,7 +51,7 @@ func NewThrottle(c ThrottleConfig) (*Throttle, error) {
 	if err := checkRange("token_ratio", c.TokenRatio, 0, 1000); err != nil {
 		return nil, err
 	}
-	t := &Throttle{max: thousandths(c.MaxTokens), ratio: thousandths(c.TokenRatio)}
+	t := &Throttle{max: thousandths(c.MaxTokens), ratio: thousandths(c.TokenRatio), answers: newAnswers()}
 	if t.max == 0 {
 		return nil, fmt.Errorf("max_tokens: must be at least 0.001, got %v", c.MaxTokens)
 	}

@@ -59,6 +59,7 @@ func NewTokenBucket(c TokenBucketConfig) (*TokenBucket, error) {
 		burst:     units(c.Burst),
 		began:     time.Now(),
 		account:   account{cells: newCells()},
+		answers:   newAnswers(),
 	}, nil
 }
 
