@@ -3,7 +3,6 @@ package interceptor
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -51,8 +50,10 @@ type call struct {
 	looksAtOK   bool           // the classifier may see more in the reply than success
 	hedgeDenied DenialReason   // why the call is not hedged though its policy asks for it
 	samples     bool           // the call's latency is one for hedging
+	measured    bool           // its latency is measured, though nobody asks it of this call
 	backends    *backends.Call // what attempts are sent to; nil if nobody asks
 
+	tried    firstAttempt // the original, if it was made before all this
 	original attempt
 	lead     *attempt     // the original, or the retry that took its place
 	mine     *attempt     // that the goroutine of the lead makes now
@@ -131,7 +132,9 @@ func (c *call) configure(ctx context.Context, opts []grpc.CallOption) error {
 		return status.Errorf(codes.Internal, "rego: %v", err)
 	}
 	t := c.target(c.conn)
-	if c.said.policy == nil {
+	if c.tried.plan != nil {
+		c.follow(c.tried.plan)
+	} else if c.said.policy == nil {
 		c.follow(t.plan(c.method))
 	} else {
 		pl, err := t.ownPlan(c.said.policy, c.method)
@@ -199,7 +202,7 @@ const sampleEvery = 64
 
 // timed reports whether the call's latency is measured.
 func (c *call) timed() bool {
-	return c.watching != nil || c.samples || len(c.interceptor.recorders) > 0 || c.plan.method.clocked.Load() || rand.N(uint32(sampleEvery)) == 0
+	return c.watching != nil || c.samples || len(c.interceptor.recorders) > 0 || c.plan.method.clocked.Load() || c.measured
 }
 
 // begin makes the call ready for its first attempt.
@@ -217,7 +220,7 @@ func (c *call) begin(ctx context.Context) {
 	c.recordBackends()
 	c.lead = &c.original
 	c.lead.Attempt, c.lead.reply = Attempt{Number: c.course.started()}, c.reply
-	if c.lead.timed = c.timed(); c.lead.timed {
+	if c.lead.timed = c.tried.plan == nil && c.timed(); c.lead.timed {
 		c.lead.Start = time.Now()
 	}
 	if c.hedged || c.plan.policy.AttemptTimeout > 0 { // there may be another attempt before one has failed
@@ -229,6 +232,10 @@ func (c *call) begin(ctx context.Context) {
 	}
 	if c.plan.asksHedging && !c.hedged {
 		c.deny(Attempt{Kind: budget.Hedge}, c.lead.Start, c.hedgeDenied)
+	}
+	if c.tried.plan != nil {
+		c.lead.lease = c.tried.lease
+		return
 	}
 	c.lead.lease, _ = budget.Take(c.plan.hedges, budget.Original)
 }

@@ -32,7 +32,7 @@ func newHedged(tb testing.TB) func(context.Context) error {
 	unary := it.Unary()
 	reply := new(testv1.GetResponse)
 	return func(ctx context.Context) error {
-		return unary(ctx, benchMethod, nil, reply, nil, answeringOK)
+		return unary(ctx, benchMethod, nil, reply, nil, answeringOK, stubOptions...)
 	}
 }
 

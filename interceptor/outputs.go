@@ -70,8 +70,8 @@ func (o *outputs) appendTo(opts []grpc.CallOption) []grpc.CallOption {
 // onFinish is what grpc calls when the attempt has ended, after it has written the rest.
 func (o *outputs) onFinish(err error) {
 	o.err = err
-	o.ends.Add(1)
 	if o.apart {
+		o.ends.Add(1)
 		w := o.written
 		if w.shown != nil {
 			shown := *w.shown

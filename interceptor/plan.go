@@ -34,6 +34,7 @@ type plan struct {
 	hedges      budget.Budget // of hedges, and that originals are counted in
 	queue       *queue        // of hedges that these have denied; nil without hedging
 	method      *method
+	simple      bool // see isSimple
 }
 
 // newPlanLocked resolves the names in p, which have been checked where p was
@@ -79,6 +80,7 @@ func (t *target) newPlanLocked(p *policy.Policy, version string, table *policy.T
 		}
 		pl.queue = pl.hedging.queueLocked(p.Budget)
 	}
+	pl.simple = pl.isSimple(it)
 	return pl
 }
 
@@ -133,7 +135,7 @@ type target struct {
 	mu       sync.Mutex    // guards making plans; nothing foreign is called while it is held
 	budget   budget.Budget // until the one that was asked for is made, the default
 	before   asked         // of budget, when it was taken into use
-	pending  plans         // ready and what was made since
+	pending  *plans        // ready and what was made since
 	detours  int           // lookups that ready could not answer since it was stored
 	learned  map[string]*method
 	named    map[string]named     // budgets of the set, once a method is called whose policy names them
@@ -141,10 +143,30 @@ type target struct {
 	fallback policy.Policy
 }
 
-// plans is immutable once it is ready.
+// plans is immutable once it is ready, but for recent.
 type plans struct {
 	table    *policy.Table
 	byMethod map[string]*plan
+	recent   [64]atomic.Pointer[plan] // some of these, to be found without hashing the whole name
+}
+
+// of returns the plan of a method, nil if there is none. Names of one place among the recent
+// differ in their length or their end; the first that was called has it.
+func (r *plans) of(method string) *plan {
+	n := len(method)
+	if n < 4 {
+		return r.byMethod[method]
+	}
+	at := &r.recent[(uint(n)*7+uint(method[n-1])*31+uint(method[n-2])*17+uint(method[n-4]))%uint(len(r.recent))]
+	p := at.Load()
+	if p != nil && p.method.name == method {
+		return p
+	}
+	found := r.byMethod[method]
+	if p == nil && found != nil {
+		at.Store(found)
+	}
+	return found
 }
 
 // method is what is known of a method whatever its policy.
@@ -189,6 +211,7 @@ func newTarget(it *Interceptor, name string) *target {
 		named:       make(map[string]named),
 		fallback:    policy.Default(),
 		budget:      budget.Default(),
+		pending:     new(plans),
 	}
 	t.ready.Store(&plans{})
 	t.own.Store(new(ownPlans))
@@ -201,7 +224,7 @@ func (t *target) setBudget(b budget.Budget) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.budget, t.before = b, before
-	t.pending, t.channels = plans{}, nil
+	t.pending, t.channels = new(plans), nil
 	t.ready.Store(&plans{})
 	t.own.Store(new(ownPlans))
 }
@@ -210,7 +233,7 @@ func (t *target) setBudget(b budget.Budget) {
 func (t *target) plan(method string) *plan {
 	table := t.interceptor.store.Current()
 	if r := t.ready.Load(); r.table == table {
-		if p, ok := r.byMethod[method]; ok {
+		if p := r.of(method); p != nil {
 			return p
 		}
 	}
@@ -224,7 +247,7 @@ func (t *target) makePlan(name string) *plan {
 	table := t.interceptor.store.Current() // with mu held, so that an older one never follows
 	f := t.find(table, name, m)
 	if t.pending.table != table || t.pending.byMethod == nil {
-		t.pending = plans{table, make(map[string]*plan)}
+		t.pending = &plans{table: table, byMethod: make(map[string]*plan)}
 		t.detours = 0
 		maps.DeleteFunc(t.named, func(name string, _ named) bool {
 			_, ok := table.Budget(name)
@@ -242,7 +265,7 @@ func (t *target) makePlan(name string) *plan {
 	// Copying is worth it once as many lookups took the detour as there are
 	// plans to copy.
 	if t.detours++; t.detours >= len(t.pending.byMethod) && m.name != otherMethods {
-		t.ready.Store(&plans{table, maps.Clone(t.pending.byMethod)})
+		t.ready.Store(&plans{table: table, byMethod: maps.Clone(t.pending.byMethod)})
 		t.detours = 0
 	}
 	return p

@@ -114,6 +114,29 @@ func TestOutcomes(t *testing.T) {
 				}
 			})
 		})
+		t.Run(r.name+", unwatched", func(t *testing.T) { // its first attempt is made without a state
+			t.Parallel()
+			bubble(t, func(t *testing.T, srv *testsrv.Server) {
+				it := newInterceptor(t, named(r.policy), interceptor.WithTargetBudget(unlimited))
+				conn := srv.Conn(t, it.DialOptions()...)
+				req, reply := messages(r.method)
+				require.NoError(t, conn.Invoke(t.Context(), r.method, req, reply), "the first call is timed")
+				srv.Script(r.method, r.steps...)
+				began, before := time.Now(), len(srv.Arrivals(r.method))
+
+				err := conn.Invoke(t.Context(), r.method, req, reply)
+
+				assert.Equal(t, r.elapsed, time.Since(began), "elapsed")
+				assert.Equal(t, r.code, status.Code(err))
+				if e := new(interceptor.Error); r.code != codes.OK && assert.ErrorAs(t, err, &e) {
+					assert.Equal(t, r.reason, e.Reason)
+					assert.Len(t, e.Attempts, r.attempts)
+				}
+				assert.Len(t, srv.Arrivals(r.method)[before:], r.attempts)
+				calls, attempts := it.State().Targets[0].Methods[0].Total()
+				assert.Equal(t, []int64{2, 1 + int64(r.attempts)}, []int64{calls, attempts}, "counted")
+			})
+		})
 	}
 }
 

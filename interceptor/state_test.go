@@ -139,7 +139,7 @@ func TestStateIsNew(t *testing.T) {
 					assert.False(t, u.endsLater)
 					u.reset()
 					fresh := newUnary()
-					fresh.place = u.place
+					fresh.place, fresh.unmeasured = u.place, u.unmeasured
 					fresh.reset()
 					assert.Empty(t, strangers("unary", reflect.ValueOf(u).Elem(), reflect.ValueOf(fresh).Elem()))
 				})

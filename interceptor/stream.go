@@ -2,6 +2,7 @@ package interceptor
 
 import (
 	"context"
+	"math/rand/v2"
 	"sync/atomic"
 	"time"
 
@@ -101,6 +102,7 @@ func newStream(d *door, desc *grpc.StreamDesc, cc *grpc.ClientConn, method strin
 	s.changed.L = &s.mu
 	s.live = s.oneLive[:0]
 	s.said.replayLimit = d.interceptor.callReplayLimit
+	s.measured = rand.N(sampleEvery) == 0
 	return s
 }
 

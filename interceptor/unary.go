@@ -2,6 +2,7 @@ package interceptor
 
 import (
 	"context"
+	"math/rand/v2"
 	"slices"
 	"sync"
 
@@ -24,6 +25,7 @@ type unary struct {
 	place         int // percpu's seat: what a pool holds mostly stays with one processor
 	own           locks
 	onTimer       func()
+	unmeasured    int // calls until the next whose latency is measured without need
 }
 
 type unaryCall struct {
@@ -40,6 +42,7 @@ func newUnary() *unary {
 	u.roomOfPast = make([]AttemptError, 0, 4)
 	u.roomOfDenials = make([]Denial, 0, 2)
 	u.place = percpu.Seat()
+	u.unmeasured = 1 + rand.N(sampleEvery)
 	u.onTimer = u.fire
 	u.own.changed.L = &u.own.mu
 	u.reset()
@@ -73,6 +76,11 @@ func (d *door) unary(ctx context.Context, method string, req, reply any, cc *grp
 	u := unaries.Get().(*unary)
 	if u.endsInTime = endsInTime(invoker); !u.endsInTime {
 		u.standAlone()
+	} else if p := d.simplePlan(method, cc, opts); p != nil && !u.measure() && u.firstSucceeds(ctx, d, p, method, req, reply, cc, invoker, opts) {
+		if u.tried.plan == nil {
+			unaries.Put(u)
+		}
+		return nil
 	}
 	err := u.serve(ctx, d, method, req, reply, cc, invoker, opts)
 	if !u.endsLater && (!u.endsInTime || u.outputs.phase.Load() == phaseDone) {
@@ -80,6 +88,14 @@ func (d *door) unary(ctx context.Context, method string, req, reply any, cc *grp
 		unaries.Put(u)
 	}
 	return err
+}
+
+// measure decides whether the latency of a call is measured that nobody asks it of.
+func (u *unary) measure() bool {
+	if u.unmeasured--; u.unmeasured == 0 {
+		u.unmeasured, u.measured = sampleEvery, true
+	}
+	return u.measured
 }
 
 // standAlone gives the original outputs and options that are used for no other call.
@@ -128,8 +144,12 @@ func (u *unary) close(returned *bool) {
 	u.endContext()
 }
 
-// make makes an attempt, with the attempt timeout.
+// make makes an attempt, with the attempt timeout, unless it has been made.
 func (u *unary) make(ctx context.Context, a *attempt) error {
+	if err := u.tried.err; err != nil {
+		u.tried.err = nil
+		return err
+	}
 	ctx = u.amongBackends(ctx, a)
 	after := u.attemptTimeout(a)
 	if after == 0 {

@@ -1,0 +1,87 @@
+package interceptor
+
+import (
+	"context"
+
+	"google.golang.org/grpc"
+
+	"github.com/rego-go/rego/budget"
+	"github.com/rego-go/rego/internal/backends"
+)
+
+// Most calls succeed at once. One whose plan asks for nothing before an attempt has failed,
+// and that nobody watches, makes its first attempt with no state but what grpc writes. If
+// that attempt fails, the call goes on as any other, with the attempt as its original.
+
+// firstAttempt is an attempt that was made before its call had a state.
+type firstAttempt struct {
+	plan  *plan // that it was made under; nil if there was none
+	err   error
+	lease budget.Lease
+}
+
+// simplePlan returns the plan of a call that can make its first attempt without a state, or
+// nil.
+func (d *door) simplePlan(method string, cc *grpc.ClientConn, opts []grpc.CallOption) *plan {
+	isStub := false
+	for _, o := range opts {
+		switch o.(type) {
+		case grpc.StaticMethodCallOption:
+			isStub = true
+		case grpc.HeaderCallOption, grpc.TrailerCallOption, grpc.PeerCallOption, grpc.OnFinishCallOption, CallOption, DualOption,
+			grpc.ForceCodecCallOption, grpc.ForceCodecV2CallOption, grpc.CustomCodecCallOption, grpc.ContentSubtypeCallOption:
+			return nil
+		}
+	}
+	p := d.target(cc).plan(method)
+	if !p.simple || p.method.clocked.Load() || backends.Expected() {
+		return nil
+	}
+	p.method.decideName(isStub)
+	return p
+}
+
+// isSimple reports whether calls have nothing to do before an attempt has failed.
+func (p *plan) isSimple(it *Interceptor) bool {
+	return len(it.observers) == 0 && len(it.recorders) == 0 && protoResets() &&
+		!p.asksHedging && !p.looksAtOK && p.policy.Timeout == 0 && p.policy.AttemptTimeout == 0 &&
+		!p.policy.WaitForReady && !p.policy.Retry.StopChain && !(p.open && p.method.annotated != nil)
+}
+
+// firstSucceeds makes the first attempt of a call and reports whether the call is over with
+// it. Then nothing of it is left in the state.
+func (u *unary) firstSucceeds(ctx context.Context, d *door, p *plan, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts []grpc.CallOption) bool {
+	u.outputs.inside.conn = cc
+	u.tried.plan = p
+	u.tried.lease, _ = budget.Take(p.hedges, budget.Original)
+	u.tried.err = errAbandoned
+	returned := false
+	defer func() {
+		if !returned {
+			u.abandonFirst(ctx, d, method, cc, opts)
+		}
+	}()
+	all := append(u.room[:privateOutputs], opts...)
+	u.tried.err = invoker(ctx, method, req, reply, cc, all...)
+	returned = true
+	if u.tried.err != nil {
+		return false
+	}
+	u.tried.lease.Release(budget.Success)
+	p.method.counts.Frequent(u.seat)
+	if u.outputs.phase.Load() != phaseDone {
+		return true
+	}
+	u.outputs, u.tried = outputs{}, firstAttempt{}
+	clear(all[privateOutputs:])
+	return true
+}
+
+// abandonFirst keeps the books of a call whose first attempt a panic has torn down.
+func (u *unary) abandonFirst(ctx context.Context, d *door, method string, cc *grpc.ClientConn, opts []grpc.CallOption) {
+	u.door, u.method, u.conn = d, method, cc
+	if u.configure(ctx, opts) == nil {
+		u.begin(ctx)
+		u.abort()
+	}
+}

@@ -1,0 +1,93 @@
+package interceptor
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+
+	"github.com/rego-go/rego/budget"
+	"github.com/rego-go/rego/classify"
+	"github.com/rego-go/rego/policy"
+)
+
+// Calls that something is asked of before an attempt has failed have their state first.
+func TestSimplePlans(t *testing.T) {
+	takeForGRPC(answeringOK)
+	asked := func(f func(*policy.Policy)) []Option {
+		p := idempotentNow
+		f(&p)
+		return []Option{WithPolicy(p), WithLogger(slog.New(slog.DiscardHandler))}
+	}
+	stub := []grpc.CallOption{grpc.StaticMethod()}
+	with := func(o ...grpc.CallOption) []grpc.CallOption { return append(o, stub...) }
+	for name, r := range map[string]struct {
+		opts   []Option
+		call   []grpc.CallOption
+		simple bool
+	}{
+		"default":            {nil, stub, true},
+		"policy":             {asked(func(*policy.Policy) {}), stub, true},
+		"options for grpc":   {nil, with(grpc.WaitForReady(true), grpc.MaxCallRecvMsgSize(1), grpc.UseCompressor("gzip")), true},
+		"retries off":        {asked(func(p *policy.Policy) { p.Retry.Off = true }), stub, true},
+		"listed codes":       {asked(func(p *policy.Policy) { p.Retry.Codes = []codes.Code{codes.Internal} }), stub, true},
+		"timeout":            {asked(func(p *policy.Policy) { p.Timeout = time.Hour }), stub, false},
+		"attempt timeout":    {asked(func(p *policy.Policy) { p.AttemptTimeout = time.Hour }), stub, false},
+		"wait for ready":     {asked(func(p *policy.Policy) { p.WaitForReady = true }), stub, false},
+		"stop chain":         {asked(func(p *policy.Policy) { p.Retry.StopChain = true }), stub, false},
+		"hedging":            {asked(func(p *policy.Policy) { p.Hedge.Delay = time.Hour }), stub, false},
+		"hedging off":        {asked(func(p *policy.Policy) { p.Hedge = policy.Hedge{Delay: time.Hour, Off: true} }), stub, false},
+		"classifier":         {append(asked(func(p *policy.Policy) { p.Classifier = "own" }), WithClassifier("own", classify.GRPC)), stub, false},
+		"observer":           {[]Option{WithObserver(nobody{})}, stub, false},
+		"recorder":           {[]Option{WithRecorder(recorderOfNothing{})}, stub, false},
+		"timeline":           {nil, with(WithTimeline(new(Timeline))), false},
+		"policy of the call": {nil, with(WithPolicy(idempotentNow)), false},
+		"header":             {nil, with(grpc.Header(new(metadata.MD))), false},
+		"trailer":            {nil, with(grpc.Trailer(new(metadata.MD))), false},
+		"peer":               {nil, with(grpc.Peer(new(peer.Peer))), false},
+		"OnFinish":           {nil, with(grpc.OnFinish(func(error) {})), false},
+		"codec":              {nil, with(grpc.CallContentSubtype("json")), false},
+	} {
+		it, err := New(r.opts...)
+		require.NoError(t, err, name)
+		d := it.door(true)
+		assert.Nil(t, d.simplePlan(benchMethod, nil, r.call), "%s: the first call is timed", name)
+		require.NoError(t, d.unary(t.Context(), benchMethod, nil, nil, nil, answeringOK))
+		assert.Equal(t, r.simple, d.simplePlan(benchMethod, nil, r.call) != nil, name)
+	}
+}
+
+// A first attempt that a panic tears down is counted, and gives back what it had of the budget.
+func TestFirstAttemptPanics(t *testing.T) {
+	b := new(books)
+	it, err := New(WithTargetBudget(func(string) budget.Budget { return b }))
+	require.NoError(t, err)
+	d := it.door(true)
+	takeForGRPC(answeringOK)
+	require.NoError(t, d.unary(t.Context(), benchMethod, nil, nil, nil, answeringOK), "the first call is timed")
+	torn := func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error { panic("torn") }
+	takeForGRPC(torn)
+	for range 3 * sampleEvery { // some of these are timed
+		assert.PanicsWithValue(t, "torn", func() { _ = d.unary(t.Context(), benchMethod, nil, nil, nil, torn, stubOptions...) })
+	}
+	calls, attempts := it.State().Targets[0].Methods[0].Total()
+	assert.EqualValues(t, []int64{1 + 3*sampleEvery, 1 + 3*sampleEvery}, []int64{calls, attempts})
+	assert.Equal(t, books{acquired: 1 + 3*sampleEvery, released: 1 + 3*sampleEvery}, *b)
+}
+
+// books count what a budget is told.
+type books struct{ acquired, released int }
+
+func (b *books) Acquire(budget.Kind) bool           { b.acquired++; return true }
+func (b *books) Release(budget.Kind, budget.Result) { b.released++ }
+
+type recorderOfNothing struct{}
+
+func (recorderOfNothing) Record(context.Context, Summary) {}
