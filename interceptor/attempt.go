@@ -36,9 +36,9 @@ type attempt struct {
 	dropped bool               // cancelled by its call. Guarded by the call's mu, as is timedOut
 	inside  context.Context    // ctx, while the attempt runs watched
 
-	*leg                      // of a stream
-	stream  grpc.ClientStream // of its own; nil until it is open, and in unary calls
-	settled bool              // its stream has returned its last message, or an error
+	*streamAttempt                   // of a stream
+	stream         grpc.ClientStream // of its own; nil until it is open, and in unary calls
+	finished       bool              // its stream has returned its last message, or an error
 }
 
 // try makes the attempt a until it has been sent, or there is no use in waiting until it can
@@ -86,7 +86,7 @@ func (a *attempt) read(err error) {
 	if a.proven = a.done && a.outputs.tell(err); a.proven && a.got.shown != nil {
 		*a.got.shown = *a.outputs.shown // with what interceptors below have added
 	}
-	if !a.done && a.settled && a.stream.Context().Err() != nil { // its options have not reached grpc
+	if !a.done && a.finished && a.stream.Context().Err() != nil { // its options have not reached grpc
 		head, _ := a.stream.Header()
 		a.got = &written{header: head, trailer: a.stream.Trailer()}
 		a.proven = true
@@ -99,9 +99,9 @@ func (c *call) beginAttempt(a *attempt) context.Context {
 	switch {
 	case a.begun:
 		return a.ctx
-	case a.ctx != nil: // it has a leash
+	case a.ctx != nil: // it can be cancelled already
 	case c.streaming && (a.Number > 1 || c.plan.policy.AttemptTimeout > 0), a.Number > 1 && c.until.Load() != nil:
-		c.leash(a)
+		c.makeCancellable(a)
 	default:
 		a.ctx = c.ctx
 	}
@@ -118,9 +118,9 @@ func (c *call) beginAttempt(a *attempt) context.Context {
 	return a.ctx
 }
 
-// leash gives an attempt a context that it can be cancelled by, and that ends with the
+// makeCancellable gives an attempt a context that it can be cancelled by, and that ends with the
 // call. Of the original grpc itself sees to that.
-func (c *call) leash(a *attempt) {
+func (c *call) makeCancellable(a *attempt) {
 	if until := c.until.Load(); until != nil && a.Number != 1 {
 		a.ctx, a.cancel = context.WithDeadline(c.ctx, *until)
 		return

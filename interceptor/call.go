@@ -31,7 +31,7 @@ type call struct {
 	ctx       context.Context    // of the call, with the timeout of the policy
 	cancel    context.CancelFunc // of that; nil without one
 
-	said           settings
+	settings       settings
 	observers      []*guarded
 	callerOpts     []grpc.CallOption
 	shared         []grpc.CallOption // for every attempt
@@ -73,7 +73,7 @@ type call struct {
 	slept       time.Duration // while no attempt ran
 
 	bidirectional bool // a stream of which both sides send
-	resumed       bool // attempts are of a leg that continues a stream
+	resumed       bool // attempts continue a stream that broke
 }
 
 // maker makes the attempts of a call.
@@ -132,12 +132,13 @@ func (c *call) configure(ctx context.Context, opts []grpc.CallOption) error {
 		return status.Errorf(codes.Internal, "rego: %v", err)
 	}
 	t := c.target(c.conn)
-	if c.tried.plan != nil {
+	switch {
+	case c.tried.plan != nil:
 		c.follow(c.tried.plan)
-	} else if c.said.policy == nil {
+	case c.settings.policy == nil:
 		c.follow(t.plan(c.method))
-	} else {
-		pl, err := t.ownPlan(c.said.policy, c.method)
+	default:
+		pl, err := t.ownPlan(c.settings.policy, c.method)
 		if err != nil {
 			return status.Errorf(codes.Internal, "rego: %v", err)
 		}
@@ -155,15 +156,15 @@ func (c *call) configure(ctx context.Context, opts []grpc.CallOption) error {
 	} else if c.shared = c.original.opts[privateOutputs:]; c.wantsOutput {
 		c.appendOutputs()
 	}
-	if c.idempotency = c.said.idempotency; c.idempotency == classify.IdempotencyUnknown {
+	if c.idempotency = c.settings.idempotency; c.idempotency == classify.IdempotencyUnknown {
 		c.idempotency = c.plan.idempotency
 	}
-	if c.said.sendKey && !c.idempotency.AllowsRetry() {
+	if c.settings.sendKey && !c.idempotency.AllowsRetry() {
 		c.idempotency = classify.Idempotent
 	}
 	c.looksAtOK = c.plan.looksAtOK
 	c.dirty = c.merges && c.plan.maxAttempts > 1 && !c.plan.method.kindOf(c.reply).isEmpty(c.reply)
-	if c.said.timelineTo != nil || len(c.observers) > 0 {
+	if c.settings.timelineTo != nil || len(c.observers) > 0 {
 		c.watching = new(watching)
 		c.timeline = &c.watching.timeline
 		c.introduce(c.timeline)
@@ -214,8 +215,8 @@ func (c *call) begin(ctx context.Context) {
 	if c.chained {
 		c.ctx = passOn(c.ctx, servedRetry(c.ctx))
 	}
-	if c.said.sendKey {
-		c.ctx = withIdempotencyKey(c.ctx, c.said.idempotencyKey)
+	if c.settings.sendKey {
+		c.ctx = withIdempotencyKey(c.ctx, c.settings.idempotencyKey)
 	}
 	c.recordBackends()
 	c.lead = &c.original
@@ -329,7 +330,7 @@ func (c *call) newAttempt(next Attempt, lease budget.Lease) *attempt {
 	n.outputs.inside.conn = c.conn
 	n.outputs.apart = !c.endsInTime
 	if c.streaming {
-		a.leg = new(leg)
+		a.streamAttempt = new(streamAttempt)
 		c.maker.(*stream).setStreamOptions(a, n.room[:])
 		return a
 	}
@@ -345,7 +346,7 @@ func (c *call) runAlone() {
 	c.decided, c.mine = c.lead, c.lead
 	a := c.try(c.lead)
 	a.Result = a.result()
-	if !a.goesOn {
+	if !a.continues {
 		c.record(a)
 	}
 }

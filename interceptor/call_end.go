@@ -33,8 +33,8 @@ func (c *call) finish(reason EndReason, now time.Time) error {
 			}
 		}
 		c.endObserved(err)
-		if c.said.timelineTo != nil {
-			*c.said.timelineTo = *c.timeline
+		if c.settings.timelineTo != nil {
+			*c.settings.timelineTo = *c.timeline
 		}
 	}
 	if !c.original.timed && c.decided.isPlain() && len(c.denials) == 0 {
@@ -107,7 +107,7 @@ func (c *call) abort() {
 // been returned.
 func (c *call) tearDown(a *attempt) {
 	a.lease.Release(budget.Neutral)
-	if a.leg != nil && a.watch != nil {
+	if a.streamAttempt != nil && a.watch != nil {
 		a.watch.retire()
 	}
 	if a.cancel != nil {

@@ -22,7 +22,7 @@ type course struct {
 	rules  *rules
 	hedged bool
 
-	before         int // attempts of legs of a stream that have got on
+	before         int // attempts of earlier parts of a resumed stream
 	made           int // attempts of the call since
 	unsent         int // of these, hedges that found no connection, which do not count
 	asking         int // more of them, which a budget is being asked for or has granted
@@ -74,7 +74,7 @@ type attemptState struct {
 	survivable bool      // it failed in a way that leaves a chance to others
 	timedOut   bool      // its own timeout has ended it, or is about to
 	alive      bool      // of a stream: it has shown a sign of life, so its timeout is over
-	goesOn     bool      // of a stream: it had its first message, and others may follow
+	continues  bool      // of a stream: it had its first message, and others may follow
 
 	// If it was not sent.
 	away        bool // since the channel has no connection
@@ -178,9 +178,9 @@ func (k *course) attemptEnded(a *attemptState) verdict {
 		}
 		return v
 	case k.committedTo != 0, k.won:
-		a.Result, a.goesOn = AttemptLost, false
+		a.Result, a.continues = AttemptLost, false
 	default:
-		a.Result, a.goesOn = AttemptCancelled, false
+		a.Result, a.continues = AttemptCancelled, false
 	}
 	return verdict{}
 }

@@ -34,7 +34,7 @@ func (k *course) triggerSays(now time.Time, says answer) step {
 	return step{setTimer: true}
 }
 
-// decline ends hedging for the call. An attempt that is overdue can still be replaced.
+// decline ends hedging for the call. An attempt that has timed out can still be replaced.
 func (k *course) decline() { k.declined = true }
 
 // hasPlace reports whether another hedge can be scheduled.

@@ -94,10 +94,10 @@ func (s step) deniedByBudget() step {
 	return step{next: s.next, end: EndBudgetDenied, denied: DeniedByBudget}
 }
 
-// attemptOverdue decides on an attempt whose timeout has passed. All is asked that a retry
+// attemptTimedOut decides on an attempt whose timeout has passed. All is asked that a retry
 // would ask: whether the timeout of an attempt is retryable here, whether an attempt is
 // left, whether its wait fits. Then a budget is asked.
-func (k *course) attemptOverdue(a *attemptState, m moment, retryable bool) step {
+func (k *course) attemptTimedOut(a *attemptState, m moment, retryable bool) step {
 	if !retryable || a.alive || k.hasReplacement || k.committedTo != 0 || !k.mayStart() {
 		return k.notReplaced(a, m, step{})
 	}
@@ -112,9 +112,9 @@ func (k *course) attemptOverdue(a *attemptState, m moment, retryable bool) step 
 	return step{ask: true, next: next}
 }
 
-// overdueAnswered is told what the budget has said. What was granted is counted among what
+// replacementAnswered is told what the budget has said. What was granted is counted among what
 // is asked for until it starts.
-func (k *course) overdueAnswered(a *attemptState, m moment, s step, granted bool) step {
+func (k *course) replacementAnswered(a *attemptState, m moment, s step, granted bool) step {
 	switch {
 	case !granted:
 		k.asking--
@@ -128,7 +128,7 @@ func (k *course) overdueAnswered(a *attemptState, m moment, s step, granted bool
 	return step{keep: true, expire: true}
 }
 
-// notReplaced is the step for an overdue attempt that nothing takes the place of: it goes
+// notReplaced is the step for an attempt that has timed out and that nothing takes the place of: it goes
 // on, unless nothing else would ever end it. A stream that is open may have nothing to
 // tell.
 func (k *course) notReplaced(a *attemptState, m moment, s step) step {

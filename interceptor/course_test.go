@@ -460,7 +460,7 @@ func commits(number int) event {
 // overdue is when an attempt's timeout has passed.
 func overdueAt(number int, m moment) event {
 	return func(r *race) string {
-		r.step = r.attemptOverdue(r.attempts[number], m, true)
+		r.step = r.attemptTimedOut(r.attempts[number], m, true)
 		return r.step.String()
 	}
 }
@@ -468,7 +468,7 @@ func overdueAt(number int, m moment) event {
 // answers is what the budget says to that.
 func says(number int, m moment, granted bool) event {
 	return func(r *race) string {
-		r.step = r.overdueAnswered(r.attempts[number], m, r.step, granted)
+		r.step = r.replacementAnswered(r.attempts[number], m, r.step, granted)
 		return r.step.String()
 	}
 }
@@ -591,10 +591,10 @@ func TestOverdue(t *testing.T) {
 		{"retries are off", []func(k *course){retriesOff}, unbounded, true, ask, true, "keep, expire", "end: disabled"},
 	} {
 		k, a := newCourse(r.changes...), &attemptState{Attempt: Attempt{Number: 1}}
-		s := k.attemptOverdue(a, r.m, r.retryable)
+		s := k.attemptTimedOut(a, r.m, r.retryable)
 		require.Equal(t, r.want, s.String(), r.name)
 		if s.ask {
-			s = k.overdueAnswered(a, r.m, s, r.granted)
+			s = k.replacementAnswered(a, r.m, s, r.granted)
 			require.Equal(t, r.then, s.String(), r.name)
 		}
 		assert.Equal(t, s.expire, a.timedOut, r.name)
@@ -623,7 +623,7 @@ func TestGrantedInAdvance(t *testing.T) {
 		{[]func(k *course){isHedged}, 1, "give back, ask retry after 0s "}, // it is a hedge's
 	} {
 		k, a := newCourse(r.changes...), []*attemptState{{}, {}}
-		require.Equal(t, "keep, expire", k.overdueAnswered(a[0], soon, k.attemptOverdue(a[0], soon, true), true).String())
+		require.Equal(t, "keep, expire", k.replacementAnswered(a[0], soon, k.attemptTimedOut(a[0], soon, true), true).String())
 		require.Equal(t, 1, k.asking)
 		down(a[r.failed-1])
 		assert.Equal(t, r.want, k.afterFailure(a[r.failed-1], soon, false).String())
@@ -718,7 +718,7 @@ func TestCoursesAtRandom(t *testing.T) {
 					asked++
 				case a == nil:
 				case what == 3:
-					if s := k.attemptOverdue(a, m, r.IntN(4) > 0); s.ask && k.overdueAnswered(a, m, s, r.IntN(2) == 0).keep {
+					if s := k.attemptTimedOut(a, m, r.IntN(4) > 0); s.ask && k.replacementAnswered(a, m, s, r.IntN(2) == 0).keep {
 						kept++
 					}
 				case what == 4:

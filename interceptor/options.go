@@ -109,7 +109,7 @@ func WithIdempotency(i classify.Idempotency) CallOption {
 		if !i.Valid() {
 			return fmt.Errorf("idempotency: unknown value %d", i)
 		}
-		c.said.idempotency = i
+		c.settings.idempotency = i
 		return nil
 	}}
 }
@@ -124,7 +124,7 @@ const IdempotencyKeyHeader = "idempotency-key"
 // 128 bits, new for each call. Use it only with servers that honour the key.
 func WithIdempotencyKey(key string) CallOption {
 	return CallOption{call: func(c *call) error {
-		c.said.idempotencyKey, c.said.sendKey = key, true
+		c.settings.idempotencyKey, c.settings.sendKey = key, true
 		return nil
 	}}
 }
@@ -135,7 +135,7 @@ func WithIdempotencyKey(key string) CallOption {
 // context, on another goroutine, before its grpc.OnFinish is called.
 func WithTimeline(t *Timeline) CallOption {
 	return CallOption{call: func(c *call) error {
-		c.said.timelineTo = t
+		c.settings.timelineTo = t
 		return nil
 	}}
 }
@@ -216,7 +216,7 @@ func WithTrigger(name string, t hedge.Trigger) Option {
 func WithCallReplayLimit(bytes int) DualOption {
 	return DualOption{
 		CallOption: CallOption{call: func(c *call) error {
-			c.said.replayLimit = int64(bytes)
+			c.settings.replayLimit = int64(bytes)
 			return nil
 		}},
 		all: func(c *config) { c.callReplayLimit = int64(bytes) },
@@ -232,8 +232,8 @@ func WithReplayLimit(bytes int) Option {
 // WithResume lets a server stream go on after messages were handed to the
 // application, which otherwise ends every retry: when the stream then fails in a way
 // that is retryable, resume makes the request that continues it from the last
-// message the application got and the request that was sent (of the last leg, if the
-// stream has been resumed before). If ok is false the stream ends as it does without
+// message the application got and the request that was sent last: what resume returned, if
+// the stream has been resumed before. If ok is false the stream ends as it does without
 // the option. What resume returns is sent under the rules for retries: idempotency,
 // deadline and budget count for the whole call; attempts and waits are counted anew once
 // there is a message, so that a stream that gets on may go on for years. The application must
@@ -244,7 +244,7 @@ func WithResume[Res, Req any](resume func(last *Res, request *Req) (next *Req, o
 		return CallOption{}
 	}
 	return CallOption{call: func(c *call) error {
-		c.said.resume = func(last, request any) (any, bool) {
+		c.settings.resume = func(last, request any) (any, bool) {
 			l, isRes := last.(*Res)
 			r, isReq := request.(*Req)
 			if !isRes || !isReq {

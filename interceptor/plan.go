@@ -181,7 +181,7 @@ type method struct {
 	idempotency classify.Idempotency
 	annotated   *policy.Policy // in the proto file; nil if there is none
 	pace        pace
-	untold      atomic.Bool // grpc does not say when its streams end: an interceptor below keeps that to itself
+	hidesEnds   atomic.Bool // grpc does not say when its streams end: an interceptor below keeps that to itself
 	clocked     atomic.Bool // its calls are timed, since a service config may bound them
 
 	// Guarded by the target's mu; nil until a policy asks for hedging.

@@ -96,7 +96,7 @@ func TestOwnPolicies(t *testing.T) {
 	planOf := func(p policy.Policy) *plan {
 		var c call
 		require.NoError(t, WithPolicy(p).CallOption.set(&c))
-		pl, err := tg.ownPlan(c.said.policy, benchMethod)
+		pl, err := tg.ownPlan(c.settings.policy, benchMethod)
 		require.NoError(t, err)
 		return pl
 	}

@@ -54,7 +54,7 @@ type stream struct {
 	own locks
 
 	first struct { // of the original
-		leg
+		streamAttempt
 		outputs
 		shared  [2]grpc.CallOption
 		options [privateOutputs + 3]grpc.CallOption
@@ -95,13 +95,13 @@ func newStream(d *door, desc *grpc.StreamDesc, cc *grpc.ClientConn, method strin
 	s.seat = percpu.Mine(percpu.MaxCells)
 	s.bidirectional = desc.ClientStreams && desc.ServerStreams
 	s.endsInTime = isGRPCsOwn(streamer)
-	s.original.leg, s.original.outputs, s.original.opts = &s.first.leg, &s.first.outputs, s.first.shared[:0]
+	s.original.streamAttempt, s.original.outputs, s.original.opts = &s.first.streamAttempt, &s.first.outputs, s.first.shared[:0]
 	s.first.outputs.inside.conn = cc
 	s.first.apart = !s.endsInTime
 	s.locks = &s.own
 	s.changed.L = &s.mu
 	s.live = s.oneLive[:0]
-	s.said.replayLimit = d.interceptor.callReplayLimit
+	s.settings.replayLimit = d.interceptor.callReplayLimit
 	s.measured = rand.N(sampleEvery) == 0
 	return s
 }
@@ -111,14 +111,14 @@ func newStream(d *door, desc *grpc.StreamDesc, cc *grpc.ClientConn, method strin
 func (s *stream) start(ctx context.Context) (grpc.ClientStream, error) {
 	returned := false
 	defer s.abandonUnless(&returned)
-	s.log.limit, s.log.shared, s.log.method = s.said.replayLimit, &s.interceptor.replay, &s.plan.method.replay
+	s.log.limit, s.log.shared, s.log.method = s.settings.replayLimit, &s.interceptor.replay, &s.plan.method.replay
 	if s.hedged {
 		s.fireFunc = s.fire
 	}
 	s.begin(ctx)
 	s.looksAtOK = s.looksAtOK && !s.desc.ServerStreams
 	if s.desc.ServerStreams && !s.desc.ClientStreams {
-		s.resume = s.said.resume
+		s.resume = s.settings.resume
 		s.course.resumes = s.resume != nil
 	}
 	a := s.lead
@@ -127,11 +127,11 @@ func (s *stream) start(ctx context.Context) (grpc.ClientStream, error) {
 		s.codec = codecOf(s.shared)
 		s.merges = s.codec != nil && !s.codec.isProto
 		if s.hedged || s.desc.ClientStreams && !s.endsInTime { // who looks for its header may have to be called off
-			s.leash(a)
+			s.makeCancellable(a)
 		}
 	}
 	s.setStreamOptions(a, s.first.options[:])
-	s.openLeg(s.beginAttempt(a), a)
+	s.openAttempt(s.beginAttempt(a), a)
 	returned = true
 	if a.openErr == nil && a.timed {
 		s.learnClock()
@@ -158,7 +158,7 @@ func (s *stream) start(ctx context.Context) (grpc.ClientStream, error) {
 }
 
 func (s *stream) passThrough(a *attempt) {
-	a.goesOn = true
+	a.continues = true
 	s.decided = a
 	s.mu.Lock()
 	s.commitLocked(a, CommitOneAttempt)
@@ -188,16 +188,16 @@ func (s *stream) engine() {
 // waits for it.
 func (s *stream) beEngineLocked(decide func() (EndReason, time.Time)) {
 	s.idle = false
-	s.waitsLocked()
-	defer s.waitedLocked()
+	s.waitBeginsLocked()
+	defer s.waitEndsLocked()
 	s.unlocked(func() {
 		returned := false
 		defer s.abandonUnless(&returned)
 		s.answer(decide())
 		returned = true
 	})
-	if s.torn != nil { // a goroutine that was sending
-		s.torn.again()
+	if s.panicked != nil { // a goroutine that was sending
+		s.panicked.rethrow()
 	}
 }
 
@@ -213,7 +213,7 @@ func (s *stream) answer(reason EndReason, now time.Time) {
 		s.mu.Unlock()
 		s.tellCommit()
 	}
-	if !d.goesOn {
+	if !d.continues {
 		s.end(func() (EndReason, time.Time) { return reason, now })
 		return
 	}

@@ -2,8 +2,6 @@ package interceptor
 
 import (
 	"context"
-	"errors"
-	"io"
 	"reflect"
 	"testing"
 	"time"
@@ -125,37 +123,4 @@ func BenchmarkStreamMessage(b *testing.B) {
 	require.NoError(b, err)
 	require.NoError(b, armed.RecvMsg(msg))
 	b.Run("committed", func(b *testing.B) { run(b, armed) })
-}
-
-// BenchmarkWatch is a server stream of a hundred messages over a real connection in
-// memory.
-func BenchmarkWatch(b *testing.B) {
-	srv := testsrv.Start(b, testsrv.NoRecording())
-	srv.Script(testsrv.Watch, testsrv.Do(testsrv.Send(100), testsrv.OK()))
-	for _, r := range []struct {
-		name string
-		opts []grpc.DialOption
-	}{
-		{"bare", nil},
-		{"armed", newStreamBench(b, WithPolicy(idempotentNow)).DialOptions()},
-		{"one attempt", newStreamBench(b, WithPolicy(policy.Policy{Retry: policy.Retry{MaxAttempts: 1}})).DialOptions()},
-	} {
-		b.Run(r.name, func(b *testing.B) {
-			client := testv1.NewTestServiceClient(srv.Conn(b, r.opts...))
-			b.ReportAllocs()
-			for b.Loop() {
-				s, err := client.Watch(context.Background(), new(testv1.WatchRequest))
-				if err != nil {
-					b.Fatal(err)
-				}
-				n := 0
-				for ; err == nil; n++ {
-					_, err = s.Recv()
-				}
-				if !errors.Is(err, io.EOF) || n != 101 {
-					b.Fatal(n, err)
-				}
-			}
-		})
-	}
 }

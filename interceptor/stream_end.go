@@ -60,10 +60,10 @@ func (s *stream) endWith(a *attempt, err error) {
 // concludeAttempt takes in how the stream of the attempt that was kept has ended.
 func (s *stream) concludeAttempt(a *attempt, err error) {
 	s.mu.Lock()
-	s.settleLocked(a, err)
+	s.finishLocked(a, err)
 	s.retireLocked(a)
 	s.mu.Unlock()
-	a.goesOn = false
+	a.continues = false
 	a.read(err)
 	a.End = time.Now()
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -94,9 +94,9 @@ func (s *stream) catchEngine(returned *bool) {
 	if *returned {
 		return
 	}
-	t := s.newTear(recover())
+	t := s.capturePanic(recover())
 	s.mu.Lock()
-	s.torn = t
+	s.panicked = t
 	s.mu.Unlock()
 	s.giveUp()
 }
@@ -106,10 +106,10 @@ func (s *stream) catchBeside(returned *bool) {
 	if *returned {
 		return
 	}
-	t := s.newTear(recover())
+	t := s.capturePanic(recover())
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.torn = t
+	s.panicked = t
 	for _, a := range s.live {
 		if a.cancel != nil {
 			a.cancel()

@@ -260,7 +260,7 @@ type Timeline struct {
 	Reason  EndReason
 	Code    codes.Code
 	// Committed is why a stream kept one attempt, and CommittedAt since when. With
-	// WithResume they are those of the last leg.
+	// WithResume they are those of the last attempt that was resumed.
 	Committed   CommitReason
 	CommittedAt time.Time
 	// Attempts are those that have ended: while the call runs in the order in

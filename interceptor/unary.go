@@ -157,7 +157,7 @@ func (u *unary) make(ctx context.Context, a *attempt) error {
 	}
 	e := withExpiry(ctx)
 	defer e.cancel()
-	defer u.watchOver(a, after, e).stop()
+	defer u.watchTimeout(a, after, e).stop()
 	return u.invoker(e, u.method, u.req, a.reply, u.conn, u.optionsOf(a)...)
 }
 

@@ -242,7 +242,7 @@ func TestMetricsAreBounded(t *testing.T) {
 type atOnce struct{}
 
 func (atOnce) Next(hedge.Call) (time.Duration, hedge.State) { return 0, hedge.Ready }
-func (atOnce) Ended(hedge.EndedAttempt)                       {}
+func (atOnce) Ended(hedge.EndedAttempt)                     {}
 
 // TestAttributesAreUTF8: whatever a method is called, or a target. One that is not would
 // have a whole scrape refused, or a whole batch of spans.

@@ -35,8 +35,8 @@ func (s *stream) RecvMsg(m any) error {
 		}
 		return s.firstResultLocked(m)
 	}
-	if s.torn != nil {
-		s.torn.again()
+	if s.panicked != nil {
+		s.panicked.rethrow()
 	}
 	return s.receiveLateLocked(m)
 }
@@ -49,8 +49,8 @@ func (s *stream) receiveLateLocked(m any) error {
 	if d == nil || d.stream == nil || s.gone || errors.Is(s.err, errUnanswered) {
 		return cmp.Or(s.err, io.EOF)
 	}
-	if d.toldOnce {
-		d.toldOnce = false
+	if d.endSeen {
+		d.endSeen = false
 		return cmp.Or(s.err, io.EOF)
 	}
 	if d.early != nil {
@@ -82,7 +82,7 @@ func (s *stream) firstResultLocked(m any) error {
 		return nil
 	case s.err == nil && s.decided.eof:
 		return io.EOF
-	case s.err != nil && s.decided != nil && !s.decided.settled: // it was not received from
+	case s.err != nil && s.decided != nil && !s.decided.finished: // it was not received from
 		return s.receiveLateLocked(m)
 	}
 	return s.err
@@ -112,14 +112,14 @@ func (s *stream) recvDirect(a *attempt, m any) error {
 	if err == nil && s.desc.ServerStreams {
 		return nil
 	}
-	if err != nil && !errors.Is(err, io.EOF) && s.goesOn(a) {
+	if err != nil && !errors.Is(err, io.EOF) && s.isRunning(a) {
 		return err // an interceptor below says it
 	}
 	return s.received(a, err)
 }
 
-// goesOn reports whether grpc's stream of an attempt has not ended.
-func (s *stream) goesOn(a *attempt) bool {
+// isRunning reports whether grpc's stream of an attempt has not ended.
+func (s *stream) isRunning(a *attempt) bool {
 	s.mu.Lock()
 	over := a.over
 	s.mu.Unlock()
@@ -147,23 +147,23 @@ func (s *stream) Header() (metadata.MD, error) {
 	defer s.tellCommit()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.waitsLocked()
-	defer s.waitedLocked()
+	s.waitBeginsLocked()
+	defer s.waitEndsLocked()
 	asksInOnFinish := s.outputting
 	for {
 		d := s.decidedLocked()
 		switch {
-		case s.torn != nil:
-			s.torn.again()
+		case s.panicked != nil:
+			s.panicked.rethrow()
 		case d != nil && d.stream == nil: // it could not be opened
 			return nil, nil
-		case d != nil && d.headed && d.head != nil && s.state < streamEnding:
+		case d != nil && d.headerArrived && d.head != nil && s.state < streamEnding:
 			return d.head.Copy(), nil
 		case d != nil && (s.state == streamEnded || asksInOnFinish || s.recvFrom.Load() == d):
 			return s.headerOfLocked(d)
 		case s.resume != nil && s.state < streamEnding && s.headedLocked() != nil: // what is delivered commits it, and nothing else
 			return s.headedLocked().head.Copy(), nil
-		case s.state < streamEnding && s.commitHeadedLocked(), s.lookHereLocked():
+		case s.state < streamEnding && s.commitHeadedLocked(), s.awaitHeaderHereLocked():
 		default:
 			switch a := s.silentLocked(); {
 			case a == nil:
@@ -196,7 +196,7 @@ func (s *stream) startEngineIfLocked() {
 // headedLocked returns an attempt whose header is there, if there is one.
 func (s *stream) headedLocked() *attempt {
 	for _, a := range s.live {
-		if a.headed && !a.dropped && !a.timedOut {
+		if a.headerArrived && !a.dropped && !a.timedOut {
 			return a
 		}
 	}
@@ -213,12 +213,12 @@ func (s *stream) commitHeadedLocked() bool {
 	return true
 }
 
-// lookHereLocked waits for the header of an attempt that nobody looks at, on this
+// awaitHeaderHereLocked waits for the header of an attempt that nobody looks at, on this
 // goroutine, and reports whether there was one. While streams are hedged others look.
-func (s *stream) lookHereLocked() bool {
+func (s *stream) awaitHeaderHereLocked() bool {
 	for _, a := range s.live {
-		if !a.looking && !a.dropped && !s.hedged {
-			s.lookLocked(a)
+		if !a.awaitingHeader && !a.dropped && !s.hedged {
+			s.awaitHeaderLocked(a)
 			return true
 		}
 	}
@@ -230,7 +230,7 @@ func (s *stream) lookHereLocked() bool {
 // the end to itself.
 func (s *stream) silentLocked() *attempt {
 	for _, a := range s.live {
-		if a.looked && !a.headed && !a.over {
+		if a.headerAwaited && !a.headerArrived && !a.over {
 			return a
 		}
 	}
@@ -241,7 +241,7 @@ func (s *stream) silentLocked() *attempt {
 // shown that it has. Interceptors below may keep that from rego, and other transports have
 // no word for it.
 func (s *stream) isTold(a *attempt) bool {
-	return s.endsInTime || a.codec.met.Load() && !s.plan.method.untold.Load()
+	return s.endsInTime || a.codec.met.Load() && !s.plan.method.hidesEnds.Load()
 }
 
 // Trailer is that of the attempt that has decided the call.

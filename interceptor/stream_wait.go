@@ -8,12 +8,12 @@ package interceptor
 // waitLocked waits until something is true, and passes on what tore the stream
 // down meanwhile.
 func (s *stream) waitLocked(until func() bool) {
-	s.waitsLocked()
-	defer s.waitedLocked()
+	s.waitBeginsLocked()
+	defer s.waitEndsLocked()
 	for {
 		switch {
-		case s.torn != nil:
-			s.torn.again()
+		case s.panicked != nil:
+			s.panicked.rethrow()
 		case until():
 			return
 		}
@@ -21,8 +21,8 @@ func (s *stream) waitLocked(until func() bool) {
 	}
 }
 
-// waitsLocked notes that the application waits.
-func (s *stream) waitsLocked() {
+// waitBeginsLocked notes that the application waits.
+func (s *stream) waitBeginsLocked() {
 	if s.waiting++; s.waiting == 1 {
 		for _, a := range s.live {
 			if a.watch != nil {
@@ -32,11 +32,11 @@ func (s *stream) waitsLocked() {
 	}
 }
 
-func (s *stream) waitedLocked() {
+func (s *stream) waitEndsLocked() {
 	if s.waiting--; s.waiting == 0 {
 		for _, a := range s.live {
 			if a.watch != nil {
-				a.watch.rest()
+				a.watch.pause()
 			}
 		}
 	}

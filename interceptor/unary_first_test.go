@@ -78,7 +78,7 @@ func TestFirstAttemptPanics(t *testing.T) {
 		assert.PanicsWithValue(t, "torn", func() { _ = d.unary(t.Context(), benchMethod, nil, nil, nil, torn, stubOptions...) })
 	}
 	calls, attempts := it.State().Targets[0].Methods[0].Total()
-	assert.EqualValues(t, []int64{1 + 3*sampleEvery, 1 + 3*sampleEvery}, []int64{calls, attempts})
+	assert.Equal(t, []int64{1 + 3*sampleEvery, 1 + 3*sampleEvery}, []int64{calls, attempts})
 	assert.Equal(t, books{acquired: 1 + 3*sampleEvery, released: 1 + 3*sampleEvery}, *b)
 }
 

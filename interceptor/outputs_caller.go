@@ -85,7 +85,7 @@ func (c *call) output(reason EndReason, err error) {
 		return
 	case d.done:
 		c.fillOutputs(d.got)
-	case d.settled && d.outputs.shown != nil: // another transport than grpc's
+	case d.finished && d.outputs.shown != nil: // another transport than grpc's
 		c.fillOutputs(d.outputs.shown)
 	}
 	switch {

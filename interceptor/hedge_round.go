@@ -36,7 +36,7 @@ type rounds struct {
 	running          []*attempt // that have started in this round, with nil for those that have ended
 	firstTwo         [2]*attempt
 	replacementLease budget.Lease // of the attempt that was granted in advance
-	torn             *tear
+	panicked         *panicValue
 
 	timer  *time.Timer
 	armed  bool      // the timer is on, or its goroutine has not looked yet
@@ -59,7 +59,7 @@ func (c *call) runRound() {
 	alone := false
 	for next := c.lead; next != nil; {
 		c.mine = next
-		next, alone = c.settle(c.try(next))
+		next, alone = c.afterAttempt(c.try(next))
 	}
 	if !alone {
 		c.join()
@@ -68,7 +68,7 @@ func (c *call) runRound() {
 
 func (c *call) enter() {
 	if c.lead.cancel == nil { // the original of a stream has one
-		c.leash(c.lead)
+		c.makeCancellable(c.lead)
 	}
 	now, says := c.lead.Start, answer{after: c.delay} // the trigger has been asked before the call began
 	switch {
@@ -87,15 +87,15 @@ func (c *call) enter() {
 	c.denyStep(s, now)
 }
 
-// settle takes in that an attempt has ended, and returns the one that its goroutine is to
-// make next, or nil if it makes no more. Alone says that then nobody else is in the round,
+// afterAttempt takes in that an attempt has ended, and returns the one that its goroutine is to
+// make next, or nil if it makes no more. alone says that then nobody else is in the round,
 // nor will be.
-func (c *call) settle(a *attempt) (next *attempt, alone bool) {
-	goesOn, alone := c.conclude(a)
-	if !a.goesOn {
+func (c *call) afterAttempt(a *attempt) (next *attempt, alone bool) {
+	undecided, alone := c.conclude(a)
+	if !a.continues {
 		c.record(a)
 	}
-	if goesOn {
+	if undecided {
 		next = c.replace(a)
 	}
 	return next, alone
@@ -103,7 +103,7 @@ func (c *call) settle(a *attempt) (next *attempt, alone bool) {
 
 // conclude says what became of an attempt that has ended, and reports whether the round
 // goes on, and if it does not whether this goroutine is the only one in it.
-func (c *call) conclude(a *attempt) (goesOn, alone bool) {
+func (c *call) conclude(a *attempt) (undecided, alone bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.notRunningLocked(a)
@@ -115,7 +115,7 @@ func (c *call) conclude(a *attempt) (goesOn, alone bool) {
 		c.cancelledLocked(v.cancelledAt)
 		c.stopLocked()
 	}
-	return !c.over, c.over && c.workers == 1 && !c.armed && c.torn == nil
+	return !c.over, c.over && c.workers == 1 && !c.armed && c.panicked == nil
 }
 
 // notRunning takes an attempt out of those that others may cancel.
@@ -210,11 +210,11 @@ func (c *call) join() {
 	for c.workers > 0 || c.armed {
 		c.changed.Wait()
 	}
-	torn := c.torn
+	torn := c.panicked
 	c.joined = false
 	c.mu.Unlock()
 	if torn != nil {
-		torn.again()
+		torn.rethrow()
 	}
 }
 
@@ -230,22 +230,22 @@ func (c *call) abandon() {
 	}
 }
 
-// tear is a panic, or with a nil value a runtime.Goexit.
-type tear struct{ panicked any }
+// panicValue is a panic, or with a nil value a runtime.Goexit.
+type panicValue struct{ panicked any }
 
-// newTear logs the stack of a panic, which is lost on the way to where it belongs.
+// capturePanic logs the stack of a panic, which is lost on the way to where it belongs.
 // One that has been passed on before has been logged.
-func (c *call) newTear(panicked any) *tear {
+func (c *call) capturePanic(panicked any) *panicValue {
 	c.mu.Lock()
-	first := c.torn == nil
+	first := c.panicked == nil
 	c.mu.Unlock()
 	if first && panicked != nil {
 		c.interceptor.log.Error("rego: an attempt panicked, its caller will", "method", c.method, "panic", panicked, "stack", string(debug.Stack()))
 	}
-	return &tear{panicked}
+	return &panicValue{panicked}
 }
 
-func (t *tear) again() {
+func (t *panicValue) rethrow() {
 	if t.panicked == nil {
 		runtime.Goexit()
 	}
@@ -255,13 +255,13 @@ func (t *tear) again() {
 // catch keeps what tears a hedge down for the caller's goroutine, where it belongs, and
 // returns what the hedge holds.
 func (c *call) catch(panicked any, a *attempt) {
-	t := c.newTear(panicked)
+	t := c.capturePanic(panicked)
 	if a != nil {
 		c.tearDown(a)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.torn = t
+	c.panicked = t
 	c.stopLocked()
 	c.leaveLocked()
 }

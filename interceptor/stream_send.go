@@ -58,15 +58,15 @@ func (s *stream) sendLogged(m any) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.waitsLocked()
-	defer s.waitedLocked()
+	s.waitBeginsLocked()
+	defer s.waitEndsLocked()
 	place := -1       // in the log
 	var refused error // what an interceptor below says to the message
 	for {
 		direct := s.sendTo.Load()
 		switch {
-		case s.torn != nil:
-			s.torn.again()
+		case s.panicked != nil:
+			s.panicked.rethrow()
 		case refused != nil:
 			return refused
 		case place < 0 && (direct != nil || s.state >= streamEnding || s.isCompleteLocked() && (s.closedLocked() != nil || !s.desc.ClientStreams)):
@@ -148,7 +148,7 @@ func (s *stream) sendErrorLocked() error {
 	}
 	d := s.decided
 	switch {
-	case d == nil || d.leg == nil || d.broken == nil || errors.Is(d.broken, io.EOF):
+	case d == nil || d.streamAttempt == nil || d.broken == nil || errors.Is(d.broken, io.EOF):
 		return io.EOF
 	case s.err != nil && s.err.Error() == d.broken.Error():
 		return s.err
@@ -173,7 +173,7 @@ func (s *stream) keepLocked(m any, op *sendOp) bool {
 func (s *stream) furthestLocked() (furthest *attempt) {
 	for _, a := range s.live {
 		switch {
-		case a.dropped, a.broken != nil && !a.headed: // it will be over in an instant
+		case a.dropped, a.broken != nil && !a.headerArrived: // it will be over in an instant
 		case furthest == nil, furthest.broken != nil && a.broken == nil,
 			a.cursor > furthest.cursor && a.broken == nil:
 			furthest = a

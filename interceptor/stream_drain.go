@@ -90,8 +90,8 @@ func (s *stream) drainLocked(a *attempt, place int, m any) (refused error) {
 		if s.waiting > 0 && a.watch != nil {
 			a.watch.arm() // it moves
 		}
-		if !s.alone && s.kept == nil && !a.looking && s.desc.ClientStreams {
-			s.lookBesideLocked(a)
+		if !s.alone && s.kept == nil && !a.awaitingHeader && s.desc.ClientStreams {
+			s.awaitHeaderBesideLocked(a)
 		}
 		s.changed.Broadcast()
 	}
@@ -175,12 +175,12 @@ func (s *stream) brokeLocked(a *attempt, err error) {
 		}
 	case s.desc.ClientStreams:
 		s.unlocked(func() { a.stream.Context() }) // from here on grpc does not send it again by itself (docs/conformance.md)
-		s.lookBesideLocked(a)
-		if !s.endsInTime && !a.looked { // grpc's header is there at once, if it is not an interceptor below that says so
-			a.lateEnd = time.AfterFunc(untold, func() {
+		s.awaitHeaderBesideLocked(a)
+		if !s.endsInTime && !a.headerAwaited { // grpc's header is there at once, if it is not an interceptor below that says so
+			a.lateEnd = time.AfterFunc(endTimeout, func() {
 				s.mu.Lock()
 				defer s.mu.Unlock()
-				a.mute = true
+				a.silent = true
 				s.changed.Broadcast()
 			})
 		}
@@ -196,10 +196,10 @@ func (s *stream) brokenLocked() (broken *attempt) {
 	for _, a := range s.live {
 		switch {
 		case a.dropped:
-		case a.mute && !a.looked:
+		case a.silent && !a.headerAwaited:
 			broken = a
-		case !errors.Is(a.broken, io.EOF), a.over && !s.isEmptyEndLocked(a), !a.looked, a.probing, s.canProbeLocked(a),
-			!a.headed && s.isTold(a) && !a.over: // it is to be replaced, or the end to be told, in a moment
+		case !errors.Is(a.broken, io.EOF), a.over && !s.isEmptyEndLocked(a), !a.headerAwaited, a.probing, s.canProbeLocked(a),
+			!a.headerArrived && s.isTold(a) && !a.over: // it is to be replaced, or the end to be told, in a moment
 			return nil
 		default:
 			broken = a

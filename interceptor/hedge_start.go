@@ -33,7 +33,7 @@ func (c *call) fire() {
 			a = c.startHedge(h.now, h.next, nil)
 		}
 		for a != nil {
-			a, _ = c.settle(c.try(a))
+			a, _ = c.afterAttempt(c.try(a))
 		}
 		c.leave()
 	}
@@ -125,7 +125,7 @@ func (c *call) startGranted(now time.Time, next wanted, lease budget.Lease, inst
 			a.reply, a.ownReply = c.replies.make(), true
 		}
 	}
-	c.leash(a)
+	c.makeCancellable(a)
 	c.mu.Lock()
 	number, starts := c.course.budgetGranted()
 	if starts {

@@ -53,7 +53,7 @@ func makeReady(p policy.Policy) DualOption {
 			if err != nil {
 				return fmt.Errorf("policy: %w", err)
 			}
-			c.said.policy = table.Lookup("")
+			c.settings.policy = table.Lookup("")
 			return nil
 		}},
 		all: func(c *config) { c.rules = append(c.rules, rule) },

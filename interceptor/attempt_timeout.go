@@ -11,14 +11,14 @@ import (
 	"github.com/rego-go/rego/classify"
 )
 
-// overdue watches over the timeout of an attempt. When that has passed, it asks the
+// timeoutWatch watches over the timeout of an attempt. When that has passed, it asks the
 // rules whether another attempt takes its place, and only then ends it: otherwise an attempt
 // that nothing comes after would be ended, and a call be worse off than without rego. What a
 // budget denies is asked for again when the timeout has passed once more.
 //
 // A call without a deadline has nothing else that ends it, so there the attempt ends in
 // any case, but for a stream that is open.
-type overdue struct {
+type timeoutWatch struct {
 	call    *call
 	attempt *attempt
 	after   time.Duration
@@ -26,41 +26,41 @@ type overdue struct {
 	timer   *time.Timer
 	told    bool // that it was denied. Of the goroutine that asks
 
-	mu     sync.Mutex
-	over   bool // the attempt has ended, or nothing ends it any more
-	rests  bool // the clock does
-	asking bool // a goroutine of the timer's
-	asked  sync.WaitGroup
-	torn   *tear
+	mu       sync.Mutex
+	over     bool // the attempt has ended, or nothing ends it any more
+	paused   bool // the clock does
+	asking   bool // a goroutine of the timer's
+	asked    sync.WaitGroup
+	panicked *panicValue
 }
 
-func (c *call) watchOver(a *attempt, after time.Duration, ctx *expiring) *overdue {
-	o := &overdue{call: c, attempt: a, after: after, ctx: ctx}
+func (c *call) watchTimeout(a *attempt, after time.Duration, ctx *expiring) *timeoutWatch {
+	o := &timeoutWatch{call: c, attempt: a, after: after, ctx: ctx}
 	o.mu.Lock()
 	defer o.mu.Unlock() // else the timer's goroutine may be there before the timer is
-	o.timer = time.AfterFunc(after, o.ask)
+	o.timer = time.AfterFunc(after, o.onTimeout)
 	return o
 }
 
 // arm starts the clock anew.
-func (o *overdue) arm() {
+func (o *timeoutWatch) arm() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.rests = false; !o.over {
+	if o.paused = false; !o.over {
 		o.timer.Reset(o.after)
 	}
 }
 
-// rest stops the clock until it is started again.
-func (o *overdue) rest() {
+// pause stops the clock until it is started again.
+func (o *timeoutWatch) pause() {
 	o.timer.Stop()
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.rests = true
+	o.paused = true
 }
 
 // retire stops it for good, and does not wait for what it may just be doing.
-func (o *overdue) retire() {
+func (o *timeoutWatch) retire() {
 	o.timer.Stop()
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -68,21 +68,21 @@ func (o *overdue) retire() {
 }
 
 // stop ends the watch, and passes on what has torn it down.
-func (o *overdue) stop() {
+func (o *timeoutWatch) stop() {
 	o.timer.Stop()
 	o.mu.Lock()
 	o.over = true
 	o.mu.Unlock()
 	o.asked.Wait()
-	if o.torn != nil {
-		o.torn.again()
+	if o.panicked != nil {
+		o.panicked.rethrow()
 	}
 }
 
-// ask runs on a goroutine of the timer's.
-func (o *overdue) ask() {
+// onTimeout runs on a goroutine of the timer's.
+func (o *timeoutWatch) onTimeout() {
 	o.mu.Lock()
-	if o.over || o.rests {
+	if o.over || o.paused {
 		o.mu.Unlock()
 		return
 	}
@@ -98,7 +98,7 @@ func (o *overdue) ask() {
 	returned := false
 	defer func() {
 		if !returned {
-			o.torn = o.call.newTear(recover())
+			o.panicked = o.call.capturePanic(recover())
 			o.ctx.cancel()
 		}
 	}()
@@ -106,19 +106,19 @@ func (o *overdue) ask() {
 	returned = true
 }
 
-func (o *overdue) answered() {
+func (o *timeoutWatch) answered() {
 	o.mu.Lock()
 	o.asking = false
 	o.mu.Unlock()
 	o.asked.Done()
 }
 
-func (o *overdue) decide() {
+func (o *timeoutWatch) decide() {
 	c := o.call
 	if c.conn != nil {
 		c.boundBy(c.conn.GetMethodConfig(c.method))
 	}
-	s := c.replaceOverdue(o.attempt)
+	s := c.replaceTimedOut(o.attempt)
 	if s.expire {
 		o.ctx.expire()
 	}
@@ -130,7 +130,7 @@ func (o *overdue) decide() {
 }
 
 // askAgain sets the timer, unless the watch is over.
-func (o *overdue) askAgain() bool {
+func (o *timeoutWatch) askAgain() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if !o.over {
@@ -139,20 +139,20 @@ func (o *overdue) askAgain() bool {
 	return !o.over
 }
 
-// replaceOverdue takes the lease of the attempt that follows one that has timed out, if
+// replaceTimedOut takes the lease of the attempt that follows one that has timed out, if
 // there is one.
-func (c *call) replaceOverdue(a *attempt) step {
+func (c *call) replaceTimedOut(a *attempt) step {
 	retryable := c.classify(c.asTimedOut(a)).Class == classify.Retryable && !c.dirty
 	m := c.momentAt(time.Now())
 	c.mu.Lock()
-	s := c.course.attemptOverdue(&a.attemptState, m, retryable)
+	s := c.course.attemptTimedOut(&a.attemptState, m, retryable)
 	c.mu.Unlock()
 	if !s.ask {
 		return s
 	}
 	lease, granted := budget.Take(c.plan.budgetOf(s.next.kind), s.next.leaseKind(true))
 	c.mu.Lock()
-	s = c.course.overdueAnswered(&a.attemptState, m, s, granted)
+	s = c.course.replacementAnswered(&a.attemptState, m, s, granted)
 	if s.keep {
 		c.replacementLease = lease
 	}

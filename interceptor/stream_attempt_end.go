@@ -43,38 +43,38 @@ func (s *stream) ended(a *attempt, err error) {
 
 // wakeLocked has who waits for an attempt look again when the caller leaves.
 func (s *stream) wakeLocked(a *attempt) {
-	if a.forsake != nil {
-		a.forsake()
+	if a.stopCallerWatch != nil {
+		a.stopCallerWatch()
 	}
-	a.forsake = context.AfterFunc(s.ctx, func() {
+	a.stopCallerWatch = context.AfterFunc(s.ctx, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.changed.Broadcast()
 	})
 }
 
-// onGone is told that the caller has left. grpc then ends the stream in an instant, and says
+// callerLeft is told that the caller has left. grpc then ends the stream in an instant, and says
 // so, unless an interceptor below has kept that to itself: then nobody else tells.
-func (s *stream) onGone(a *attempt) {
+func (s *stream) callerLeft(a *attempt) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !a.over && a.forsake != nil {
+	if !a.over && a.stopCallerWatch != nil {
 		err := status.FromContextError(s.ctx.Err()).Err()
-		a.lateEnd = time.AfterFunc(untold, func() { s.ended(a, err) })
+		a.lateEnd = time.AfterFunc(endTimeout, func() { s.ended(a, err) })
 	}
 }
 
-// untold is how long an attempt may be over without a word from grpc.
-const untold = time.Second
+// endTimeout is how long an attempt may be over without a word from grpc.
+const endTimeout = time.Second
 
-// settleLocked waits, after an attempt has returned its last message or an error, until
+// finishLocked waits, after an attempt has returned its last message or an error, until
 // grpc has written all that it writes of it. It may just be doing that on another
 // goroutine: on its own, after the context has ended, or on one that sends.
-func (s *stream) settleLocked(a *attempt, err error) {
+func (s *stream) finishLocked(a *attempt, err error) {
 	if !a.over && (s.endsInTime && !isSecondAnswer(err) || s.isTold(a) && s.hasEndedLocked(a)) {
 		s.awaitEndLocked(a)
 	}
-	a.settled = true
+	a.finished = true
 }
 
 // isSecondAnswer reports whether grpc has refused a second message where there may be one.
@@ -94,7 +94,7 @@ func (s *stream) awaitEndLocked(a *attempt) {
 		return
 	}
 	late := false
-	t := time.AfterFunc(untold, func() {
+	t := time.AfterFunc(endTimeout, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		late = true
@@ -105,7 +105,7 @@ func (s *stream) awaitEndLocked(a *attempt) {
 		s.changed.Wait()
 	}
 	if !a.over {
-		s.plan.method.untold.Store(true)
+		s.plan.method.hidesEnds.Store(true)
 	}
 }
 

@@ -8,12 +8,12 @@ import (
 	"github.com/rego-go/rego/classify"
 )
 
-// resumption lets a server stream go on in another leg after messages were handed
+// resumption lets a server stream go on in another attempt after messages were handed
 // to the application (see [WithResume]). It is used by RecvMsg alone, but for what
 // mu guards.
 type resumption struct {
 	resume    func(last, request any) (next any, ok bool) // nil without it
-	request   any                                         // that the last leg has sent
+	request   any                                         // that the last attempt has sent
 	last      any                                         // message that the application got
 	receiving bool                                        // RecvMsg will find out how its stream has ended. Guarded by mu
 }
@@ -34,7 +34,7 @@ func (s *stream) recvResumable(a *attempt, m any) error {
 	returned := false
 	defer s.abandonUnless(&returned)
 	s.concludeAttempt(a, err)
-	if !s.nextLeg(a, m) {
+	if !s.openResumed(a, m) {
 		s.end(func() (EndReason, time.Time) {
 			_, reason := s.next(a)
 			return reason, a.End
@@ -59,10 +59,10 @@ func (s *stream) setReceiving(r bool) (ending bool) {
 	return s.state >= streamEnding
 }
 
-// nextLeg asks for the request that continues the stream, and makes the stream one
-// that has sent it and waits for its first message. The leg before has got on, so attempts
+// openResumed asks for the request that continues the stream, and makes the stream one
+// that has sent it and waits for its first message. The part before has got on, so attempts
 // and waits are counted anew.
-func (s *stream) nextLeg(broken *attempt, m any) bool {
+func (s *stream) openResumed(broken *attempt, m any) bool {
 	if broken.Outcome.Class != classify.Retryable {
 		return false
 	}

@@ -19,7 +19,7 @@ import (
 
 // examine finds out what a failed attempt shows, for classifiers and for the rules.
 func (c *call) examine(a *attempt, err error) {
-	c.look(a, err)
+	c.describeEnd(a, err)
 	a.Code, a.Delivery, a.Hint, a.local = a.seen.Code(), a.seen.Delivery, a.seen.Hint, a.seen.Local
 	// Without a word from grpc nobody knows: an interceptor below keeps it to itself.
 	a.hasHeader = a.got.header != nil || !a.proven && !a.done
@@ -28,8 +28,8 @@ func (c *call) examine(a *attempt, err error) {
 	}
 }
 
-// look finds out whose clock ended the attempt, and whether a server can have executed it.
-func (c *call) look(a *attempt, err error) {
+// describeEnd finds out whose clock ended the attempt, and whether a server can have executed it.
+func (c *call) describeEnd(a *attempt, err error) {
 	seen := &a.seen
 	seen.Err, seen.Status = err, statusOf(err)
 	if !c.streaming && err == io.EOF { //nolint:errorlint // grpc does not wrap it

@@ -15,11 +15,11 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// leg is what an attempt of a stream has besides: how far it has come.
-type leg struct {
+// streamAttempt is what only an attempt of a stream has: how far it has come.
+type streamAttempt struct {
 	codec   attemptCodec
 	openErr error
-	tried   bool // it is open, or cannot be opened
+	opened  bool // it is open, or cannot be opened
 	eof     bool // it ended well without a message
 
 	// Guarded by the call's mu.
@@ -28,28 +28,28 @@ type leg struct {
 	broken   error // what SendMsg returned; then nothing more is sent
 	ends     error // how that ends the attempt, unless it is io.EOF
 
-	looking bool // somebody waits for its header
-	looked  bool // and has seen that there is one, or none
-	headed  bool // it has arrived
-	mute    bool // it does not come, though no more messages are taken
-	head    metadata.MD
+	awaitingHeader bool // a goroutine waits for its header
+	headerAwaited  bool // that has ended: there is one, or there will be none
+	headerArrived  bool // it has arrived
+	silent         bool // it does not come, though no more messages are taken
+	head           metadata.MD
 
-	over     bool // grpc has ended it
-	toldOnce bool // rego has seen the end, and grpc does not tell it again
-	probing  bool // it takes no more messages, and rego looks for the reason
-	overErr  error
-	early    mem.BufferSlice // which was an answer, before all was sent
+	over    bool // grpc has ended it
+	endSeen bool // rego has seen the end, and grpc does not tell it again
+	probing bool // it takes no more messages, and a goroutine receives to learn the reason
+	overErr error
+	early   mem.BufferSlice // which was an answer, before all was sent
 
-	watch   *overdue    // over the attempt timeout; nil without one
-	forsake func() bool // stops looking after an attempt that the caller leaves; nil if nobody does
-	lateEnd *time.Timer // gives up waiting for what should come at once
+	watch           *timeoutWatch // over the attempt timeout; nil without one
+	stopCallerWatch func() bool   // ends the watch for a caller that leaves; nil without one
+	lateEnd         *time.Timer   // gives up waiting for what should come at once
 }
 
 // make makes an attempt until its first message, or until it ends without one. What
 // the application sent meanwhile is replayed.
 func (s *stream) make(ctx context.Context, a *attempt) error {
-	if !a.tried {
-		s.openLeg(ctx, a)
+	if !a.opened {
+		s.openAttempt(ctx, a)
 	}
 	if a.watch != nil {
 		defer a.watch.stop()
@@ -63,14 +63,14 @@ func (s *stream) make(ctx context.Context, a *attempt) error {
 	if errors.Is(err, io.EOF) && s.isUnansweredLocked(a) {
 		err = errUnanswered
 	}
-	if a.goesOn = err == nil && s.desc.ServerStreams; a.goesOn {
+	if a.continues = err == nil && s.desc.ServerStreams; a.continues {
 		a.alive = true
 		if a.timedOut { // too late: what comes after this message is being cut off
-			a.goesOn, err = false, status.FromContextError(context.DeadlineExceeded).Err()
+			a.continues, err = false, status.FromContextError(context.DeadlineExceeded).Err()
 		}
 	}
 	a.eof = errors.Is(err, io.EOF)
-	if !a.goesOn {
+	if !a.continues {
 		s.retireLocked(a)
 		for a.draining && a.over {
 			s.changed.Wait()
@@ -90,15 +90,15 @@ func (s *stream) make(ctx context.Context, a *attempt) error {
 func (s *stream) firstMessageLocked(a *attempt) error {
 	for {
 		switch {
-		case s.torn != nil:
+		case s.panicked != nil:
 			return errDropped
 		case a.ends != nil && !errors.Is(a.ends, io.EOF):
 			return a.ends
 		case a.probing: // grpc may have told that it is over, and what was received is yet to come
 		case a.early != nil && s.reply != nil:
 			return s.takeEarlyLocked(a)
-		case s.hedged && s.endsInTime && !a.looking && !a.over: // who is hedged wants to know whether it is alive
-			s.lookCloselyLocked(a)
+		case s.hedged && s.endsInTime && !a.awaitingHeader && !a.over: // who is hedged wants to know whether it is alive
+			s.awaitHeaderAndProbeLocked(a)
 			continue
 		case s.mayReceiveLocked(a) && !a.dropped:
 			err := s.receiveFirstLocked(a)
@@ -122,8 +122,8 @@ func (s *stream) firstMessageLocked(a *attempt) error {
 // mayReceiveLocked reports whether there is something to receive into. If it is for one
 // attempt only, that is the one whose header comes first.
 func (s *stream) mayReceiveLocked(a *attempt) bool {
-	return s.reply != nil && !a.probing && a.early == nil && (!s.lastHedge || a.looked || !s.besideLocked(a)) &&
-		!(s.endsInTime && a.looking && !a.looked) // grpc would write its binary log from both
+	return s.reply != nil && !a.probing && a.early == nil && (!s.lastHedge || a.headerAwaited || !s.besideLocked(a)) &&
+		!(s.endsInTime && a.awaitingHeader && !a.headerAwaited) // grpc would write its binary log from both
 }
 
 // receiveFirstLocked receives the first message: the lead into what the application gave,
@@ -144,7 +144,7 @@ func (s *stream) receiveFirstLocked(a *attempt) error {
 		err = a.stream.RecvMsg(a.reply)
 	})
 	if err != nil || !s.desc.ServerStreams {
-		s.settleLocked(a, err)
+		s.finishLocked(a, err)
 	}
 	return err
 }
@@ -154,8 +154,8 @@ func (s *stream) receiveFirstLocked(a *attempt) error {
 // equal to others with the same text.
 var errDropped = errors.New("rego: the attempt was dropped")
 
-// openLeg opens the stream of an attempt, which may wait for a connection.
-func (s *stream) openLeg(ctx context.Context, a *attempt) {
+// openAttempt opens the stream of an attempt, which may wait for a connection.
+func (s *stream) openAttempt(ctx context.Context, a *attempt) {
 	opts := slices.Clip(a.opts)
 	if !s.endsInTime {
 		opts = slices.Clone(a.opts) // an interceptor below may change them
@@ -164,13 +164,13 @@ func (s *stream) openLeg(ctx context.Context, a *attempt) {
 		e := withExpiry(ctx)
 		ctx = e
 		s.mu.Lock()
-		a.watch = s.watchOver(a, after, e)
+		a.watch = s.watchTimeout(a, after, e)
 		s.mu.Unlock()
 	}
 	cs, err := s.streamer(s.amongBackends(ctx, a), s.desc, s.conn, s.method, opts...)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	a.tried, a.stream, a.openErr, a.open = true, cs, err, err == nil
+	a.opened, a.stream, a.openErr, a.open = true, cs, err, err == nil
 	if err == nil {
 		if a.over && !s.endsInTime && s.isOpenLocked(a) { // that was another one, which an interceptor below could not open
 			a.over, a.overErr = false, nil
@@ -181,17 +181,17 @@ func (s *stream) openLeg(ctx context.Context, a *attempt) {
 			s.becomeLocked(streamRacing)
 		}
 		if s.waiting == 0 && a.watch != nil {
-			a.watch.rest()
+			a.watch.pause()
 		}
 		if !s.endsInTime {
-			a.forsake = context.AfterFunc(s.ctx, func() { s.onGone(a) })
+			a.stopCallerWatch = context.AfterFunc(s.ctx, func() { s.callerLeft(a) })
 		}
 		if s.desc.ClientStreams && s.course.isLast(a.Number) && !s.alone { // nothing need be kept
 			s.commitLocked(a, CommitOneAttempt)
 		}
 		s.drainBesideLocked(a)
 		if a.watch != nil && !s.alone || s.hedged && !s.endsInTime {
-			s.lookBesideLocked(a)
+			s.awaitHeaderBesideLocked(a)
 		}
 	}
 	s.changed.Broadcast()
@@ -205,9 +205,9 @@ func (s *stream) besideLocked(a *attempt) bool {
 // retireLocked takes an attempt out of those that are sent to.
 func (s *stream) retireLocked(a *attempt) {
 	s.live = slices.DeleteFunc(s.live, func(l *attempt) bool { return l == a })
-	if a.forsake != nil {
-		a.forsake()
-		a.forsake = nil
+	if a.stopCallerWatch != nil {
+		a.stopCallerWatch()
+		a.stopCallerWatch = nil
 	}
 	if a.lateEnd != nil {
 		a.lateEnd.Stop()
@@ -217,7 +217,7 @@ func (s *stream) retireLocked(a *attempt) {
 
 // address returns what the attempt was sent to.
 func (a *attempt) address() net.Addr {
-	if a.stream == nil || a.settled || a.got.peer.Addr != nil {
+	if a.stream == nil || a.finished || a.got.peer.Addr != nil {
 		return a.got.peer.Addr
 	}
 	if p, ok := peer.FromContext(a.stream.Context()); ok {

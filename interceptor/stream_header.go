@@ -9,45 +9,45 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// lookBesideLocked has a goroutine wait for the attempt's header, unless one does. An
+// awaitHeaderBesideLocked has a goroutine wait for the attempt's header, unless one does. An
 // attempt that ends without one has a status at once, and can be replaced while the
 // application still sends.
-func (s *stream) lookBesideLocked(a *attempt) {
-	if a.looking && !s.canProbeLocked(a) {
+func (s *stream) awaitHeaderBesideLocked(a *attempt) {
+	if a.awaitingHeader && !s.canProbeLocked(a) {
 		return
 	}
-	a.looking = true
+	a.awaitingHeader = true
 	go func() {
 		returned := false
 		defer s.catchBeside(&returned)
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.lookCloselyLocked(a)
+		s.awaitHeaderAndProbeLocked(a)
 		returned = true
 	}()
 }
 
-func (s *stream) lookCloselyLocked(a *attempt) {
-	if !a.looked {
-		s.lookLocked(a)
+func (s *stream) awaitHeaderAndProbeLocked(a *attempt) {
+	if !a.headerAwaited {
+		s.awaitHeaderLocked(a)
 	}
 	if s.canProbeLocked(a) {
 		s.probeLocked(a)
 	}
 }
 
-// lookLocked waits for the attempt's header, or its end. Header never tells how a stream
+// awaitHeaderLocked waits for the attempt's header, or its end. Header never tells how a stream
 // has ended: OnFinish does.
-func (s *stream) lookLocked(a *attempt) {
-	a.looking = true
+func (s *stream) awaitHeaderLocked(a *attempt) {
+	a.awaitingHeader = true
 	var head metadata.MD
 	s.unlocked(func() { head, _ = a.stream.Header() })
-	a.looked = true
+	a.headerAwaited = true
 	if head == nil && s.isTold(a) && s.hasEndedLocked(a) {
 		s.awaitEndLocked(a)
 	}
 	if head != nil {
-		a.headed, a.head = true, head
+		a.headerArrived, a.head = true, head
 		a.alive = true
 		if a.watch != nil {
 			a.watch.retire()
@@ -69,7 +69,7 @@ func (s *stream) isAliveLocked() {
 }
 
 func (s *stream) canProbeLocked(a *attempt) bool {
-	return s.endsInTime && s.desc.ClientStreams && a.headed && errors.Is(a.broken, io.EOF) &&
+	return s.endsInTime && s.desc.ClientStreams && a.headerArrived && errors.Is(a.broken, io.EOF) &&
 		!a.over && !a.probing && a.early == nil && s.reply == nil && s.kept == nil
 }
 
@@ -85,7 +85,7 @@ func (s *stream) probeLocked(a *attempt) {
 	if a.probing = false; err == nil {
 		a.early = answer.data
 	} else {
-		a.toldOnce = true
+		a.endSeen = true
 		if !a.over { // one message too many, which grpc refuses without an end
 			a.ends = err
 			s.startEngineLocked()
@@ -102,7 +102,7 @@ func (s *stream) takeEarlyLocked(a *attempt) error {
 	}
 	err := s.readEarlyLocked(a, a.reply)
 	if err == nil && !s.desc.ServerStreams {
-		s.settleLocked(a, nil)
+		s.finishLocked(a, nil)
 	}
 	return err
 }

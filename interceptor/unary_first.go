@@ -2,6 +2,7 @@ package interceptor
 
 import (
 	"context"
+	"slices"
 
 	"google.golang.org/grpc"
 
@@ -61,10 +62,11 @@ func (u *unary) firstSucceeds(ctx context.Context, d *door, p *plan, method stri
 			u.abandonFirst(ctx, d, method, cc, opts)
 		}
 	}()
-	all := append(u.room[:privateOutputs], opts...)
-	u.tried.err = invoker(ctx, method, req, reply, cc, all...)
+	u.original.opts = append(u.original.opts, opts...)
+	u.tried.err = invoker(ctx, method, req, reply, cc, slices.Clip(u.original.opts)...)
 	returned = true
 	if u.tried.err != nil {
+		u.original.opts = u.room[:privateOutputs] // configure sorts them
 		return false
 	}
 	u.tried.lease.Release(budget.Success)
@@ -73,13 +75,15 @@ func (u *unary) firstSucceeds(ctx context.Context, d *door, p *plan, method stri
 		return true
 	}
 	u.outputs, u.tried = outputs{}, firstAttempt{}
-	clear(all[privateOutputs:])
+	clear(u.original.opts[privateOutputs:])
+	u.original.opts = u.room[:privateOutputs]
 	return true
 }
 
 // abandonFirst keeps the books of a call whose first attempt a panic has torn down.
 func (u *unary) abandonFirst(ctx context.Context, d *door, method string, cc *grpc.ClientConn, opts []grpc.CallOption) {
 	u.door, u.method, u.conn = d, method, cc
+	u.original.opts = u.room[:privateOutputs]
 	if u.configure(ctx, opts) == nil {
 		u.begin(ctx)
 		u.abort()
