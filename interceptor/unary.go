@@ -74,9 +74,10 @@ func (d *door) unary(ctx context.Context, method string, req, reply any, cc *grp
 		return invoker(ctx, method, req, reply, cc, opts...)
 	}
 	u := unaries.Get().(*unary)
+	u.measure()
 	if u.endsInTime = endsInTime(invoker); !u.endsInTime {
 		u.standAlone()
-	} else if p := d.simplePlan(method, cc, opts); p != nil && !u.measure() && u.firstSucceeds(ctx, d, p, method, req, reply, cc, invoker, opts) {
+	} else if p := d.simplePlan(method, cc, opts); p != nil && !u.measured && u.firstSucceeds(ctx, d, p, method, req, reply, cc, invoker, opts) {
 		if u.tried.plan == nil {
 			unaries.Put(u)
 		}
@@ -91,11 +92,10 @@ func (d *door) unary(ctx context.Context, method string, req, reply any, cc *grp
 }
 
 // measure decides whether the latency of a call is measured that nobody asks it of.
-func (u *unary) measure() bool {
+func (u *unary) measure() {
 	if u.unmeasured--; u.unmeasured == 0 {
 		u.unmeasured, u.measured = sampleEvery, true
 	}
-	return u.measured
 }
 
 // standAlone gives the original outputs and options that are used for no other call.

@@ -91,3 +91,27 @@ func (b *books) Release(budget.Kind, budget.Result) { b.released++ }
 type recorderOfNothing struct{}
 
 func (recorderOfNothing) Record(context.Context, Summary) {}
+
+// Some calls are measured that nobody asks it of, whatever their policy: so it is known how
+// long a fast attempt takes.
+func TestSomeAreMeasured(t *testing.T) {
+	slow := idempotentNow
+	slow.AttemptTimeout = time.Hour
+	for name, p := range map[string]policy.Policy{"simple": idempotentNow, "attempt timeout": slow} {
+		it, err := New(WithPolicy(p))
+		require.NoError(t, err)
+		takeForGRPC(answeringOK)
+		d := it.door(true)
+		for range 3 * paceSamples * sampleEvery {
+			require.NoError(t, d.unary(t.Context(), benchMethod, nil, nil, nil, answeringOK))
+		}
+		measured := uint32(0)
+		for _, w := range &d.target(nil).plan(benchMethod).method.pace.counts {
+			for i := range w {
+				measured += w[i].Load()
+			}
+		}
+		assert.GreaterOrEqual(t, measured, uint32(paceSamples), name)
+		assert.Less(t, measured, uint32(30*paceSamples), name)
+	}
+}
