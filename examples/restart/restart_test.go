@@ -23,9 +23,11 @@ func TestMain(m *testing.M) {
 // client's do. The load is a small one: on a machine that is too busy for it calls pile up, and
 // more are in flight than the budget has retries for.
 func TestRestart(t *testing.T) {
+	t.Parallel()
 	for _, o := range outages[:3] {
 		o.rate = 20
 		t.Run(o.name, func(t *testing.T) {
+			t.Parallel()
 			m, err := measure(o, 2*time.Second)
 			require.NoError(t, err)
 			var out bytes.Buffer
@@ -44,6 +46,7 @@ func TestRestart(t *testing.T) {
 // TestLongRestart: of a server that is away for longer than a call may take, no call fails that
 // had a second left when it was back.
 func TestLongRestart(t *testing.T) {
+	t.Parallel()
 	o := outages[4]
 	require.Greater(t, o.down, deadline)
 	o.rate = 20
@@ -58,5 +61,6 @@ func TestLongRestart(t *testing.T) {
 }
 
 func TestUnknownCase(t *testing.T) {
+	t.Parallel()
 	assert.ErrorContains(t, run(t.Output(), "coffee", 0), `no case "coffee", there are stop, 0.2 s;`)
 }
