@@ -73,6 +73,11 @@ KINDS ?= 0
 twin: ## Play random programs bare and with rego: make twin SEEDS=1000000 SEED=1 KINDS=0
 	go test -count=1 -timeout 4h -run '^TestTwin$$' ./internal/twin -seed $(SEED) -programs $(SEEDS) -kinds $(KINDS)
 
+# What the tests of the other modules do in short, since it takes minutes.
+.PHONY: long
+long: ## Measure hedging in virtual time as long as its table in docs does
+	go -C examples test -count=1 -run '^TestTargets$$' ./hedging -seconds 10
+
 .PHONY: rollouts
 rollouts: ## Simulate a thousand rollouts without harm for each row of a table, and five thousand with
 	go test -count=1 -timeout 1h -v -run '^(TestHarmIsFound|TestFalseAlarms|TestSkew)$$' ./policy/rollout -simulate 1000

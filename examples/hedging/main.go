@@ -33,7 +33,7 @@ func main() {
 	seconds := flag.Int("seconds", 21, "how long each run is measured, after ten seconds of warm-up, which count in cold scenarios")
 	file := flag.String("plot", "", "write a plot of all runs to this file, .svg or .png; none if empty")
 	flag.Parse()
-	s := stage{time.Duration(*seconds) * time.Second, openloop.Precisely, []testsrv.Option{testsrv.TCP("")}}
+	s := stage{warmUp, time.Duration(*seconds) * time.Second, openloop.Precisely, []testsrv.Option{testsrv.TCP("")}}
 	if err := run(os.Stdout, s, *names, *file); err != nil {
 		fmt.Fprintln(os.Stderr, "hedging:", err)
 		os.Exit(1)

@@ -36,9 +36,10 @@ func (r result) quantile(q float64) time.Duration {
 	return r.latencies[min(int(q*float64(len(r.latencies))), len(r.latencies)-1)]
 }
 
-// A stage is where a scenario is played: how long, after the warm-up, how calls
+// A stage is where a scenario is played: how long, after how long a warm-up, how calls
 // wait for their time, and on what kind of server.
 type stage struct {
+	warmUp time.Duration
 	length time.Duration
 	wait   func(until time.Time)
 	server []testsrv.Option
@@ -52,7 +53,7 @@ func (s stage) measure(sc scenario, hedged bool) (result, error) {
 	}
 	defer srv.Close()
 	arrived := &arrivals{begin: time.Now(), rand: rand.New(rand.NewPCG(5, 6))}
-	turn := warmUp + s.length/2
+	turn := s.warmUp + s.length/2
 	srv.Handle(testsrv.Get, func(a testsrv.Arrival) testsrv.Step {
 		return testsrv.Delay(arrived.takes(sc, a, turn))
 	})
@@ -76,7 +77,7 @@ func (s stage) measure(sc scenario, hedged bool) (result, error) {
 		return result{}, err
 	}
 
-	at := openloop.Poisson(rand.New(rand.NewPCG(1000, 1)), callsPerSecond, warmUp+s.length)
+	at := openloop.Poisson(rand.New(rand.NewPCG(1000, 1)), callsPerSecond, s.warmUp+s.length)
 	latencies, failed := make([]time.Duration, len(at)), make([]error, len(at))
 	openloop.Offer(at, s.wait, func(i int, due time.Time) {
 		_, failed[i] = client.Get(context.Background(), &testv1.GetRequest{})
@@ -84,7 +85,7 @@ func (s stage) measure(sc scenario, hedged bool) (result, error) {
 	})
 	counted := 0
 	if !sc.cold {
-		counted, _ = slices.BinarySearch(at, warmUp)
+		counted, _ = slices.BinarySearch(at, s.warmUp)
 	}
 	latencies = latencies[counted:]
 	slices.Sort(latencies)
