@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/rego-go/rego/examples/internal/mixed"
@@ -43,6 +44,19 @@ func pagesOf(t *testing.T) (pages map[string]string) {
 	return map[string]string{
 		"overview": base, "budgets": base + "budgets", "policies": base + "policies",
 		"get": method(testsrv.Get), "put": method(testsrv.Put), "pay": method(testsrv.Pay), "watch": method(testsrv.Watch),
+	}
+}
+
+// TestPages: all pages of a mixed load answer.
+func TestPages(t *testing.T) {
+	t.Parallel()
+	for name, at := range pagesOf(t) {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, at, nil)
+		require.NoError(t, err)
+		resp, err := http.DefaultClient.Do(req)
+		require.NoError(t, err)
+		require.NoError(t, resp.Body.Close())
+		assert.Equal(t, http.StatusOK, resp.StatusCode, name)
 	}
 }
 
