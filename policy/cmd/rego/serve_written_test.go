@@ -173,6 +173,10 @@ func TestHigherRevisionAlone(t *testing.T) {
 	put(t, path, "version: '1'\nrevision: 10\n")
 	wait(st, func(s policy.Status) bool { return s.Revision == 10 })
 	admin := regov1.NewPolicyAdminServiceClient(s.dial(insecure.NewCredentials()))
+	require.Eventually(t, func() bool { // clients may have it before it is the base of what is put
+		got, err := admin.GetPolicies(t.Context(), new(regov1.GetPoliciesRequest))
+		return err == nil && got.GetRevision().GetRevision() == 10
+	}, time.Minute, time.Millisecond)
 	_, err := admin.PutPolicies(t.Context(), &regov1.PutPoliciesRequest{Set: oneRule("2", policy.Policy{}), Overwrite: true})
 	require.NoError(t, err)
 	wait(st, has("2"))
