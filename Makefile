@@ -75,7 +75,8 @@ twin: ## Play random programs bare and with rego: make twin SEEDS=1000000 SEED=1
 
 # What the tests of the other modules do in short, since it takes minutes.
 .PHONY: long
-long: ## Measure hedging in virtual time as long as its table in docs does
+long: ## Play at length what tests play in brief: the incident, lies of a control plane, hedging
+	go -C examples test -race -count=1 -timeout 30m -run '^(TestIncident|TestChaos)$$' ./controlplane -long
 	go -C examples test -count=1 -run '^TestTargets$$' ./hedging -seconds 10
 
 .PHONY: rollouts

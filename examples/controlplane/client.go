@@ -79,7 +79,7 @@ func (c client) run(w io.Writer) error {
 	defer conn.Close()
 
 	l := &load{call: c.calls(testv1.NewTestServiceClient(conn)), sums: report{Shows: shows}}
-	callers := 4
+	callers := 2
 	if c.pays {
 		callers = 1 // the page has the attempts of a call under way before the call itself
 	}

@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"flag"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -45,24 +47,42 @@ func command(t *testing.T) string {
 	return path
 }
 
-// TestIncident plays the example, without etcd and with it. It fails by itself if a call has.
+var long = flag.Bool("long", false, "play all of the incident, without etcd and with it, and tell clients every lie")
+
+// TestIncident plays the example: what is brief of it or, with -long, all, without etcd and with it. It
+// fails by itself if a call has.
 func TestIncident(t *testing.T) {
 	t.Parallel()
 	refused := []string{ // by the control plane
 		"refused v5 of file policies.yaml",
 		`rules[0]: policy "shop": retry.max_attempts: must not exceed the limit 10, got 50`,
 		`rules[0]: policy "shop": timeout: must not exceed the limit 1m0s, got 10m0s`,
-		"the rollout was in its memory and is gone, and the ",
-		"so the control plane has given the file a higher one by itself: search.yaml has \"revision: ",
 	}
-	t.Run("files", func(t *testing.T) { testIncident(t, nil, refused) })
+	if !*long {
+		testIncident(t, []string{"-brief"}, refused)
+		return
+	}
+	storm := []string{
+		"of 2, 40 % of the clients (",
+		"of 2, 70 % of the clients (",
+		"promoted: no harm in ",
+		"retry.off false -> true",
+		"UNAVAILABLE attempts-exhausted (100 %)",
+		"in the storm, 1.0",
+	}
+	t.Run("files", func(t *testing.T) {
+		testIncident(t, nil, slices.Concat(refused, storm, []string{
+			"the rollout was in its memory and is gone, and the ",
+			"so the control plane has given the file a higher one by itself: search.yaml has \"revision: ",
+		}))
+	})
 	t.Run("etcd", func(t *testing.T) {
-		testIncident(t, []string{"-etcd"}, []string{
+		testIncident(t, []string{"-etcd"}, append(storm,
 			"policies.yaml:7:27: rules[0].policy.retry.max_attempts: must not exceed the limit 10, got 50",
 			"so is the leader of etcd",
 			"no instance that tried it has gone back in between",
 			"rego: a rollout has gone on  ROLLOUT_STATE_PROMOTED",
-		})
+		))
 	})
 }
 
@@ -82,19 +102,40 @@ func testIncident(t *testing.T, flags, says []string) {
 			assert.Equal(t, "0", row[len(row)-1], line)
 		}
 	}
+	const mended = "v7 current control plane 2 on"
+	steps := []string{ // what each client uses after each
+		"v1 current control plane 4 on",  // hedging on, up to 4 attempts
+		"v2 current control plane 4 off", // hedging is switched off
+		"v3 current control plane 1 off", // attempts are cut
+		"v3 current control plane 1 off", // an impostor
+		"v3 current control plane 1 off", // a file with mistakes
+		"v3 current control plane 1 off", // a set beyond the limits
+		"v3 refused control plane 1 off", // more attempts than the clients allow
+		mended,
+		mended, // two services pay
+		mended, // their retries are switched off
+		mended, // a service of twelve instances
+		mended, // a timeout that is too short
+	}
+	if !slices.Contains(flags, "-brief") {
+		steps = append(steps,
+			mended, // another one that does no harm
+			mended, // a storm
+		)
+	}
+	restarted := (len(steps) + 1) * clients
+	steps = append(steps,
+		"v7 stale control plane 2 on",   // the control plane is killed
+		"v7 stale control plane 2 on",   // a client is restarted
+		"v8 current control plane 4 on", // the control plane is back
+	)
 	var want []string
-	for _, step := range []string{
-		"v1 current control plane 4 on", "v2 current control plane 4 off", "v3 current control plane 1 off",
-		"v3 current control plane 1 off", "v3 current control plane 1 off", "v3 current control plane 1 off", "v3 refused control plane 1 off",
-		"v7 current control plane 2 on", "v7 current control plane 2 on", "v7 current control plane 2 on",
-		"v7 current control plane 2 on", "v7 current control plane 2 on", "v7 current control plane 2 on", "v7 current control plane 2 on",
-		"v7 stale control plane 2 on", "v7 stale control plane 2 on", "v8 current control plane 4 on",
-	} {
+	for _, step := range steps {
 		for _, c := range []string{"client-1 ", "client-2 ", "client-3 "} {
 			want = append(want, c+step)
 		}
 	}
-	want[15*clients] = "client-1 v7 stale snapshot 2 on" // it was restarted
+	want[restarted] = "client-1 v7 stale snapshot 2 on"
 	assert.Equal(t, want, rows)
 	// What an override does, by the clients' pages.
 	assert.Equal(t, []string{
@@ -116,12 +157,6 @@ func testIncident(t *testing.T, flags, says []string) {
 		"rejected: failed calls: ",
 		"it came back by itself after ",
 		"calls that went by anything else 0 failed",
-		"of 2, 40 % of the clients (",
-		"of 2, 70 % of the clients (",
-		"promoted: no harm in ",
-		"retry.off false -> true",
-		"UNAVAILABLE attempts-exhausted (100 %)",
-		"in the storm, 1.0",
 		"failed, all in the storm",
 	) {
 		assert.Contains(t, out.String(), w)

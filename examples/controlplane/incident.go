@@ -3,20 +3,45 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"time"
 )
 
-// incident plays it, and returns an error if a call failed or a step did not work.
-func incident(w io.Writer, rego string, withEtcd bool) error {
+// step is one of an incident.
+type step struct {
+	what string
+	do   func() error
+}
+
+// incident plays it, and returns an error if a call failed or a step did not work. A brief one
+// leaves out what most of the time goes into.
+func incident(w io.Writer, rego string, withEtcd, brief bool) error {
 	s := &stage{out: w, rego: rego}
 	defer s.close()
 	if err := s.open(withEtcd); err != nil {
 		return err
 	}
-	for _, step := range []struct {
-		what string
-		do   func() error
-	}{
+	steps := slices.Concat(s.beginning(), s.longest(), s.end())
+	if brief {
+		steps = slices.Concat(s.beginning(), s.end())
+	}
+	for _, step := range steps {
+		fmt.Fprintf(w, "\n%s\n", step.what)
+		if err := step.do(); err != nil {
+			return fmt.Errorf("%s: %w", step.what, err)
+		}
+		if err := settle(s.clients); err != nil {
+			return fmt.Errorf("%s: %w", step.what, err)
+		}
+		if err := s.print(); err != nil {
+			return err
+		}
+	}
+	return s.sum()
+}
+
+func (s *stage) beginning() []step {
+	return []step{
 		{"hedging on, up to 4 attempts", func() error {
 			return s.change("v1", `
   policy:
@@ -53,24 +78,23 @@ func incident(w io.Writer, rego string, withEtcd bool) error {
 		{"retries are switched off for both: the owner of payments allows it, the owner of refunds does not", s.override},
 		{"a service of twelve instances has a set of its own", s.openCrew},
 		{"a timeout that is too short is tried out on some of them", s.badCanary},
+	}
+}
+
+// longest takes a minute, since a rollout bakes and a storm has to be seen and to be gone.
+func (s *stage) longest() []step {
+	return []step{
 		{"another one that does no harm, and the control plane is killed in the middle of it", s.goodCanary},
 		{"writes begin to fail, and retries make a storm of them", s.storm},
+	}
+}
+
+func (s *stage) end() []step {
+	return []step{
 		{"the control plane is killed", s.kill},
 		{"a client is restarted meanwhile", s.restartClient},
 		{"the control plane is back, with a new policy", s.comeBack},
-	} {
-		fmt.Fprintf(w, "\n%s\n", step.what)
-		if err := step.do(); err != nil {
-			return fmt.Errorf("%s: %w", step.what, err)
-		}
-		if err := settle(s.clients); err != nil {
-			return fmt.Errorf("%s: %w", step.what, err)
-		}
-		if err := s.print(); err != nil {
-			return err
-		}
 	}
-	return s.sum()
 }
 
 // change writes a policy, and waits until all clients use it.

@@ -17,13 +17,15 @@
 // After each step it prints what each client uses, as an operator reads it on the client's debug
 // page; which it serves until the incident is over.
 //
+// With -brief it leaves out the change that goes on to all and the storm, which take most of the time.
+//
 // With -etcd policies are kept in a cluster of three members, whose leader is killed, and two
 // replicas of the control plane serve them.
 //
 // What surprises people: no call fails or waits because of any of it, but those that a canary is
 // there for. Policies that cannot be had are those that were had last, after a restart too.
 //
-//	go run ./controlplane [-etcd] [-rego PATH]
+//	go run ./controlplane [-etcd] [-brief] [-rego PATH]
 package main
 
 import (
@@ -55,8 +57,9 @@ func run(w io.Writer, args []string) error {
 	case "incident":
 		rego := flags.String("rego", "", "the `PATH` of the command rego (default: it is built)")
 		etcd := flags.Bool("etcd", false, "keep policies in etcd, with two replicas of the control plane")
+		brief := flags.Bool("brief", false, "leave out the change that goes on to all and the storm, which take most of the time")
 		_ = flags.Parse(args) // which exits
-		return incident(w, *rego, *etcd)
+		return incident(w, *rego, *etcd, *brief)
 	case "crew":
 		var c crew
 		flags.IntVar(&c.instances, "instances", 12, "how many instances it has")

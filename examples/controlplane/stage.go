@@ -209,7 +209,7 @@ func settle(of []*process) error {
 	}
 	_, err := await("calls", func() bool {
 		for i, c := range of {
-			if c.last().Calls < before[i]+100 {
+			if c.last().Calls < before[i]+50 {
 				return false
 			}
 		}
