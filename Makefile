@@ -75,8 +75,9 @@ twin: ## Play random programs bare and with rego: make twin SEEDS=1000000 SEED=1
 
 # What the tests of the other modules do in short, since it takes minutes.
 .PHONY: long
-long: ## Play at length what tests play in brief: the incident, lies of a control plane, hedging
+long: ## Play at length what tests play in brief: the incident, lies of a control plane, silent members of etcd, hedging
 	go -C examples test -race -count=1 -timeout 30m -run '^(TestIncident|TestChaos)$$' ./controlplane -long
+	go -C policy/etcd test -race -count=1 -run '^TestSilentMembers$$' . -long
 	go -C examples test -count=1 -run '^TestTargets$$' ./hedging -seconds 10
 
 .PHONY: rollouts

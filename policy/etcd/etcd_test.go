@@ -1,6 +1,7 @@
 package etcd_test
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"sync/atomic"
@@ -15,9 +16,15 @@ import (
 	"github.com/rego-go/rego/policy/repository"
 )
 
+var long = flag.Bool("long", false, "have every member be silent once, and not one of them")
+
 func TestMain(m *testing.M) {
 	etcdtest.Main()
 	holdLease()
+	// Tests wait for their clusters most of the time, rather than for a processor.
+	if err := flag.Set("test.parallel", "3"); err != nil { // -parallel still says otherwise
+		panic(err)
+	}
 	os.Exit(m.Run())
 }
 

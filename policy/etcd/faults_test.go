@@ -11,28 +11,45 @@ import (
 	"github.com/rego-go/rego/policy/repository"
 )
 
-// TestFaults does to a cluster of three processes what happens to clusters, one after the other, while
+// fault is one that a cluster has.
+type fault struct {
+	name string
+	does func(*rig)
+}
+
+// TestFaults does to clusters of three processes what happens to clusters, one after the other, while
 // writers write. Every follower ends at the newest state, having seen none that is older than
 // one before.
 func TestFaults(t *testing.T) {
 	t.Parallel()
+	for name, faults := range map[string][]fault{
+		"members die": {
+			{"a member is killed", killOther},
+			{"the leader is killed", killLeader},
+			{"the leader is moved", moveLeader},
+			{"compaction while the member of a follower is down", compactWhileDown},
+			{"all are killed", killAll},
+		},
+		"members are cut off": {
+			{"a member is cut off from the others", partitionOther},
+			{"the leader is cut off from the others", partitionLeader},
+			{"compaction while a follower is cut off", compactWhileSilent},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			testFaults(t, faults)
+		})
+	}
+}
+
+func testFaults(t *testing.T, faults []fault) {
+	t.Helper()
 	r := newRig(t)
 	r.settle(r.followers()...)
-	for _, step := range []struct {
-		name string
-		run  func(*rig)
-	}{
-		{"a member is killed", killOther},
-		{"the leader is killed", killLeader},
-		{"the leader is moved", moveLeader},
-		{"a member is cut off from the others", partitionOther},
-		{"the leader is cut off from the others", partitionLeader},
-		{"compaction while a follower is cut off", compactWhileSilent},
-		{"compaction while the member of a follower is down", compactWhileDown},
-		{"all are killed", killAll},
-	} {
-		r.Log(step.name)
-		step.run(r)
+	for _, f := range faults {
+		r.Log(f.name)
+		f.does(r)
 		r.settle(r.followers()...)
 	}
 	r.load.check(t, r.storage)
@@ -166,7 +183,8 @@ func (r *rig) awaitLost(followers ...*follower) {
 }
 
 // TestSilentMembers: followers leave a member that is silent for another, without being lost.
-// There are entries for many pages, which go to all members that are thought to be there.
+// There are entries for many pages, which go to all members that are thought to be there. With
+// -long every member is silent once.
 func TestSilentMembers(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -179,7 +197,11 @@ func TestSilentMembers(t *testing.T) {
 		_, err := r.storage.Commit(t.Context(), nil, changes)
 		require.NoError(t, err)
 	}
-	for i := range 3 {
+	silent := 1
+	if *long {
+		silent = 3
+	}
+	for i := range silent {
 		r.cluster.Silence(i)
 		r.settle(r.free...)
 		r.cluster.Heal(i)

@@ -20,6 +20,7 @@ import (
 // store has the newest set after members were killed, and none older on the way; its revision is
 // etcd's.
 func TestFollow(t *testing.T) {
+	t.Parallel()
 	cluster, err := etcdtest.Start(t.TempDir(), 3)
 	require.NoError(t, err)
 	t.Cleanup(cluster.Close)
