@@ -78,6 +78,7 @@ twin: ## Play random programs bare and with rego: make twin SEEDS=1000000 SEED=1
 long: ## Play at length what tests play in brief: the incident, lies of a control plane, silent members of etcd, hedging
 	go -C examples test -race -count=1 -timeout 30m -run '^(TestIncident|TestChaos)$$' ./controlplane -long
 	go -C policy/etcd test -race -count=1 -run '^TestSilentMembers$$' . -long
+	go -C policy/cmd/rego test -race -count=1 -run '^TestEtcd$$' . -long
 	go -C examples test -count=1 -run '^TestTargets$$' ./hedging -seconds 10
 
 .PHONY: rollouts

@@ -1,14 +1,13 @@
 package main
 
 import (
+	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime/debug"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
 
 	testv1 "github.com/rego-go/rego/internal/testsrv/proto/rego/test/v1"
 )
@@ -97,12 +96,9 @@ func TestVersion(t *testing.T) {
 	assert.Equal(t, "(devel) (go1.26.0, commit 0123456789ab with changes)", versionOf(info))
 }
 
-// TestBinary: the command as people have it.
-func TestBinary(t *testing.T) {
+// TestProcess: the command as people have it, with its exit codes.
+func TestProcess(t *testing.T) {
 	t.Parallel()
-	rego := filepath.Join(t.TempDir(), "rego")
-	out, err := exec.CommandContext(t.Context(), "go", "build", "-o", rego, ".").CombinedOutput()
-	require.NoError(t, err, "%s", out)
 	for _, r := range []struct {
 		args, stdin  string
 		code         int
@@ -119,7 +115,8 @@ func TestBinary(t *testing.T) {
 		{"completion fish", "", 0, "complete -c rego", ""},
 		{"lnt", "", 2, "", "did you mean lint?"},
 	} {
-		cmd := exec.CommandContext(t.Context(), rego, strings.Fields(r.args)...)
+		cmd := exec.CommandContext(t.Context(), os.Args[0], strings.Fields(r.args)...) // which is the command, too
+		cmd.Env = append(os.Environ(), commandEnv+"=1")
 		cmd.Stdin = strings.NewReader(r.stdin)
 		var stdout, stderr strings.Builder
 		cmd.Stdout, cmd.Stderr = &stdout, &stderr

@@ -46,6 +46,7 @@ func decided(t *testing.T, admin regov1.PolicyAdminServiceClient) *regov1.Rollou
 // TestRollout with real clients that make real calls: a set that does harm comes back by itself, and
 // one that does none goes on to all.
 func TestRollout(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name          string
 		size          int           // instances
@@ -57,13 +58,13 @@ func TestRollout(t *testing.T) {
 		most          int64 // calls of all, on average, that a simulation took
 	}{
 		{
-			"all calls fail", 200, 10 * time.Second,
+			"all calls fail", 200, 4 * time.Second,
 			func() testsrv.Step { return testsrv.Do(testsrv.Delay(5*time.Millisecond), testsrv.Echo()) },
 			0.05, policy.Policy{}, policy.Policy{Timeout: time.Millisecond},
 			regov1.RolloutState_ROLLOUT_STATE_REJECTED, 93,
 		},
 		{
-			"five in a hundred fail and not one", 200, 800 * time.Millisecond,
+			"five in a hundred fail and not one", 200, 400 * time.Millisecond,
 			func() testsrv.Step {
 				switch r := rand.IntN(100); {
 				case r < 1:
@@ -88,7 +89,7 @@ func TestRollout(t *testing.T) {
 			regov1.RolloutState_ROLLOUT_STATE_REJECTED, 0,
 		},
 		{
-			"no harm", 60, 200 * time.Millisecond,
+			"no harm", 60, 100 * time.Millisecond,
 			testsrv.Echo,
 			0.2, policy.Policy{}, policy.Policy{Name: "another"},
 			regov1.RolloutState_ROLLOUT_STATE_PROMOTED, 0,
@@ -106,7 +107,7 @@ func TestRollout(t *testing.T) {
 			for i := range *trials {
 				version := string(rune('A' + i))
 				put := &regov1.PutPoliciesRequest{Set: oneRule(version, tt.tried), Base: c.stores[0].Status().Revision, Rollout: &regov1.RolloutPlan{
-					Steps: []float64{tt.share, 0.5}, Bake: durationpb.New(3 * time.Second), MinCalls: 200,
+					Steps: []float64{tt.share, 0.5}, Bake: durationpb.New(2 * time.Second), MinCalls: 200,
 				}}
 				put.Set.Budgets = []*regov1.Budget{{Name: "much", Kind: &regov1.Budget_TokenBucket{TokenBucket: &regov1.TokenBucket{PerSecond: 1000}}}}
 				_, err := admin.PutPolicies(t.Context(), put)
