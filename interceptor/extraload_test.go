@@ -106,6 +106,7 @@ func TestExtraLoadPromise(t *testing.T) {
 		name     string
 		then     func(context.Context, *rand.Rand) error
 		deadline time.Duration
+		busy     bool // a goroutine makes a thousand calls a second
 	}{
 		{name: "nothing happens", then: slow(5 * ms)},
 		{name: "every call stalls", then: slow(time.Hour)},
@@ -113,7 +114,7 @@ func TestExtraLoadPromise(t *testing.T) {
 		{name: "latency jumps tenfold", then: slow(50 * ms)},
 		{name: "latency jumps a hundredfold", then: slow(500 * ms)},
 		{name: "15 ms are added", then: slow(20 * ms)},
-		{name: "every call fails at once", then: func(ctx context.Context, _ *rand.Rand) error {
+		{name: "every call fails at once", busy: true, then: func(ctx context.Context, _ *rand.Rand) error {
 			_ = sleepFor(ctx, ms)
 			return status.Error(codes.Unavailable, "")
 		}},
@@ -134,6 +135,9 @@ func TestExtraLoadPromise(t *testing.T) {
 					l := &load{goroutines: goroutines, turn: 14 * time.Second, end: 30 * time.Second, then: sc.then, deadline: sc.deadline}
 					if goroutines == 1000 { // as many calls are made in less time
 						l.turn, l.end = 400*ms, 900*ms
+					}
+					if goroutines == 1000 && sc.busy {
+						l.end = 500 * ms
 					}
 					l.run(t)
 					l.check(t)

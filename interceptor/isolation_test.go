@@ -77,7 +77,7 @@ func attemptNumber(ctx context.Context) int {
 	return n + 1
 }
 
-var ties = flag.Int("ties", 200_000, "calls in which two attempts answer at the same instant")
+var ties = flag.Int("ties", 50_000, "calls in which two attempts answer at the same instant")
 
 // TestTies has the original and a hedge answer at the same instant, again and
 // again: whoever wins, all of it is one attempt's, and nothing changes afterwards.
