@@ -73,7 +73,7 @@ KINDS ?= 0
 twin: ## Play random programs bare and with rego: make twin SEEDS=1000000 SEED=1 KINDS=0
 	go test -count=1 -timeout 4h -run '^TestTwin$$' ./internal/twin -seed $(SEED) -programs $(SEEDS) -kinds $(KINDS)
 
-# What the tests of the other modules do in short, since it takes minutes.
+# What tests do in brief, since it takes minutes.
 .PHONY: long
 long: ## Play at length what tests play in brief: the incident, lies of a control plane, silent members of etcd, hedging
 	go -C examples test -race -count=1 -timeout 30m -run '^(TestIncident|TestChaos)$$' ./controlplane -long
