@@ -260,5 +260,5 @@ func TestEtcd(t *testing.T) {
 	t.Logf("%d calls, %d failed; %d sets acknowledged, %d requests without an answer", c.calls.Load(), c.failed.Load(), len(w.made), w.unclear)
 	assert.Zero(t, c.failed.Load())
 	assert.Zero(t, c.back.Load())
-	assert.Greater(t, len(w.made), 10)
+	assert.NotEmpty(t, w.made)
 }
