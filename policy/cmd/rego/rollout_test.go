@@ -64,7 +64,7 @@ func TestRollout(t *testing.T) {
 			regov1.RolloutState_ROLLOUT_STATE_REJECTED, 93,
 		},
 		{
-			"five in a hundred fail and not one", 200, 400 * time.Millisecond,
+			"five in a hundred fail and not one", 200, 600 * time.Millisecond,
 			func() testsrv.Step {
 				switch r := rand.IntN(100); {
 				case r < 1:
@@ -89,7 +89,7 @@ func TestRollout(t *testing.T) {
 			regov1.RolloutState_ROLLOUT_STATE_REJECTED, 0,
 		},
 		{
-			"no harm", 60, 100 * time.Millisecond,
+			"no harm", 60, 200 * time.Millisecond,
 			testsrv.Echo,
 			0.2, policy.Policy{}, policy.Policy{Name: "another"},
 			regov1.RolloutState_ROLLOUT_STATE_PROMOTED, 0,
