@@ -1,5 +1,5 @@
-// Package docs_test holds the pages for readers to what there is: links lead somewhere, blocks of Go
-// compile, and names are those of the code.
+// Package docs_test compares the pages for readers with the code: links lead somewhere, blocks of
+// code compile and parse, commands have the flags that they use, and names exist.
 package docs_test
 
 import (
@@ -20,6 +20,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/rego-go/rego/internal/docs"
 )
 
 // root is the folder of the repository.
@@ -28,17 +30,9 @@ const root = "../.."
 // pages returns the text of each page, by its path in the repository.
 func pages(t *testing.T) map[string]string {
 	t.Helper()
-	names, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
+	all, err := docs.Pages(root)
 	require.NoError(t, err)
-	found := make(map[string]string)
-	for _, name := range append(names, filepath.Join(root, "README.md"), filepath.Join(root, "CONTRIBUTING.md")) {
-		text, err := os.ReadFile(name)
-		require.NoError(t, err)
-		page, err := filepath.Rel(root, name)
-		require.NoError(t, err)
-		found[filepath.ToSlash(page)] = string(text)
-	}
-	return found
+	return all
 }
 
 var (
@@ -117,6 +111,7 @@ var imports = map[string]string{
 	"http":         "net/http",
 	"insecure":     "google.golang.org/grpc/credentials/insecure",
 	"interceptor":  "github.com/rego-go/rego/interceptor",
+	"io":           "io",
 	"keepalive":    "google.golang.org/grpc/keepalive",
 	"metadata":     "google.golang.org/grpc/metadata",
 	"otel":         "go.opentelemetry.io/otel",
@@ -125,15 +120,18 @@ var imports = map[string]string{
 	"policy":       "github.com/rego-go/rego/policy",
 	"propagation":  "go.opentelemetry.io/otel/propagation",
 	"regov1":       "github.com/rego-go/rego/proto/rego/v1",
+	"runtime":      "runtime",
 	"slog":         "log/slog",
 	"slogobs":      "github.com/rego-go/rego/interceptor/slogobs",
 	"spread":       "github.com/rego-go/rego/interceptor/spread",
+	"stats":        "google.golang.org/grpc/stats",
 	"status":       "google.golang.org/grpc/status",
 	"synctest":     "testing/synctest",
 	"testing":      "testing",
 	"testsrv":      "github.com/rego-go/rego/internal/testsrv",
 	"testv1":       "github.com/rego-go/rego/internal/testsrv/proto/rego/test/v1",
 	"time":         "time",
+	"tls":          "crypto/tls",
 	"trace":        "go.opentelemetry.io/otel/trace",
 }
 
