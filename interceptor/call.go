@@ -3,18 +3,17 @@ package interceptor
 import (
 	"context"
 	"errors"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/status"
 
 	"github.com/rego-go/rego/budget"
 	"github.com/rego-go/rego/classify"
 	"github.com/rego-go/rego/internal/backends"
+	"github.com/rego-go/rego/internal/codec"
 	"github.com/rego-go/rego/policy"
 )
 
@@ -102,7 +101,7 @@ type settings struct {
 func (c *call) configure(ctx context.Context, opts []grpc.CallOption) error {
 	c.observers = c.interceptor.observers
 	c.callerOpts = opts
-	c.merges = !c.streaming && !protoResets()
+	c.merges = !c.streaming && !codec.ProtoResets()
 	var err error
 	saysReady, isStub := false, false
 	for _, o := range opts {
@@ -191,10 +190,6 @@ func (c *call) follow(p *plan) {
 }
 
 var waitForReady = grpc.WaitForReady(true)
-
-// protoResets reports whether the codec of protobuf is grpc's own, which empties a
-// message before it reads one.
-var protoResets = sync.OnceValue(func() bool { return isGRPCs(proto.Name) })
 
 // sampleEvery is how many calls pass between two whose latency is measured, when
 // neither an observer nor hedging needs it: reading the clock is a fair part of

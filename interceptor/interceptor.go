@@ -27,6 +27,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/rego-go/rego/internal/replay"
 	"github.com/rego-go/rego/policy"
 )
 
@@ -39,7 +40,7 @@ type Interceptor struct {
 
 	retryPolicyTold atomic.Bool
 	insideTold      atomic.Bool
-	replay          sharedReplay
+	replay          *replay.Memory
 	outages         outages
 	samples         samples
 	rulesSeen       atomic.Pointer[rulesSeen]
@@ -98,7 +99,7 @@ func New(opts ...Option) (*Interceptor, error) {
 	it := &Interceptor{
 		config:  c,
 		made:    time.Now(),
-		replay:  sharedReplay{limit: c.replayLimit},
+		replay:  replay.NewMemory(c.replayLimit),
 		targets: make(map[string]*target),
 		conns:   make(map[weak.Pointer[grpc.ClientConn]]*target),
 	}

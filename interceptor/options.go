@@ -208,6 +208,15 @@ func WithTrigger(name string, t hedge.Trigger) Option {
 	})
 }
 
+const (
+	// DefaultCallReplayLimit is the most bytes of messages that one stream keeps for
+	// replay, unless [WithCallReplayLimit] says otherwise (grpc's own default).
+	DefaultCallReplayLimit = 256 << 10
+	// DefaultReplayLimit is the most bytes that all streams of an interceptor keep,
+	// unless [WithReplayLimit] says otherwise.
+	DefaultReplayLimit = 16 << 20
+)
+
 // WithCallReplayLimit sets how much memory one stream may keep of the messages that
 // the application has sent on it, so that another attempt can send them again: of
 // every stream, or of one. When a message does not fit, the stream is committed to

@@ -3,13 +3,11 @@ package interceptor
 import (
 	"context"
 	"runtime"
-	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
 
 	"github.com/rego-go/rego/internal/testsrv"
@@ -84,38 +82,4 @@ func heapInUse() int64 {
 			return int64(m.HeapAlloc)
 		}
 	}
-}
-
-// TestReplayLogForgets: what is given up is not referred to any more.
-func TestReplayLogForgets(t *testing.T) {
-	t.Parallel()
-	for _, messages := range []int{1, 2, 3, 10} {
-		l := replayLog{limit: 1 << 20, shared: &sharedReplay{limit: 1 << 20}, method: new(atomic.Int64)}
-		for range messages {
-			require.True(t, l.add(sendOp{data: mem.BufferSlice{mem.SliceBuffer("text")}}))
-		}
-		all := l.ops
-		l.forget(messages)
-		for i := range all {
-			assert.Zero(t, all[i], "%d messages", messages)
-		}
-		assert.Zero(t, l.first, "%d messages", messages)
-		assert.Zero(t, l.bytes)
-		assert.Zero(t, l.shared.bytes.Load())
-	}
-}
-
-// TestReplayLogForgetsOnce: an attempt may have sent something just when the call
-// ended and gave up all.
-func TestReplayLogForgetsOnce(t *testing.T) {
-	t.Parallel()
-	l := replayLog{limit: 1 << 20, shared: &sharedReplay{limit: 1 << 20}, method: new(atomic.Int64)}
-	for range 3 {
-		require.True(t, l.add(sendOp{data: mem.BufferSlice{mem.SliceBuffer("text")}}))
-	}
-	l.clear()
-	l.forget(1)
-	l.clear()
-	assert.Zero(t, l.bytes)
-	assert.Zero(t, l.shared.bytes.Load())
 }

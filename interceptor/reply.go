@@ -3,7 +3,6 @@ package interceptor
 import (
 	"reflect"
 
-	"google.golang.org/grpc/encoding"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
@@ -112,13 +111,4 @@ func (k *replyKind) move(to, from any) {
 // if nobody between has called it more than once.
 func mayHaveReply(a *attempt) bool {
 	return a.seen.Err == nil || !a.done || a.outputs.apart || a.got.header != nil
-}
-
-// isGRPCs reports whether the codec that is registered by a name is grpc's own.
-func isGRPCs(name string) bool {
-	t := reflect.TypeOf(encoding.GetCodecV2(name))
-	if t != nil && t.Kind() == reflect.Pointer {
-		t = t.Elem()
-	}
-	return t != nil && t.PkgPath() == "google.golang.org/grpc/encoding/proto"
 }

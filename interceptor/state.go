@@ -200,7 +200,7 @@ func (it *Interceptor) state(describe describer) State {
 	}
 	s.Policies = it.store.Status()
 	s.Rules = it.rulesState()
-	s.ReplayBytes, s.ReplayLimit = it.replay.bytes.Load(), it.replay.limit
+	s.ReplayBytes, s.ReplayLimit = it.replay.Bytes(), it.replay.Limit()
 	targets := it.knownTargets()
 	slices.SortFunc(targets, func(a, b *target) int { return cmp.Compare(a.name, b.name) })
 	for _, t := range targets {

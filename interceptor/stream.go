@@ -8,7 +8,9 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/rego-go/rego/internal/codec"
 	"github.com/rego-go/rego/internal/percpu"
+	"github.com/rego-go/rego/internal/replay"
 )
 
 // stream is a streaming call: a log of what the application sent, and attempts that
@@ -28,7 +30,7 @@ type stream struct {
 	call
 	desc     *grpc.StreamDesc
 	streamer grpc.Streamer
-	codec    *codec
+	codec    *codec.Codec
 	alone    bool // there is one attempt, whatever comes
 
 	sendTo   atomic.Pointer[attempt] // what SendMsg and CloseSend go to, once all in the log is sent
@@ -37,7 +39,7 @@ type stream struct {
 
 	// Guarded by mu, as is the log.
 	state  streamState
-	log    replayLog
+	log    replay.Log
 	sent   int        // of the log, by any attempt: one that has taken a message may have ended since
 	live   []*attempt // that are open, until they end or another one is kept
 	newest *attempt   // of those that have been open
@@ -111,7 +113,6 @@ func newStream(d *door, desc *grpc.StreamDesc, cc *grpc.ClientConn, method strin
 func (s *stream) start(ctx context.Context) (grpc.ClientStream, error) {
 	returned := false
 	defer s.abandonUnless(&returned)
-	s.log.limit, s.log.shared, s.log.method = s.settings.replayLimit, &s.interceptor.replay, &s.plan.method.replay
 	if s.hedged {
 		s.fireFunc = s.fire
 	}
@@ -124,12 +125,16 @@ func (s *stream) start(ctx context.Context) (grpc.ClientStream, error) {
 	a := s.lead
 	s.alone = s.isOnlyChance()
 	if !s.alone {
-		s.codec = codecOf(s.shared)
-		s.merges = s.codec != nil && !s.codec.isProto
+		s.codec = codec.Of(s.shared)
+		s.merges = s.codec != nil && !s.codec.IsProto()
 		if s.hedged || s.desc.ClientStreams && !s.endsInTime { // who looks for its header may have to be called off
 			s.makeCancellable(a)
 		}
 	}
+	s.log.Begin(replay.Config{
+		Codec: s.codec, Shown: !s.endsInTime,
+		Limit: s.settings.replayLimit, Memory: s.interceptor.replay, Method: &s.plan.method.replay,
+	})
 	s.setStreamOptions(a, s.first.options[:])
 	s.openAttempt(s.beginAttempt(a), a)
 	returned = true
@@ -254,7 +259,7 @@ func (s *stream) commitLocked(a *attempt, why CommitReason) {
 	if a.watch != nil {
 		a.watch.retire()
 	}
-	s.log.forget(a.cursor)
+	s.log.Forget(a.cursor)
 	s.handOverLocked(a)
 	s.drainBesideLocked(a)
 	s.becomeLocked(streamCommitted)

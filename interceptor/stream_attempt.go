@@ -13,11 +13,13 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
+
+	"github.com/rego-go/rego/internal/codec"
 )
 
 // streamAttempt is what only an attempt of a stream has: how far it has come.
 type streamAttempt struct {
-	codec   attemptCodec
+	codec   codec.Attempt
 	openErr error
 	opened  bool // it is open, or cannot be opened
 	eof     bool // it ended well without a message
@@ -232,9 +234,8 @@ func (a *attempt) address() net.Addr {
 func (s *stream) setStreamOptions(a *attempt, room []grpc.CallOption) {
 	a.opts = a.outputs.appendTo(room[:0])[:privateOutputs-1] // OnFinish is another one
 	a.opts = append(a.opts, s.shared...)
-	if a.codec.codec = s.codec; s.codec != nil {
-		a.codec.option.CodecV2 = &a.codec
-		a.opts = append(a.opts, &a.codec.option)
+	if s.codec != nil {
+		a.opts = append(a.opts, a.codec.Option(s.codec))
 	}
 	if a.outputs.apart && s.wantsOutput {
 		s.offerOutputs(a)

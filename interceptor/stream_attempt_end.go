@@ -130,7 +130,7 @@ func (s *stream) isUnansweredLocked(a *attempt) bool {
 	if !a.over && s.isTold(a) || a.overErr != nil {
 		return false // an interceptor below says so
 	}
-	if w, done := a.outputs.read(); !s.endsInTime && !a.codec.met.Load() && (!done || w.peer.Addr == nil) {
+	if w, done := a.outputs.read(); !s.endsInTime && !a.codec.Met() && (!done || w.peer.Addr == nil) {
 		return false
 	}
 	unanswered := false

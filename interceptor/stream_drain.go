@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc/mem"
+
+	"github.com/rego-go/rego/internal/replay"
 )
 
 // pushLocked has attempts send what they have not sent. Without hedging this
@@ -27,7 +29,7 @@ func (s *stream) pushLocked(place int, m any) (pushed bool, refused error) {
 // wantsOpLocked reports whether there is something for an attempt to send: by whoever sends
 // what is at place, if that is pending.
 func (s *stream) wantsOpLocked(a *attempt, place int) bool {
-	return a.cursor < len(s.log.ops) && a.broken == nil && !a.dropped && (!s.log.ops[a.cursor].pending || a.cursor == place)
+	return a.cursor < s.log.Len() && a.broken == nil && !a.dropped && (!s.log.IsPending(a.cursor) || a.cursor == place)
 }
 
 // drainBesideLocked has a goroutine send what the attempt has not sent, unless one
@@ -63,11 +65,11 @@ func (s *stream) drainLocked(a *attempt, place int, m any) (refused error) {
 		if a.cursor == place {
 			msg = m
 		}
-		closes := s.log.ops[a.cursor].close
-		keeps, err := s.sendUnlocked(a, a.cursor, msg)
+		op := s.log.Take(a.cursor)
+		keeps, err := s.sendUnlocked(a, &op, msg)
 		switch {
 		case err == nil:
-		case closes: // by an interceptor below; grpc's never fails
+		case op.IsClose(): // by an interceptor below; grpc's never fails
 			refused = err
 		case msg != nil && !errors.Is(err, io.EOF) && !s.hasEndedLocked(a):
 			refused = err
@@ -77,15 +79,13 @@ func (s *stream) drainLocked(a *attempt, place int, m any) (refused error) {
 			return nil
 		}
 		a.cursor++
-		if op := s.log.at(a.cursor - 1); op != nil && op.inHand {
-			op.shows, op.inHand = s.shows(op.shows), false
-		}
+		s.log.Sent(a.cursor - 1)
 		s.sent = max(s.sent, a.cursor)
 		if !keeps {
 			s.commitLocked(a, CommitBufferFull)
 		}
 		if a == s.kept {
-			s.log.forget(a.cursor)
+			s.log.Forget(a.cursor)
 		}
 		if s.waiting > 0 && a.watch != nil {
 			a.watch.arm() // it moves
@@ -101,60 +101,31 @@ func (s *stream) drainLocked(a *attempt, place int, m any) (refused error) {
 // handOverLocked has the application send to the attempt that is kept, once that
 // has sent all there was in the log.
 func (s *stream) handOverLocked(a *attempt) {
-	if a == s.kept && !s.neverClosed && (a.cursor >= len(s.log.ops) || a.broken != nil || a.dropped) {
+	if a == s.kept && !s.neverClosed && (a.cursor >= s.log.Len() || a.broken != nil || a.dropped) {
 		s.sendTo.Store(a)
 	}
 }
 
-// sendUnlocked sends what is at a place in the log, and reports whether that is kept there.
-// Without msg it is sent again, or by somebody else than the application.
-func (s *stream) sendUnlocked(a *attempt, place int, msg any) (keeps bool, err error) {
-	op := s.log.ops[place]
-	op.data.Ref() // the log may be given up meanwhile
+// sendUnlocked sends what the attempt comes to in the log, and reports whether that is kept
+// there. Without msg it is sent again, or by somebody else than the application.
+func (s *stream) sendUnlocked(a *attempt, op *replay.Op, msg any) (keeps bool, err error) {
+	var data mem.BufferSlice
 	keeps = true
 	s.unlocked(func() {
-		defer op.data.Free()
+		defer op.Free()
 		switch {
-		case op.close:
+		case op.IsClose():
 			err = a.stream.CloseSend()
-		case op.pending:
-			op.data, keeps, err = s.sendFirst(a, msg)
+		case op.IsPending():
+			data, keeps, err = a.codec.Send(a.stream, msg)
 		default:
-			copied := false
-			if msg == nil {
-				msg, copied = s.messageOf(op)
-			}
-			if !copied || !op.ahead || s.endsInTime { // else interceptors below may change it as they do bare
-				a.codec.sends.Store(&sending{msg: msg, data: op.data})
-				defer a.codec.sends.Store(nil)
-			}
-			err = a.stream.SendMsg(msg)
+			err = op.SendTo(a.stream, &a.codec, msg)
 		}
 	})
-	if op.pending && err == nil && keeps {
-		keeps = s.log.fill(place, op.data, s.shows(msg))
+	if op.IsPending() && err == nil && keeps {
+		keeps = s.log.Fill(a.cursor, msg, data)
 	}
 	return keeps, err
-}
-
-// sendFirst sends a message that no attempt has sent. It returns how that was encoded, if
-// that is known.
-func (s *stream) sendFirst(a *attempt, msg any) (data mem.BufferSlice, known bool, err error) {
-	sends := &sending{msg: msg, pending: true}
-	a.codec.sends.Store(sends)
-	defer a.codec.sends.Store(nil)
-	err = a.stream.SendMsg(msg)
-	switch asked := sends.asked.Swap(nil); {
-	case asked != nil && err == nil:
-		return s.codec.exact(*asked), true, nil
-	case asked != nil:
-		asked.Free()
-	case err == nil: // an interceptor below has sent something else
-		if data, failed := s.codec.Marshal(msg); failed == nil {
-			return s.codec.exact(data), true, nil
-		}
-	}
-	return nil, false, err
 }
 
 // brokeLocked sees to it that the call hears how an attempt has ended that takes no more

@@ -31,7 +31,7 @@ func (s *stream) end(how func() (EndReason, time.Time)) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.err, s.answered, s.gone = err, true, gone
-		s.log.clear()
+		s.log.Clear()
 		s.becomeLocked(streamEnded)
 	}()
 	reason, now := how()
@@ -141,7 +141,7 @@ func (s *stream) giveUp() {
 	s.endContext()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.log.clear()
+	s.log.Clear()
 	s.answered, s.err = true, errAbandoned
 	s.becomeLocked(streamEnded)
 }

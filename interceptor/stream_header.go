@@ -7,6 +7,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+
+	"github.com/rego-go/rego/internal/codec"
 )
 
 // awaitHeaderBesideLocked has a goroutine wait for the attempt's header, unless one does. An
@@ -79,11 +81,11 @@ func (s *stream) canProbeLocked(a *attempt) bool {
 // or another transport, may want to know the type.
 func (s *stream) probeLocked(a *attempt) {
 	a.probing = true
-	var answer answerBytes
+	var answer codec.Raw
 	var err error
 	s.unlocked(func() { err = a.stream.RecvMsg(&answer) })
 	if a.probing = false; err == nil {
-		a.early = answer.data
+		a.early = answer.Data
 	} else {
 		a.endSeen = true
 		if !a.over { // one message too many, which grpc refuses without an end

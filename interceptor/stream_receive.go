@@ -130,7 +130,7 @@ func (s *stream) isRunning(a *attempt) bool {
 // transport's.
 func (a *attempt) isGRPCs() bool {
 	_, ok := peer.FromContext(a.stream.Context())
-	return ok || a.codec.met.Load()
+	return ok || a.codec.Met()
 }
 
 // received ends the call with what RecvMsg returned of its stream.
@@ -241,7 +241,7 @@ func (s *stream) silentLocked() *attempt {
 // shown that it has. Interceptors below may keep that from rego, and other transports have
 // no word for it.
 func (s *stream) isTold(a *attempt) bool {
-	return s.endsInTime || a.codec.met.Load() && !s.plan.method.hidesEnds.Load()
+	return s.endsInTime || a.codec.Met() && !s.plan.method.hidesEnds.Load()
 }
 
 // Trailer is that of the attempt that has decided the call.

@@ -81,20 +81,17 @@ func (s *stream) openResumed(broken *attempt, m any) bool {
 
 // startsOver makes the stream one that has sent a request and is not committed.
 func (s *stream) startsOver(request any) bool {
-	op, keeps := s.encode(request)
+	op, keeps := s.log.Encode(request)
 	if !keeps {
 		return false
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	log := replayLog{limit: s.log.limit, shared: s.log.shared, method: s.log.method}
-	if !log.add(op) {
-		op.data.Free()
+	if !s.log.Restart(op) {
+		op.Free()
 		return false
 	}
-	log.closeSend()
-	s.log.clear()
-	s.log, s.request = log, request
+	s.request = request
 	s.kept, s.answered, s.receiving = nil, false, false
 	s.sendTo.Store(nil)
 	s.recvFrom.Store(nil)

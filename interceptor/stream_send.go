@@ -6,12 +6,14 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/rego-go/rego/internal/replay"
 )
 
 // SendMsg returns when an attempt has sent the message, or the stream is over.
 func (s *stream) SendMsg(m any) error {
 	if a := s.sendTo.Load(); a != nil {
-		return s.sendDirect(a, m)
+		return s.sentDirect(a, a.stream.SendMsg(m))
 	}
 	defer s.tellCommit()
 	err := s.sendLogged(m)
@@ -21,10 +23,9 @@ func (s *stream) SendMsg(m any) error {
 	return err
 }
 
-// sendDirect sends to the attempt that is kept. If grpc refuses the message it ends the
-// stream, and so the call.
-func (s *stream) sendDirect(a *attempt, m any) error {
-	err := a.stream.SendMsg(m)
+// sentDirect returns what the application is told of a message that was sent to the attempt
+// that is kept. If grpc has refused it that ends the stream, and so the call.
+func (s *stream) sentDirect(a *attempt, err error) error {
 	if err == nil || errors.Is(err, io.EOF) {
 		return err
 	}
@@ -52,9 +53,9 @@ func (s *stream) sendDirect(a *attempt, m any) error {
 // it. What does not fit the log is for the attempt that has come furthest, and for
 // no other.
 func (s *stream) sendLogged(m any) error {
-	op, keeps := sendOp{pending: true}, s.mayKeep(m)
-	if keeps && s.hedged {
-		op, keeps = s.encode(m)
+	op, keeps := s.log.Pending(m)
+	if s.hedged {
+		op, keeps = s.log.Encode(m)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -77,12 +78,13 @@ func (s *stream) sendLogged(m any) error {
 			return s.sendErrorLocked()
 		case s.kept != nil && s.kept.broken != nil && errors.Is(s.kept.broken, io.EOF):
 			return io.EOF
-		case place < 0 && s.kept == nil && !s.log.closed && keeps:
-			if keeps = s.keepLocked(m, &op); keeps {
-				place = len(s.log.ops) - 1
+		case place < 0 && s.kept == nil && !s.isClosedLocked() && keeps:
+			var at int
+			if at, keeps = s.keepLocked(m, op); keeps {
+				place = at
 				_, refused = s.pushLocked(place, m)
 			}
-		case place < 0 && s.kept == nil && !s.log.closed && s.furthestLocked() != nil:
+		case place < 0 && s.kept == nil && !s.isClosedLocked() && s.furthestLocked() != nil:
 			s.commitLocked(s.furthestLocked(), CommitBufferFull)
 		case s.kept == nil && s.brokenLocked() != nil:
 			s.commitLocked(s.brokenLocked(), CommitHeader)
@@ -97,8 +99,8 @@ func (s *stream) sendLogged(m any) error {
 
 // sendUnlogged is for a message that no attempt but one can take: because that is kept,
 // or has ended, or CloseSend was called before, which grpc refuses by itself.
-func (s *stream) sendUnlogged(m any, op sendOp) error {
-	defer op.data.Free()
+func (s *stream) sendUnlogged(m any, op replay.Op) error {
+	defer op.Free()
 	a := s.sendTo.Load()
 	if a == nil && s.state >= streamEnding {
 		a = s.decided
@@ -111,11 +113,12 @@ func (s *stream) sendUnlogged(m any, op sendOp) error {
 	case a != nil && a.stream != nil && !s.neverClosed:
 		var err error
 		s.unlocked(func() {
-			if len(op.data) > 0 { // it has been encoded, which is to be done once
-				a.codec.sends.Store(&sending{msg: m, data: op.data})
-				defer a.codec.sends.Store(nil)
+			if op.IsEncoded() { // which is to be done once
+				err = op.SendTo(a.stream, &a.codec, m)
+			} else {
+				err = a.stream.SendMsg(m)
 			}
-			err = s.sendDirect(a, m)
+			err = s.sentDirect(a, err)
 		})
 		return err
 	case s.isCompleteLocked():
@@ -127,13 +130,16 @@ func (s *stream) sendUnlogged(m any, op sendOp) error {
 // isCompleteLocked reports whether no attempt can take another message: of a server stream
 // the first is the last.
 func (s *stream) isCompleteLocked() bool {
-	return s.log.closed || s.neverClosed || !s.desc.ClientStreams && len(s.log.ops) > 0
+	return s.isClosedLocked() || !s.desc.ClientStreams && s.log.Len() > 0
 }
+
+// isClosedLocked reports whether the application has called CloseSend.
+func (s *stream) isClosedLocked() bool { return s.log.IsClosed() || s.neverClosed }
 
 // closedLocked returns an attempt that has sent all, and CloseSend.
 func (s *stream) closedLocked() *attempt {
 	for _, a := range s.live {
-		if a.cursor == len(s.log.ops) {
+		if a.cursor == s.log.Len() {
 			return a
 		}
 	}
@@ -157,15 +163,12 @@ func (s *stream) sendErrorLocked() error {
 }
 
 // keepLocked puts a message into the log, if it fits.
-func (s *stream) keepLocked(m any, op *sendOp) bool {
-	if !s.log.fits(op) {
-		return false
-	}
-	if s.resume != nil && s.request == nil {
+func (s *stream) keepLocked(m any, op replay.Op) (place int, fits bool) {
+	place, fits = s.log.Append(op)
+	if fits && s.resume != nil && s.request == nil {
 		s.request = m
 	}
-	s.log.append(*op)
-	return true
+	return place, fits
 }
 
 // furthestLocked returns the attempt that has sent most of the log, nil if none can
@@ -199,13 +202,13 @@ func (s *stream) CloseSend() error {
 		var err error
 		s.unlocked(func() { err = s.decided.stream.CloseSend() })
 		return err
-	case s.state >= streamEnding, !s.log.closed && s.ctx.Err() != nil: // what is cancelled is not complete
-		s.log.closed, s.neverClosed = true, true
+	case s.state >= streamEnding, !s.isClosedLocked() && s.ctx.Err() != nil: // what is cancelled is not complete
+		s.neverClosed = true
 		return nil
-	case s.log.closed:
+	case s.isClosedLocked():
 		return nil
 	}
-	s.log.closeSend()
+	s.log.Close()
 	_, refused := s.pushLocked(-1, nil)
 	return refused
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/rego-go/rego/budget"
 	"github.com/rego-go/rego/internal/backends"
+	"github.com/rego-go/rego/internal/codec"
 )
 
 // Most calls succeed at once. One whose plan asks for nothing before an attempt has failed,
@@ -44,7 +45,7 @@ func (d *door) simplePlan(method string, cc *grpc.ClientConn, opts []grpc.CallOp
 
 // isSimple reports whether calls have nothing to do before an attempt has failed.
 func (p *plan) isSimple(it *Interceptor) bool {
-	return len(it.observers) == 0 && len(it.recorders) == 0 && protoResets() &&
+	return len(it.observers) == 0 && len(it.recorders) == 0 && codec.ProtoResets() &&
 		!p.asksHedging && !p.looksAtOK && p.policy.Timeout == 0 && p.policy.AttemptTimeout == 0 &&
 		!p.policy.WaitForReady && !p.policy.Retry.StopChain && !(p.open && p.method.annotated != nil)
 }

@@ -106,9 +106,10 @@ func TestSomeAreMeasured(t *testing.T) {
 			require.NoError(t, d.unary(t.Context(), benchMethod, nil, nil, nil, answeringOK))
 		}
 		measured := uint32(0)
-		for _, w := range &d.target(nil).plan(benchMethod).method.pace.counts {
-			for i := range w {
-				measured += w[i].Load()
+		counts := &d.target(nil).plan(benchMethod).method.pace.counts
+		for w := range counts {
+			for i := range counts[w] {
+				measured += counts[w][i].Load()
 			}
 		}
 		assert.GreaterOrEqual(t, measured, uint32(paceSamples), name)

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
 
+	"github.com/rego-go/rego/internal/codec"
 	"github.com/rego-go/rego/internal/testsrv"
 	testv1 "github.com/rego-go/rego/internal/testsrv/proto/rego/test/v1"
 	"github.com/rego-go/rego/policy"
@@ -78,7 +79,7 @@ type frameStream struct {
 func frameStreamer(ctx context.Context, _ *grpc.StreamDesc, _ *grpc.ClientConn, _ string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	s := &frameStream{silentStream{fakeStream{ctx: ctx}}, nil, opts}
 	for _, o := range opts {
-		if o, ok := o.(*codecOption); ok {
+		if o, ok := o.(*codec.Option); ok {
 			s.codec = o.CodecV2
 		}
 	}

@@ -238,10 +238,14 @@ func exports(t *testing.T) func(path string) (io.ReadCloser, error) {
 func TestOnboardingNames(t *testing.T) {
 	t.Parallel()
 	page := pages(t)["docs/onboarding.md"]
-	rows := regexp.MustCompile("(?m)^\\| [^|]* \\| `([a-z_]+\\.go)` \\| (`.*`) \\|$").FindAllStringSubmatch(page, -1)
+	rows := regexp.MustCompile("(?m)^\\| [^|]* \\| `([a-z_/]+\\.go)` \\| (`.*`) \\|$").FindAllStringSubmatch(page, -1)
 	require.Greater(t, len(rows), 20, "rows are not found any more")
 	for _, row := range rows {
-		src, err := os.ReadFile(filepath.Join(root, "interceptor", row[1]))
+		file := row[1]
+		if !strings.Contains(file, "/") {
+			file = "interceptor/" + file
+		}
+		src, err := os.ReadFile(filepath.Join(root, file))
 		require.NoError(t, err)
 		for _, name := range inline.FindAllString(row[2], -1) {
 			name = strings.Trim(name, "`")
