@@ -144,7 +144,7 @@ func (c *call) attemptTimeout(a *attempt) time.Duration {
 func (c *call) learn(a *attempt) {
 	start := a.Start.Add(a.Unreachable)
 	if a.Outcome.Class == classify.Success && !c.streaming {
-		c.plan.method.pace.add(a.End, a.End.Sub(start))
+		c.plan.method.pace.Add(a.End, a.End.Sub(start))
 	}
 	if c.samples {
 		if q := c.plan.queue; !q.isEmpty() {

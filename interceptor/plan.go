@@ -14,6 +14,7 @@ import (
 	"github.com/rego-go/rego/budget"
 	"github.com/rego-go/rego/classify"
 	"github.com/rego-go/rego/hedge"
+	"github.com/rego-go/rego/internal/pace"
 	"github.com/rego-go/rego/internal/tally"
 	"github.com/rego-go/rego/policy"
 )
@@ -180,7 +181,7 @@ type method struct {
 	decided     atomic.Bool
 	idempotency classify.Idempotency
 	annotated   *policy.Policy // in the proto file; nil if there is none
-	pace        pace
+	pace        pace.Pace
 	hidesEnds   atomic.Bool // grpc does not say when its streams end: an interceptor below keeps that to itself
 	clocked     atomic.Bool // its calls are timed, since a service config may bound them
 

@@ -43,7 +43,7 @@ func (c *call) next(failed *attempt) (Attempt, EndReason) {
 func (c *call) momentAt(now time.Time) moment {
 	m := moment{now: now}
 	if m.deadline, m.bounded = c.deadline(); m.bounded && !c.streaming {
-		m.fast = c.plan.method.pace.fast(now)
+		m.fast = c.plan.method.pace.Fast(now)
 	}
 	return m
 }
