@@ -9,6 +9,7 @@ import (
 
 	"github.com/rego-go/rego/budget"
 	"github.com/rego-go/rego/classify"
+	"github.com/rego-go/rego/internal/expiry"
 )
 
 // timeoutWatch watches over the timeout of an attempt. When that has passed, it asks the
@@ -22,7 +23,7 @@ type timeoutWatch struct {
 	call    *call
 	attempt *attempt
 	after   time.Duration
-	ctx     *expiring // of the attempt
+	ctx     *expiry.Context // of the attempt
 	timer   *time.Timer
 	told    bool // that it was denied. Of the goroutine that asks
 
@@ -34,7 +35,7 @@ type timeoutWatch struct {
 	panicked *panicValue
 }
 
-func (c *call) watchTimeout(a *attempt, after time.Duration, ctx *expiring) *timeoutWatch {
+func (c *call) watchTimeout(a *attempt, after time.Duration, ctx *expiry.Context) *timeoutWatch {
 	o := &timeoutWatch{call: c, attempt: a, after: after, ctx: ctx}
 	o.mu.Lock()
 	defer o.mu.Unlock() // else the timer's goroutine may be there before the timer is
@@ -99,7 +100,7 @@ func (o *timeoutWatch) onTimeout() {
 	defer func() {
 		if !returned {
 			o.panicked = o.call.capturePanic(recover())
-			o.ctx.cancel()
+			o.ctx.Cancel()
 		}
 	}()
 	o.decide()
@@ -120,7 +121,7 @@ func (o *timeoutWatch) decide() {
 	}
 	s := c.replaceTimedOut(o.attempt)
 	if s.expire {
-		o.ctx.expire()
+		o.ctx.Expire()
 	}
 	if s.denied == DeniedNothing || !o.askAgain() || o.told {
 		return

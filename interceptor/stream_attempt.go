@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/rego-go/rego/internal/codec"
+	"github.com/rego-go/rego/internal/expiry"
 )
 
 // streamAttempt is what only an attempt of a stream has: how far it has come.
@@ -163,7 +164,7 @@ func (s *stream) openAttempt(ctx context.Context, a *attempt) {
 		opts = slices.Clone(a.opts) // an interceptor below may change them
 	}
 	if after := s.attemptTimeout(a); after > 0 {
-		e := withExpiry(ctx)
+		e := expiry.NewContext(ctx)
 		ctx = e
 		s.mu.Lock()
 		a.watch = s.watchTimeout(a, after, e)

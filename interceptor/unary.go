@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/rego-go/rego/internal/expiry"
 	"github.com/rego-go/rego/internal/percpu"
 )
 
@@ -155,8 +156,8 @@ func (u *unary) make(ctx context.Context, a *attempt) error {
 	if after == 0 {
 		return u.invoker(ctx, u.method, u.req, a.reply, u.conn, u.optionsOf(a)...)
 	}
-	e := withExpiry(ctx)
-	defer e.cancel()
+	e := expiry.NewContext(ctx)
+	defer e.Cancel()
 	defer u.watchTimeout(a, after, e).stop()
 	return u.invoker(e, u.method, u.req, a.reply, u.conn, u.optionsOf(a)...)
 }

@@ -1,4 +1,4 @@
-package interceptor
+package expiry_test
 
 import (
 	"context"
@@ -8,25 +8,27 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/rego-go/rego/internal/expiry"
 )
 
-// TestExpiring: children end as the context does, in whichever way.
-func TestExpiring(t *testing.T) {
+// TestContext: children end as the context does, in whichever way.
+func TestContext(t *testing.T) {
 	type key struct{}
 	for name, r := range map[string]struct {
-		end  func(e *expiring, cancelParent func())
+		end  func(e *expiry.Context, cancelParent func())
 		want error
 	}{
-		"expires":              {func(e *expiring, _ func()) { e.expire() }, context.DeadlineExceeded},
-		"is cancelled":         {func(e *expiring, _ func()) { e.cancel() }, context.Canceled},
-		"its parent ends":      {func(_ *expiring, cancel func()) { cancel() }, context.Canceled},
-		"expires too late":     {func(e *expiring, cancel func()) { cancel(); e.expire() }, context.Canceled},
-		"is cancelled as well": {func(e *expiring, cancel func()) { e.expire(); e.cancel(); cancel() }, context.DeadlineExceeded},
+		"expires":              {func(e *expiry.Context, _ func()) { e.Expire() }, context.DeadlineExceeded},
+		"is cancelled":         {func(e *expiry.Context, _ func()) { e.Cancel() }, context.Canceled},
+		"its parent ends":      {func(_ *expiry.Context, cancel func()) { cancel() }, context.Canceled},
+		"expires too late":     {func(e *expiry.Context, cancel func()) { cancel(); e.Expire() }, context.Canceled},
+		"is cancelled as well": {func(e *expiry.Context, cancel func()) { e.Expire(); e.Cancel(); cancel() }, context.DeadlineExceeded},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			parent, cancelParent := context.WithCancel(context.WithValue(t.Context(), key{}, "value"))
 			defer cancelParent()
-			e := withExpiry(parent)
+			e := expiry.NewContext(parent)
 			child, cancel := context.WithCancel(e)
 			defer cancel()
 			grandchild, cancel := context.WithTimeout(context.WithValue(child, key{}, child), time.Hour)
