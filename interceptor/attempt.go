@@ -147,11 +147,11 @@ func (c *call) learn(a *attempt) {
 		c.plan.method.pace.Add(a.End, a.End.Sub(start))
 	}
 	if c.samples {
-		if q := c.plan.queue; !q.isEmpty() {
+		if q := c.plan.queue; !q.IsEmpty() {
 			c.mu.Lock()
 			own := c.waiter
 			c.mu.Unlock()
-			q.advance(a.End, own)
+			q.Advance(a.End, own)
 		}
 		c.tellTrigger(a, start)
 	}

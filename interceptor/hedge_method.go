@@ -7,6 +7,7 @@ import (
 
 	"github.com/rego-go/rego/budget"
 	"github.com/rego-go/rego/hedge"
+	"github.com/rego-go/rego/internal/waitqueue"
 	"github.com/rego-go/rego/policy"
 )
 
@@ -15,16 +16,16 @@ type hedging struct {
 	delay   *hedge.Delay      // says when hedges are due; nil if the policy names a trigger
 	trigger *guardedTrigger   // which does then
 	own     *budget.ExtraLoad // what MaxExtraLoad allows, else nil
-	queues  map[string]*queue
+	queues  map[string]*waitqueue.Queue
 }
 
 // queueLocked returns where hedges wait that one budget has denied, by its name in policies.
-func (h *hedging) queueLocked(budget string) *queue {
+func (h *hedging) queueLocked(budget string) *waitqueue.Queue {
 	q, ok := h.queues[budget]
 	if !ok {
-		q = new(queue)
+		q = new(waitqueue.Queue)
 		if h.queues == nil || len(h.queues) >= maxHedgings {
-			h.queues = make(map[string]*queue)
+			h.queues = make(map[string]*waitqueue.Queue)
 		}
 		h.queues[budget] = q
 	}

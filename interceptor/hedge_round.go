@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/rego-go/rego/budget"
+	"github.com/rego-go/rego/internal/waitqueue"
 )
 
 // rounds is what the attempts of a hedged call share: one round of them at a time,
@@ -39,9 +40,9 @@ type rounds struct {
 	panicked         *panicValue
 
 	timer  *time.Timer
-	armed  bool      // the timer is on, or its goroutine has not looked yet
-	waiter *waiter   // in the queue; nil if the call has never been there
-	began  time.Time // the original, if a trigger wants to know. Not guarded: it does not change
+	armed  bool              // the timer is on, or its goroutine has not looked yet
+	waiter *waitqueue.Waiter // in the queue; nil if the call has never been there
+	began  time.Time         // the original, if a trigger wants to know. Not guarded: it does not change
 }
 
 // locks are those of a call. They are not overwritten with it: who has unlocked a mutex may

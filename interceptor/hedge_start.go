@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/rego-go/rego/budget"
+	"github.com/rego-go/rego/internal/waitqueue"
 )
 
 // How hedges start. The call has one timer, for the hedge that is scheduled. When that is
@@ -104,7 +105,7 @@ func (c *call) startHedge(now time.Time, next wanted, instead *attempt) *attempt
 // askBudget asks for a hedge. One that is due since its call is slow does not ask before those
 // that wait in the queue, but has the first of them ask.
 func (c *call) askBudget(now time.Time, next wanted) (lease budget.Lease, granted bool) {
-	if next.why == WaitHedgeDelay && c.plan.queue.precedes(now) {
+	if next.why == WaitHedgeDelay && c.plan.queue.Precedes(now) {
 		return lease, false
 	}
 	return budget.Take(c.plan.budgetOf(next.kind), next.kind)
@@ -192,22 +193,22 @@ func (c *call) setTimerLocked(d time.Duration, waits bool) {
 	} // else its goroutine is on the way and will see that it is early
 	if waits {
 		if c.waiter == nil {
-			c.waiter = &waiter{timer: c.timer}
+			c.waiter = waitqueue.NewWaiter(c.timer)
 		}
-		c.plan.queue.wait(c.waiter, d, on)
+		c.plan.queue.Wait(c.waiter, d, on)
 	}
 }
 
 func (c *call) leaveQueueLocked(granted bool) {
 	if c.waiter != nil {
-		c.plan.queue.leave(c.waiter, granted)
+		c.plan.queue.Leave(c.waiter, granted)
 	}
 }
 
 // isCalledLocked reports whether the queue has called the call before its timer has run
 // down.
 func (c *call) isCalledLocked() bool {
-	return c.waiter != nil && c.plan.queue.hasCalled(c.waiter)
+	return c.waiter != nil && c.plan.queue.HasCalled(c.waiter)
 }
 
 // denyStep notes that the hedge of a step is not made, or waits.

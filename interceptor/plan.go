@@ -16,6 +16,7 @@ import (
 	"github.com/rego-go/rego/hedge"
 	"github.com/rego-go/rego/internal/pace"
 	"github.com/rego-go/rego/internal/tally"
+	"github.com/rego-go/rego/internal/waitqueue"
 	"github.com/rego-go/rego/policy"
 )
 
@@ -29,11 +30,11 @@ type plan struct {
 	classifier  classify.Classifier
 	looksAtOK   bool // the classifier may see more in OK than success
 	idempotency classify.Idempotency
-	budget      budget.Budget // of retries
-	asksHedging bool          // the policy does, and allows more than one attempt
-	hedging     *hedging      // nil if it does not, or hedging is switched off
-	hedges      budget.Budget // of hedges, and that originals are counted in
-	queue       *queue        // of hedges that these have denied; nil without hedging
+	budget      budget.Budget    // of retries
+	asksHedging bool             // the policy does, and allows more than one attempt
+	hedging     *hedging         // nil if it does not, or hedging is switched off
+	hedges      budget.Budget    // of hedges, and that originals are counted in
+	queue       *waitqueue.Queue // of hedges that these have denied; nil without hedging
 	method      *method
 	simple      bool // see isSimple
 }

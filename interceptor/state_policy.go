@@ -246,7 +246,7 @@ func (p *plan) hedgingState() *HedgingState {
 	if h == nil {
 		return nil
 	}
-	s := &HedgingState{State: "trigger", MaxExtraLoad: p.policy.Hedge.MaxExtraLoad, Waiting: p.queue.length.Load()}
+	s := &HedgingState{State: "trigger", MaxExtraLoad: p.policy.Hedge.MaxExtraLoad, Waiting: p.queue.Len()}
 	if h.delay != nil {
 		var ready hedge.State
 		s.Delay, ready = h.delay.After()
