@@ -134,3 +134,10 @@ func isLocal(st *status.Status) bool {
 	}
 	return slices.ContainsFunc(starts, func(start string) bool { return strings.HasPrefix(st.Message(), start) })
 }
+
+// mayHaveReply reports whether an attempt that has ended may have written its reply: not
+// if its server has sent a status and nothing else. What grpc has written tells that only
+// if nobody between has called it more than once.
+func mayHaveReply(a *attempt) bool {
+	return a.seen.Err == nil || !a.done || a.outputs.apart || a.got.header != nil
+}

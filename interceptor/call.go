@@ -162,7 +162,7 @@ func (c *call) configure(ctx context.Context, opts []grpc.CallOption) error {
 		c.idempotency = classify.Idempotent
 	}
 	c.looksAtOK = c.plan.looksAtOK
-	c.dirty = c.merges && c.plan.maxAttempts > 1 && !c.plan.method.kindOf(c.reply).isEmpty(c.reply)
+	c.dirty = c.merges && c.plan.maxAttempts > 1 && !c.plan.method.replies.Of(c.reply).IsEmpty(c.reply)
 	if c.settings.timelineTo != nil || len(c.observers) > 0 {
 		c.watching = new(watching)
 		c.timeline = &c.watching.timeline
@@ -308,7 +308,7 @@ func (c *call) successor(a *attempt, next Attempt, lease budget.Lease) *attempt 
 // emptyReply takes away what an attempt may have written to the reply of the one after it.
 func (c *call) emptyReply(a *attempt) {
 	if a.seen.Err == nil || (c.merges || a.outputs.apart) && mayHaveReply(a) { // an interceptor may choose another codec
-		c.plan.method.kindOf(a.reply).empty(a.reply)
+		c.plan.method.replies.Of(a.reply).Empty(a.reply)
 	}
 }
 

@@ -142,7 +142,7 @@ func (c *call) hedge() DenialReason {
 		if c.dirty {
 			return DeniedReplyType
 		}
-		if c.replies, ok = m.repliesLike(c.reply); !ok {
+		if c.replies, ok = m.replies.Of(c.reply).Like(c.reply); !ok {
 			return DeniedReplyType
 		}
 	}

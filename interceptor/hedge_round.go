@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/rego-go/rego/budget"
+	"github.com/rego-go/rego/internal/reply"
 	"github.com/rego-go/rego/internal/waitqueue"
 )
 
@@ -24,9 +25,9 @@ import (
 // Of a stream the goroutine is not the caller's but its engine's, and the first
 // message is the reply.
 type rounds struct {
-	replies  replies // of hedges
-	wasReady bool    // the channel, when the call began
-	fireFunc func()  // fire, made once
+	replies  reply.Maker // of hedges
+	wasReady bool        // the channel, when the call began
+	fireFunc func()      // fire, made once
 
 	// Guarded by mu, which is held while nothing foreign is called.
 	joined  bool     // the caller's goroutine is in a round, or was alone in the last

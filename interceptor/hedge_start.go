@@ -123,7 +123,7 @@ func (c *call) startGranted(now time.Time, next wanted, lease budget.Lease, inst
 	} else {
 		a = c.newAttempt(n, lease)
 		if !c.streaming {
-			a.reply, a.ownReply = c.replies.make(), true
+			a.reply, a.ownReply = c.replies.Make(), true
 		}
 	}
 	c.makeCancellable(a)

@@ -15,6 +15,7 @@ import (
 	"github.com/rego-go/rego/classify"
 	"github.com/rego-go/rego/hedge"
 	"github.com/rego-go/rego/internal/pace"
+	"github.com/rego-go/rego/internal/reply"
 	"github.com/rego-go/rego/internal/tally"
 	"github.com/rego-go/rego/internal/waitqueue"
 	"github.com/rego-go/rego/policy"
@@ -193,7 +194,7 @@ type method struct {
 	bounded  time.Time // since when there is a MaxExtraLoad
 	gone     asked     // of budgets that are no longer among hedgings
 
-	replies       atomic.Pointer[replyKind] // of the last call that was to be hedged
+	replies       reply.Kinds
 	notHedgedTold atomic.Bool
 }
 

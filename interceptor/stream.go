@@ -211,7 +211,7 @@ func (s *stream) answer(reason EndReason, now time.Time) {
 	d := s.decided
 	if reason == EndSucceeded {
 		if !d.eof && d.ownReply {
-			s.plan.method.kindOf(s.reply).move(s.reply, d.reply)
+			s.plan.method.replies.Of(s.reply).Move(s.reply, d.reply)
 		}
 		s.mu.Lock()
 		s.commitLocked(d, CommitAnswer)

@@ -139,7 +139,7 @@ func (s *stream) receiveFirstLocked(a *attempt) error {
 	case a == s.lead, s.lastHedge:
 		a.reply = s.reply
 	default:
-		a.reply, a.ownReply = s.replies.make(), true
+		a.reply, a.ownReply = s.replies.Make(), true
 	}
 	var err error
 	s.unlocked(func() {

@@ -100,7 +100,7 @@ func (s *stream) probeLocked(a *attempt) {
 func (s *stream) takeEarlyLocked(a *attempt) error {
 	a.reply = s.reply
 	if a != s.lead && !s.lastHedge {
-		a.reply, a.ownReply = s.replies.make(), true
+		a.reply, a.ownReply = s.replies.Make(), true
 	}
 	err := s.readEarlyLocked(a, a.reply)
 	if err == nil && !s.desc.ServerStreams {

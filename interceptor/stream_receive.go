@@ -94,10 +94,10 @@ func (s *stream) prepareHedges(m any) {
 	if !s.hedged {
 		return
 	}
-	replies, ok := s.plan.method.repliesLike(m)
+	like, ok := s.plan.method.replies.Of(m).Like(m)
 	s.mu.Lock()
 	denied := !ok && !s.lastHedge && !s.answered
-	s.replies, s.lastHedge = replies, s.lastHedge || !ok
+	s.replies, s.lastHedge = like, s.lastHedge || !ok
 	s.mu.Unlock()
 	if denied {
 		s.deny(Attempt{Kind: budget.Hedge}, time.Now(), DeniedReplyType)

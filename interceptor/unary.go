@@ -128,7 +128,7 @@ func (u *unary) serve(ctx context.Context, d *door, method string, req, reply an
 	switch {
 	case err != nil:
 	case u.decided.ownReply:
-		u.plan.method.kindOf(u.reply).move(u.reply, u.decided.reply)
+		u.plan.method.replies.Of(u.reply).Move(u.reply, u.decided.reply)
 	case u.lead.timed:
 		u.learnClock()
 	}
