@@ -127,6 +127,19 @@ func TestNoFieldIsForgottenInFields(t *testing.T) {
 	}
 }
 
+// TestNoFieldIsForgottenInValidate: a number or duration that makes no sense is refused, with the
+// name of its field.
+func TestNoFieldIsForgottenInValidate(t *testing.T) {
+	t.Parallel()
+	for _, f := range testpolicy.Fields() {
+		for _, s := range f.Invalid() {
+			_, err := s.Compile()
+			name := f.Path[strings.LastIndexByte(f.Path, '.')+1:]
+			assert.ErrorContains(t, err, name, "%s: validate of policy/policy.go, policy/budget.go or the budget's New lets %v pass", f.Path, f.Values(s))
+		}
+	}
+}
+
 // TestNoFieldOfAPolicyIsForgotten: policies that differ in a field are not equal, or a call that brings
 // its own would have another one.
 func TestNoFieldOfAPolicyIsForgotten(t *testing.T) {

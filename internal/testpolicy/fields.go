@@ -2,6 +2,7 @@ package testpolicy
 
 import (
 	"fmt"
+	"math"
 	"reflect"
 	"slices"
 	"strings"
@@ -124,6 +125,26 @@ func (f Field) Put(s *policy.Set) {
 			return
 		}
 	}
+}
+
+// Invalid returns sets in which the field has a value that no number or duration of a policy may
+// have. There are none for fields of other types.
+func (f Field) Invalid() (sets []policy.Set) {
+	var values []any
+	switch {
+	case f.of == reflect.TypeFor[time.Duration]():
+		values = []any{-2 * time.Nanosecond, policy.MaxDuration + 1} // -1 is policy.NoWait
+	case f.of.Kind() == reflect.Float64:
+		values = []any{math.NaN(), math.Inf(1), -1.0}
+	case f.of.Kind() == reflect.Int:
+		values = []any{-1}
+	}
+	for _, v := range values {
+		s := f.Alone()
+		f.in(&s).Set(reflect.ValueOf(v).Convert(f.of))
+		sets = append(sets, s)
+	}
+	return sets
 }
 
 // in returns the field of the first rule or budget, which can be set.

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -28,6 +29,7 @@ const (
 	checkTooLate       = "retry-after-timeout"
 	checkTimeout       = "attempt-timeout-without-retry"
 	checkHedges        = "hedge-never-starts"
+	checkHedgedAway    = "hedges-leave-no-retries"
 	checkClassifier    = "unknown-classifier"
 	checkMethod        = "unknown-method"
 	checkReach         = "unreachable-selector"
@@ -163,7 +165,7 @@ func (w *warner) times(p policy.Policy, warn func(check, field, format string, a
 	}
 }
 
-// hedges warns of hedges that no call has.
+// hedges warns of hedges that no call has, and of those that leave retries without a budget.
 func (w *warner) hedges(i int, p policy.Policy, warn func(check, field, format string, args ...any)) {
 	if !p.Hedge.Asked() || p.Hedge.Off {
 		return
@@ -175,8 +177,27 @@ func (w *warner) hedges(i int, p policy.Policy, warn func(check, field, format s
 		warn(checkHedges, "hedge", "no hedge ever starts: the rule says that its methods are not idempotent")
 	case p.Idempotency == classify.IdempotencyUnknown && len(reached) > 0 && !slices.ContainsFunc(reached, w.mayBeHedged):
 		warn(checkHedges, "hedge", "no hedge ever starts: neither the rule nor a proto file says that %s may be repeated (idempotency)", some(reached))
+	case p.Hedge.MaxExtraLoad > 0 && p.Hedge.MaxExtraLoad >= w.paidBySuccess(p.Budget):
+		warn(checkHedgedAway, "hedge.max_extra_load", "hedges may take all that the budget pays for, %v of an attempt for each success, and leave nothing for retries",
+			w.paidBySuccess(p.Budget))
 	}
 }
+
+// paidBySuccess returns what a success deposits in a budget that the set names, or in the default
+// one. Of a budget of another kind, or one that only clients know, it is more than any share.
+func (w *warner) paidBySuccess(name string) float64 {
+	b, _ := w.table.Budget(name)
+	switch {
+	case name == "":
+		return defaultRatio
+	case b.Ratio != nil:
+		return b.Ratio.Ratio
+	}
+	return math.Inf(1)
+}
+
+// defaultRatio is that of budget.Default.
+const defaultRatio = 0.1
 
 func (w *warner) mayBeHedged(method string) bool { return w.known.idempotency(method).AllowsRetry() }
 

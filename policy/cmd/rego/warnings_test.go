@@ -70,6 +70,11 @@ func TestWarnings(t *testing.T) {
 		{"hedge: {delay: 1s}, retry: {max_attempts: 1}", "", "no hedge ever starts: retry.max_attempts is 1, and hedges count (hedge-never-starts)"},
 		{"hedge: {delay: 1s}, idempotency: IDEMPOTENCY_NOT_IDEMPOTENT", "", "the rule says that its methods are not idempotent (hedge-never-starts)"},
 		{"hedge: {delay: 1s, off: true}, idempotency: IDEMPOTENCY_NOT_IDEMPOTENT", "", ""},
+		{"hedge: {max_extra_load: 0.05}", "", ""},
+		{"hedge: {max_extra_load: 0.1}", "", "hedge.max_extra_load: hedges may take all that the budget pays for, 0.1 of an attempt for each success, and leave nothing for retries (hedges-leave-no-retries)"},
+		{"hedge: {max_extra_load: 0.1}, budget: b", "budgets: [{name: b, ratio: {ratio: 0.3}}]", ""},
+		{"hedge: {max_extra_load: 0.05}, budget: b", "budgets: [{name: b, ratio: {ratio: 0.02}}]", "0.02 of an attempt for each success"},
+		{"hedge: {max_extra_load: 0.5}, budget: b", "budgets: [{name: b, token_bucket: {per_second: 5}}]", ""},
 	} {
 		text := "{rules: [{methods: ['*'], policy: {" + r.policy + "}}]"
 		if r.set != "" {
