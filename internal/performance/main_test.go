@@ -1,0 +1,61 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// TestTable: medians of all runs, beside those of a bare call.
+func TestTable(t *testing.T) {
+	t.Parallel()
+	runs, err := read(strings.NewReader(`
+pkg: github.com/rego-go/rego/interceptor
+BenchmarkBare                    	1000	         2.000 ns/op	       0 B/op	       0 allocs/op
+BenchmarkBare-2                  	1000	         1.000 ns/op	       0 B/op	       0 allocs/op
+BenchmarkFirstAttemptSucceeds    	1000	        72.00 ns/op	       0 B/op	       0 allocs/op
+BenchmarkFirstAttemptSucceeds    	1000	       900.0 ns/op	       0 B/op	       0 allocs/op
+BenchmarkFirstAttemptSucceeds    	1000	        70.00 ns/op	       0 B/op	       0 allocs/op
+BenchmarkFirstAttemptSucceeds-2  	1000	        41.00 ns/op	       0 B/op	       0 allocs/op
+BenchmarkConnUnary/bare          	1000	     50000 ns/op	    9000 B/op	     159 allocs/op
+BenchmarkConnUnary/retries       	1000	     51000 ns/op	    9900 B/op	     163 allocs/op
+PASS
+pkg: github.com/rego-go/rego/budget
+BenchmarkRatioDenial             	1000	        20.00 ns/op
+BenchmarkRatioDenial             	1000	        22.00 ns/op
+`))
+	require.NoError(t, err)
+	var table strings.Builder
+	missing := write(&table, runs)
+	assert.Equal(t, `| path | one goroutine | two goroutines | allocations |
+|---|---|---|---|
+| unary call, retries and budget armed, the first attempt succeeds | + 70 ns | + 40 ns | + 0 |
+| unary call over a connection in memory, retries armed | × 1.02 |  | + 4 |
+| budget: a retry is denied | 21 ns |  |  |
+`, table.String())
+	assert.Len(t, missing, len(rows)-3)
+}
+
+// TestRowsExist: each row is measured by a benchmark that there is, and docs/performance.md has it.
+func TestRowsExist(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../../docs/performance.md")
+	require.NoError(t, err)
+	for _, r := range rows {
+		assert.True(t, strings.Contains(string(page), "| "+r.path+" |"), "docs/performance.md has no row for %q", r.path)
+		for _, name := range []string{r.benchmark, r.bare} {
+			if name == "" {
+				continue
+			}
+			pkg, benchmark, _ := strings.Cut(name, ".")
+			benchmark, _, _ = strings.Cut(benchmark, "/")
+			out, err := exec.Command("grep", "-rlE", `^func Benchmark`+regexp.QuoteMeta(benchmark)+`\(`, "../../"+pkg).CombinedOutput() //nolint:gosec // a name of this table
+			assert.NoError(t, err, "%s: %s", name, out)
+		}
+	}
+}
