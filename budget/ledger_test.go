@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rego-go/rego/budget"
+	"github.com/rego-go/rego/internal/virtual"
 )
 
 // A ledger is what happens to a budget, one entry to a line, with the balance
@@ -39,7 +40,7 @@ func (l ledger) check(t *testing.T, b balanced) {
 var opened op
 
 func wait(d time.Duration) op {
-	return func(*testing.T, balanced) { time.Sleep(d) } // of the bubble's time
+	return func(*testing.T, balanced) { virtual.Sleep(d) }
 }
 
 func originals(n int) op {
@@ -60,7 +61,7 @@ func successes(n int) op {
 func steady(n int, every time.Duration) op {
 	return func(t *testing.T, b balanced) {
 		for range n {
-			time.Sleep(every) // of the bubble's time
+			virtual.Sleep(every)
 			successes(1)(t, b)
 		}
 	}

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/rego-go/rego/internal/virtual"
 )
 
 var seedFlag = flag.Uint64("seed", 0, "run the property tests with this seed only")
@@ -130,7 +132,7 @@ func TestRatioKeepsItsPromise(t *testing.T) {
 			var moments []moment
 			for range 80 {
 				moments = append(moments, tr.moment(rng, time.Since(began)))
-				time.Sleep(pause(rng)) // of the bubble's time
+				virtual.Sleep(pause(rng))
 			}
 			checkSpans(t, tr, config, moments, seed)
 		})
@@ -185,7 +187,7 @@ func TestRatioForgetsUnasked(t *testing.T) {
 		for range 10_000 {
 			b.Release(Original, Success)
 		}
-		time.Sleep(time.Second + eighth) // of the bubble's time
+		virtual.Sleep(time.Second + eighth)
 		cells := float64(len(b.account.cells))
 		require.LessOrEqual(t, b.Balance(), max(1, 0.1*lookEvery*cells))
 	})
@@ -286,7 +288,7 @@ func TestExtraLoadKeepsItsPromise(t *testing.T) {
 			var moments []moment
 			for range 120 {
 				moments = append(moments, loadMoment(rng, b, time.Since(began)))
-				time.Sleep(pause(rng)) // of the bubble's time
+				virtual.Sleep(pause(rng))
 			}
 			checkExtraLoad(t, b, moments, seed)
 		})

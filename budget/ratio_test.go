@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rego-go/rego/budget"
+	"github.com/rego-go/rego/internal/virtual"
 )
 
 const ms = time.Millisecond
@@ -185,7 +186,7 @@ func TestOutage(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			b, calls, attempts := budget.Default(), 60*tt.perSecond, 0
 			for call := range calls + 10*tt.perSecond {
-				time.Sleep(time.Second / time.Duration(tt.perSecond)) // of the bubble's time
+				virtual.Sleep(time.Second / time.Duration(tt.perSecond))
 				if call < 10*tt.perSecond {
 					successes(1)(t, b)
 					continue
@@ -215,7 +216,7 @@ func TestScatteredFailures(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := budget.Default()
 		for call := range 4 * 700 {
-			time.Sleep(time.Second / 700)
+			virtual.Sleep(time.Second / 700)
 			original, _ := budget.Take(b, budget.Original)
 			if call%5 != 4 {
 				original.Release(budget.Success)

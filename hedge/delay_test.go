@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 
 	"github.com/rego-go/rego/hedge"
+	"github.com/rego-go/rego/internal/virtual"
 )
 
 const ms = time.Millisecond
@@ -18,14 +19,14 @@ type method struct{ *hedge.Delay }
 
 func (m method) succeed(n int, took time.Duration) {
 	for range n {
-		time.Sleep(ms)
+		virtual.Sleep(ms)
 		m.Record(time.Now().Add(-took), time.Now())
 	}
 }
 
 func (m method) fail(n int, after time.Duration) {
 	for range n {
-		time.Sleep(ms)
+		virtual.Sleep(ms)
 		m.RecordAtLeast(time.Now().Add(-after), time.Now())
 	}
 }
@@ -49,7 +50,7 @@ func TestCold(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			m := method{hedge.NewTracker().Quantile(q, hedge.Bounds{})}
 			m.succeed(needed-1, 5*ms)
-			time.Sleep(time.Second)
+			virtual.Sleep(time.Second)
 			got, state := m.After()
 			assert.Equal(t, hedge.Cold, state, "%v", q)
 			assert.Zero(t, got)
@@ -97,13 +98,13 @@ func TestDelayIsATrigger(t *testing.T) {
 		d := hedge.NewTracker().Quantile(0.5, hedge.Bounds{})
 		ended := func(n int, a hedge.EndedAttempt, took time.Duration) {
 			for range n {
-				time.Sleep(ms)
+				virtual.Sleep(ms)
 				a.Start, a.End = time.Now().Add(-took), time.Now()
 				d.Ended(a)
 			}
 		}
 		after := func() float64 {
-			time.Sleep(time.Second)
+			virtual.Sleep(time.Second)
 			ended(1, hedge.EndedAttempt{Number: 1, Complete: true}, 50*ms) // has it look
 			wait, _ := d.Next(hedge.Call{})
 			return float64(wait)

@@ -11,6 +11,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/rego-go/rego/internal/virtual"
 )
 
 const ms = time.Millisecond
@@ -97,7 +99,7 @@ func TestTrackerForgets(t *testing.T) {
 		d := tr.Quantile(0.5, Bounds{})
 		every := func(pause time.Duration, n int, took time.Duration) {
 			for range n {
-				time.Sleep(pause)
+				virtual.Sleep(pause)
 				now := time.Now()
 				d.Record(now.Add(-took), now)
 			}
