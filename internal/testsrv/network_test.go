@@ -25,6 +25,7 @@ import (
 
 	"github.com/rego-go/rego/internal/testsrv"
 	testv1 "github.com/rego-go/rego/internal/testsrv/proto/rego/test/v1"
+	"github.com/rego-go/rego/internal/virtual"
 )
 
 // soon reconnects without the second of backoff that grpc has by default.
@@ -228,7 +229,7 @@ func TestCloseWaitsForHandlers(t *testing.T) {
 		s := testsrv.Start(t)
 		c := client(t, s)
 		s.Handle(testsrv.Get, func(testsrv.Arrival) testsrv.Step {
-			time.Sleep(time.Hour) // deaf to its context
+			virtual.Sleep(time.Hour) // deaf to its context
 			return testsrv.OK()
 		})
 		start := time.Now()
@@ -260,7 +261,7 @@ func TestCloseInABubble(t *testing.T) {
 						errs <- err
 					}()
 				}
-				time.Sleep(1500 * time.Millisecond) // one in the step, one at work, one in line
+				virtual.Sleep(1500 * time.Millisecond) // one in the step, one at work, one in line
 				s.Close()
 				for range cap(errs) {
 					assert.Equal(t, codes.Unavailable, status.Code(<-errs))

@@ -15,6 +15,7 @@ import (
 
 	"github.com/rego-go/rego/internal/testsrv"
 	testv1 "github.com/rego-go/rego/internal/testsrv/proto/rego/test/v1"
+	"github.com/rego-go/rego/internal/virtual"
 )
 
 const ms = time.Millisecond
@@ -110,7 +111,7 @@ func TestWorkers(t *testing.T) {
 				var wg sync.WaitGroup
 				for i, a := range tt.arriving {
 					wg.Go(func() {
-						time.Sleep(time.Duration(a.at) * ms)
+						virtual.Sleep(time.Duration(a.at) * ms)
 						ctx, cancel := context.WithCancel(t.Context())
 						defer cancel()
 						if a.gives > 0 {
@@ -171,7 +172,7 @@ func TestWorkersCapacity(t *testing.T) {
 							slowest = max(slowest, time.Since(start))
 						}
 					})
-					time.Sleep(time.Second / time.Duration(tt.rate))
+					virtual.Sleep(time.Second / time.Duration(tt.rate))
 				}
 				wg.Wait()
 				assert.GreaterOrEqual(t, served, tt.served[0])

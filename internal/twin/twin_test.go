@@ -15,6 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+
+	"github.com/rego-go/rego/internal/virtual"
 )
 
 var (
@@ -190,7 +192,7 @@ func TestFaultsAreFound(t *testing.T) {
 		"a failure takes a moment longer": func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 			err := invoker(ctx, method, req, reply, cc, opts...)
 			if err != nil {
-				time.Sleep(time.Microsecond)
+				virtual.Sleep(time.Microsecond)
 			}
 			return err
 		},
