@@ -27,6 +27,7 @@ import (
 	"github.com/rego-go/rego/interceptor/slogobs"
 	"github.com/rego-go/rego/internal/testsrv"
 	testv1 "github.com/rego-go/rego/internal/testsrv/proto/rego/test/v1"
+	"github.com/rego-go/rego/internal/virtual"
 	"github.com/rego-go/rego/otelobs"
 	"github.com/rego-go/rego/policy"
 )
@@ -141,7 +142,7 @@ func (r *rig) mixedLoad(t *testing.T, c testv1.TestServiceClient) {
 	time.AfterFunc(10*time.Millisecond, leave)
 	r.Script(testsrv.Put, testsrv.Hang())
 	_, _ = c.Put(left, &testv1.PutRequest{}) // the caller leaves
-	time.Sleep(2 * time.Second)
+	virtual.Sleep(2 * time.Second)
 	r.Script(testsrv.Watch, testsrv.Send(2), testsrv.Do(testsrv.Send(1), fails), testsrv.Send(2))
 	for range 2 { // a stream, and one that is resumed
 		s, err := c.Watch(ctx, &testv1.WatchRequest{}, interceptor.WithResume(

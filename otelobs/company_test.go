@@ -18,6 +18,7 @@ import (
 	"github.com/rego-go/rego/interceptor"
 	"github.com/rego-go/rego/internal/testsrv"
 	testv1 "github.com/rego-go/rego/internal/testsrv/proto/rego/test/v1"
+	"github.com/rego-go/rego/internal/virtual"
 	"github.com/rego-go/rego/otelobs"
 )
 
@@ -141,7 +142,7 @@ func TestPanic(t *testing.T) {
 		want    string
 	}{
 		{"inside an attempt", func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error {
-			time.Sleep(time.Millisecond)
+			virtual.Sleep(time.Millisecond)
 			panic("torn")
 		}, `
 otelobs internal T/Get 0s..1ms Error: UNKNOWN
@@ -150,7 +151,7 @@ otelobs internal T/Get 0s..1ms Error: UNKNOWN
       rego.attempt.result=running
 `},
 		{"between attempts", func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error {
-			time.Sleep(time.Millisecond)
+			virtual.Sleep(time.Millisecond)
 			return status.Error(codes.Unavailable, "secret")
 		}, `
 otelobs internal T/Get 0s..1ms Error: UNKNOWN
