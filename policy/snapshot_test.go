@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/rego-go/rego/internal/virtual"
 	"github.com/rego-go/rego/policy"
 	regov1 "github.com/rego-go/rego/proto/rego/v1"
 )
@@ -40,7 +41,7 @@ func TestSnapshotOutlivesProcess(t *testing.T) {
 		require.NoError(t, st.Source("control plane").Update(s))
 		synctest.Wait()
 		taken := time.Now()
-		time.Sleep(time.Hour)
+		virtual.Sleep(time.Hour)
 
 		st = withSnapshot(t, path)
 		status := st.Status()
@@ -207,11 +208,11 @@ func TestSnapshotIsWrittenLater(t *testing.T) {
 		require.NoError(t, st.Update(version("1")))
 		require.NoError(t, st.Update(version("2")))
 		synctest.Wait()
-		time.Sleep(10 * time.Minute)
+		virtual.Sleep(10 * time.Minute)
 		require.ErrorIs(t, st.Status().SnapshotErr, os.ErrNotExist)
 		require.NoError(t, os.Mkdir(dir, 0o700))
 		changed := st.Changed()
-		time.Sleep(time.Minute)
+		virtual.Sleep(time.Minute)
 		synctest.Wait()
 		require.NoError(t, st.Status().SnapshotErr)
 		assert.True(t, closed(changed))
@@ -224,7 +225,7 @@ func TestSnapshotIsWrittenLater(t *testing.T) {
 		require.NoError(t, st.Update(version("4")))
 		synctest.Wait()
 		require.NoError(t, os.Remove(path))
-		time.Sleep(time.Hour)
+		virtual.Sleep(time.Hour)
 		assert.NoFileExists(t, path, "the older one is not tried again")
 	})
 }

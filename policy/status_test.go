@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/rego-go/rego/internal/virtual"
 	"github.com/rego-go/rego/policy"
 )
 
@@ -78,7 +79,7 @@ func TestStates(t *testing.T) {
 				require.NoError(t, status.Lost, "step %d", i)
 			}
 			assert.Equal(t, step.notified, closed(changed), "step %d", i)
-			time.Sleep(time.Second)
+			virtual.Sleep(time.Second)
 		}
 		assert.Equal(t, start.Add(12*time.Second), st.Status().Accepted, "when code brought it")
 	})
@@ -159,25 +160,25 @@ func TestAgeWithoutSource(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		st := new(policy.Store)
-		time.Sleep(time.Minute)
+		virtual.Sleep(time.Minute)
 		assert.Zero(t, st.Status().Age(time.Now()), "it has no source")
 		source := st.Source("control plane")
 		began := time.Now()
-		time.Sleep(time.Minute)
+		virtual.Sleep(time.Minute)
 		assert.Equal(t, policy.StateInitial, st.Status().State())
 		assert.Equal(t, time.Minute, st.Status().Age(time.Now()), "it has not answered")
 		source.Lost(errors.New("no such host"))
-		time.Sleep(time.Minute)
+		virtual.Sleep(time.Minute)
 		assert.Equal(t, 2*time.Minute, st.Status().Age(time.Now()), "it cannot be reached")
 		source.Refuse("1", errors.New("bad"))
-		time.Sleep(time.Minute)
+		virtual.Sleep(time.Minute)
 		assert.Equal(t, 3*time.Minute, st.Status().Age(time.Now()), "what it has was refused")
 		assert.True(t, began.Equal(st.Status().Since))
 		require.NoError(t, source.Update(version("2")))
-		time.Sleep(time.Minute)
+		virtual.Sleep(time.Minute)
 		assert.Zero(t, st.Status().Age(time.Now()))
 		source.Lost(errors.New("gone"))
-		time.Sleep(time.Minute)
+		virtual.Sleep(time.Minute)
 		assert.Equal(t, time.Minute, st.Status().Age(time.Now()))
 	})
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/rego-go/rego/internal/virtual"
 	"github.com/rego-go/rego/policy/repository"
 	"github.com/rego-go/rego/policy/rollout"
 	regov1 "github.com/rego-go/rego/proto/rego/v1"
@@ -47,12 +48,12 @@ func TestHarmIsTakenBack(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r, revision := trying(t, plan)
-		time.Sleep(2 * time.Second)
+		virtual.Sleep(2 * time.Second)
 		ro := look(t, r, "one", revision, heard(5, 0, 95, 1))
 		assert.Equal(t, regov1.RolloutState_ROLLOUT_STATE_BAKING, ro.GetState())
 		assert.Contains(t, ro.GetReason(), "5 of 100 calls")
 		assert.Equal(t, int64(95), ro.GetRest().GetCalls())
-		time.Sleep(2 * time.Second)
+		virtual.Sleep(2 * time.Second)
 		ro = look(t, r, "one", revision, heard(20, 15, 380, 4))
 		require.Equal(t, regov1.RolloutState_ROLLOUT_STATE_REJECTED, ro.GetState(), ro.GetReason())
 		assert.Contains(t, ro.GetReason(), "15 of 20 (75.0 %) in the canary")
@@ -78,25 +79,25 @@ func TestStepsToAll(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r, revision := trying(t, plan)
-		time.Sleep(2 * time.Minute)
+		virtual.Sleep(2 * time.Minute)
 		ro := look(t, r, "one", revision, heard(99, 0, 900, 0))
 		assert.Contains(t, ro.GetReason(), "99 of 100 calls", "silence promotes nothing")
-		time.Sleep(2 * time.Second)
+		virtual.Sleep(2 * time.Second)
 		refused := heard(100, 0, 900, 0)
 		refused.Refusing = 1
 		ro = look(t, r, "one", revision, refused)
 		assert.Contains(t, ro.GetReason(), "1 client of the canary refuses it")
-		time.Sleep(2 * time.Second)
+		virtual.Sleep(2 * time.Second)
 		ro = look(t, r, "one", revision, heard(100, 0, 900, 0))
 		assert.Equal(t, int32(1), ro.GetStep())
 		assert.InDelta(t, 0.5, ro.GetShare(), 0)
-		time.Sleep(2 * time.Second)
+		virtual.Sleep(2 * time.Second)
 		ro = look(t, r, "one", revision, heard(250, 0, 1000, 0))
 		assert.Contains(t, ro.GetReason(), "bakes for another")
-		time.Sleep(time.Minute)
+		virtual.Sleep(time.Minute)
 		ro = look(t, r, "one", revision, heard(199, 0, 1000, 0))
 		assert.Contains(t, ro.GetReason(), "99 of 100 calls", "those of the step before do not count, and one that began anew tells less")
-		time.Sleep(2 * time.Second)
+		virtual.Sleep(2 * time.Second)
 		ro = look(t, r, "one", revision, heard(250, 0, 1000, 0))
 		assert.Equal(t, regov1.RolloutState_ROLLOUT_STATE_PROMOTED, ro.GetState(), ro.GetReason())
 		now := p(t, r)
@@ -114,7 +115,7 @@ func TestReplicasJudgeTogether(t *testing.T) {
 		decisions := 0
 		var mu sync.Mutex
 		for round := range int64(10) {
-			time.Sleep(2 * time.Second)
+			virtual.Sleep(2 * time.Second)
 			var wg sync.WaitGroup
 			for i := range 5 {
 				wg.Go(func() {
@@ -132,7 +133,7 @@ func TestReplicasJudgeTogether(t *testing.T) {
 			wg.Wait()
 		}
 		assert.Zero(t, decisions)
-		time.Sleep(2 * time.Second)
+		virtual.Sleep(2 * time.Second)
 		ro := look(t, r, "new", revision, heard(1, 1, 0, 0)) // the others have died
 		assert.Equal(t, int64(5*9+1), ro.GetCanary().GetCalls())
 		assert.Equal(t, int64(5*180), ro.GetRest().GetCalls())
@@ -145,13 +146,13 @@ func TestEvidenceIsOfOneRollout(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r, revision := trying(t, plan)
-		time.Sleep(2 * time.Second)
+		virtual.Sleep(2 * time.Second)
 		ro := look(t, r, "one", revision, heard(50, 4, 950, 9))
 		assert.Greater(t, ro.GetFailedEvidence(), 2.0)
 		_, err := r.RollBack(t.Context(), repository.RollBack{Service: "shop"})
 		require.NoError(t, err)
 		next := put(t, r, set("b"), p(t, r).Set.Revision, plan)
-		time.Sleep(2 * time.Second)
+		virtual.Sleep(2 * time.Second)
 		ro = look(t, r, "one", next.Candidate.Revision, heard(50, 0, 950, 9))
 		assert.Less(t, ro.GetFailedEvidence(), 2.0)
 		assert.Zero(t, ro.GetCanary().GetFailed())
@@ -164,15 +165,15 @@ func TestClientsOfTheDead(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r, revision := trying(t, plan)
-		time.Sleep(2 * time.Second)
+		virtual.Sleep(2 * time.Second)
 		dead := heard(100, 0, 900, 0)
 		dead.Refusing = 1
 		look(t, r, "dead", revision, dead)
-		time.Sleep(2 * time.Second)
+		virtual.Sleep(2 * time.Second)
 		ro := look(t, r, "one", revision, heard(100, 0, 900, 0))
 		assert.Equal(t, uint64(1), ro.GetRefusing())
 		assert.Equal(t, uint64(20), ro.GetClients())
-		time.Sleep(2 * time.Minute)
+		virtual.Sleep(2 * time.Minute)
 		ro = look(t, r, "one", revision, heard(100, 0, 900, 0))
 		assert.Zero(t, ro.GetRefusing())
 		assert.Equal(t, uint64(10), ro.GetClients())
@@ -190,7 +191,7 @@ func TestManyMethods(t *testing.T) {
 		calls := int64(0)
 		for round := range int64(3) {
 			for replica := range 4 {
-				time.Sleep(2 * time.Second)
+				virtual.Sleep(2 * time.Second)
 				m := &regov1.StoredCounts{}
 				for i := range 1000 {
 					m.Strata = append(m.Strata, &regov1.StoredStratum{
@@ -219,7 +220,7 @@ func TestFewClients(t *testing.T) {
 		r, revision := trying(t, &rollout.Plan{Steps: []float64{0.5}, Bake: time.Minute, MinCalls: 1000})
 		var canary, failed, rest int64
 		for i := range 30 {
-			time.Sleep(2500 * time.Millisecond)
+			virtual.Sleep(2500 * time.Millisecond)
 			if i%2 == 0 {
 				canary, failed = canary+100, failed+3
 			} else {
