@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 
+	"github.com/rego-go/rego/internal/virtual"
 	"github.com/rego-go/rego/policy"
 	"github.com/rego-go/rego/policy/controlplane"
 	regov1 "github.com/rego-go/rego/proto/rego/v1"
@@ -141,14 +142,14 @@ func TestFollows(t *testing.T) {
 		assert.Equal(t, "control plane passthrough:///control", st.Status().Source)
 
 		for _, v := range []string{"2", "3", "4"} {
-			time.Sleep(time.Second)
+			virtual.Sleep(time.Second)
 			require.NoError(t, source.Update(set(v)))
 			synctest.Wait()
 			assert.Equal(t, v, st.Current().Version(), "no time has passed")
 		}
 		table := st.Current()
 		n.serve(controlplane.NewServer(source, nil))
-		time.Sleep(2 * time.Second)
+		virtual.Sleep(2 * time.Second)
 		synctest.Wait()
 		assert.Same(t, table, st.Current(), "the same set is no change")
 		assert.Equal(t, policy.StateCurrent, st.Status().State())
@@ -175,7 +176,7 @@ func TestCoalesces(t *testing.T) {
 		for i := range 1000 { // ten seconds of a set each 10 ms
 			changed := st.Changed()
 			require.NoError(t, source.Update(set(string(rune('a'+i%26)))))
-			time.Sleep(10 * time.Millisecond)
+			virtual.Sleep(10 * time.Millisecond)
 			synctest.Wait()
 			select {
 			case <-changed:
@@ -186,7 +187,7 @@ func TestCoalesces(t *testing.T) {
 		assert.LessOrEqual(t, taken, 101)
 		assert.GreaterOrEqual(t, taken, 90)
 		require.NoError(t, source.Update(set("last")))
-		time.Sleep(200 * time.Millisecond) // it may be behind one that waits
+		virtual.Sleep(200 * time.Millisecond) // it may be behind one that waits
 		synctest.Wait()
 		assert.Equal(t, "last", st.Current().Version())
 	})
@@ -203,7 +204,7 @@ func TestRefusals(t *testing.T) {
 		defer n.watch(t, st, payments).Close()
 		synctest.Wait()
 
-		time.Sleep(time.Second)
+		virtual.Sleep(time.Second)
 		greedy := set("2")
 		greedy.Rules[0].Policy.Retry.MaxAttempts = 9
 		require.NoError(t, source.Update(greedy))
@@ -211,7 +212,7 @@ func TestRefusals(t *testing.T) {
 		assert.Equal(t, "1", st.Current().Version())
 		assert.Equal(t, policy.StateRefused, st.Status().State())
 		refused := time.Now()
-		time.Sleep(time.Minute)
+		virtual.Sleep(time.Minute)
 		c := n.list(t, "")[0]
 		assert.Equal(t, regov1.ClientState_CLIENT_STATE_REFUSED, c.GetState())
 		assert.Equal(t, "1", c.GetVersion())
@@ -247,7 +248,7 @@ func TestListClients(t *testing.T) {
 		synctest.Wait()
 		assert.Equal(t, "1", stores["p-1"].Current().Version())
 		assert.Equal(t, "own", stores["u-1"].Current().Version())
-		time.Sleep(time.Second)
+		virtual.Sleep(time.Second)
 		require.NoError(t, own.Update(set("own 2")))
 		synctest.Wait()
 		assert.Equal(t, "1", stores["p-1"].Current().Version())
@@ -278,10 +279,10 @@ func TestServerWithoutPolicies(t *testing.T) {
 		n.serve(controlplane.NewServer(source, nil))
 		st := newStore(t, set("built in"))
 		defer n.watch(t, st, payments).Close()
-		time.Sleep(time.Second)
+		virtual.Sleep(time.Second)
 		assert.Equal(t, regov1.ClientState_CLIENT_STATE_UNSPECIFIED, n.list(t, "")[0].GetState())
 		source.Source("file").Refuse("", assert.AnError)
-		time.Sleep(time.Minute)
+		virtual.Sleep(time.Minute)
 		assert.Equal(t, "built in", st.Current().Version())
 		require.EqualError(t, st.Status().Lost, "the control plane has no policies yet")
 		n.dialed()
@@ -302,7 +303,7 @@ func TestReconnects(t *testing.T) {
 		srv := controlplane.NewServer(source, nil)
 		st := new(policy.Store)
 		defer n.watch(t, st, payments).Close()
-		time.Sleep(5 * time.Minute)
+		virtual.Sleep(5 * time.Minute)
 		dials := n.dialed()
 		require.Greater(t, len(dials), 10)
 		assert.Less(t, len(dials), 24)
@@ -316,20 +317,20 @@ func TestReconnects(t *testing.T) {
 		assert.Equal(t, policy.StateStale, st.Status().State())
 
 		n.serve(srv)
-		time.Sleep(time.Minute) // it has settled
+		virtual.Sleep(time.Minute) // it has settled
 		assert.Equal(t, "1", st.Current().Version())
 		n.dialed()
 		down := time.Now()
 		n.stop()
 		synctest.Wait()
 		assert.Equal(t, policy.StateCurrent, st.Status().State(), "it may be a server that is restarted")
-		time.Sleep(300 * time.Millisecond)
+		virtual.Sleep(300 * time.Millisecond)
 		synctest.Wait()
 		assert.Equal(t, policy.StateStale, st.Status().State(), "it is not")
 		assert.Less(t, st.Status().Age(time.Now()), 300*time.Millisecond)
 		require.NoError(t, source.Update(set("2")))
 		n.serve(srv)
-		time.Sleep(2 * time.Second)
+		virtual.Sleep(2 * time.Second)
 		synctest.Wait()
 		assert.Equal(t, "2", st.Current().Version(), "it begins again with a second or two")
 		dials = n.dialed()

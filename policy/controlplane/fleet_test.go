@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/rego-go/rego/internal/virtual"
 	"github.com/rego-go/rego/policy"
 	"github.com/rego-go/rego/policy/controlplane"
 	regov1 "github.com/rego-go/rego/proto/rego/v1"
@@ -161,7 +162,7 @@ func TestGone(t *testing.T) {
 		require.NoError(t, err)
 		assert.True(t, left.Equal(r.GetClients()[0].GetLastSeen().AsTime()))
 
-		time.Sleep(30 * time.Minute)
+		virtual.Sleep(30 * time.Minute)
 		a = n.light(t, "x", "a") // it is back
 		a.answer(t)
 		synctest.Wait()
@@ -173,9 +174,9 @@ func TestGone(t *testing.T) {
 		assert.Len(t, list(true), 2)
 		again.end()
 		synctest.Wait()
-		time.Sleep(time.Hour - 1)
+		virtual.Sleep(time.Hour - 1)
 		assert.Len(t, list(true), 2)
-		time.Sleep(time.Nanosecond)
+		virtual.Sleep(time.Nanosecond)
 		assert.Len(t, list(true), 1)
 	})
 }
@@ -223,7 +224,7 @@ func TestServerState(t *testing.T) {
 			require.NoError(t, err)
 			return r
 		}
-		time.Sleep(time.Second)
+		virtual.Sleep(time.Second)
 		s := state()
 		assert.True(t, began.Equal(s.GetStarted().AsTime()))
 		require.Len(t, s.GetStores(), 2)
@@ -254,7 +255,7 @@ func TestServerState(t *testing.T) {
 			faults[i] = policy.Fault{Path: "rules", Text: strings.Repeat("x", 500), Line: i + 1, Column: 2}
 		}
 		file.Refuse("2", faults)
-		time.Sleep(time.Minute)
+		virtual.Sleep(time.Minute)
 		st := state().GetStores()[0]
 		assert.Equal(t, regov1.Standing_STANDING_REFUSED, st.GetStanding())
 		assert.Equal(t, time.Minute, st.GetAge().AsDuration())
@@ -298,7 +299,7 @@ func TestWarningsInTheFleet(t *testing.T) {
 		pushed = set("2")
 		pushed.Epoch, pushed.Revision = 2, 8
 		require.NoError(t, server.Source("file").Update(pushed))
-		time.Sleep(time.Second)
+		virtual.Sleep(time.Second)
 		assert.Empty(t, n.list(t, "")[0].GetWarnings())
 	})
 }

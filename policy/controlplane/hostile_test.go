@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/rego-go/rego/internal/virtual"
 	"github.com/rego-go/rego/policy"
 	"github.com/rego-go/rego/policy/controlplane"
 	regov1 "github.com/rego-go/rego/proto/rego/v1"
@@ -42,7 +43,7 @@ func sends(answers chan<- *regov1.StreamPoliciesRequest, messages ...*regov1.Str
 			if err := s.Send(m); err != nil {
 				return err
 			}
-			time.Sleep(time.Second) // so that each is taken
+			virtual.Sleep(time.Second) // so that each is taken
 		}
 		for {
 			r, err := s.Recv()
@@ -117,7 +118,7 @@ func TestBadSets(t *testing.T) {
 			status := st.Status()
 			assert.Equal(t, policy.StateRefused, status.State(), name)
 			require.ErrorContains(t, status.Refusal.Err, r.want, name)
-			time.Sleep(2 * time.Second)
+			virtual.Sleep(2 * time.Second)
 			assert.Equal(t, "next", st.Current().Version(), name)
 
 			nack, ack := <-answers, <-answers
@@ -164,13 +165,13 @@ func TestBadServers(t *testing.T) {
 			st := newStore(t, set("built in"))
 			n.serve(scripted{serve: r.serve})
 			defer n.watch(t, st, payments).Close()
-			time.Sleep(time.Minute)
+			virtual.Sleep(time.Minute)
 			assert.Equal(t, "built in", st.Current().Version(), name)
 			require.ErrorContains(t, st.Status().Lost, r.want, name)
 			assert.Equal(t, policy.StateStale, st.Status().State(), name)
 			assert.Less(t, len(n.dialed()), 8, "%s: it is not stormed", name)
 			n.serve(controlplane.NewServer(newStore(t, set("good")), nil))
-			time.Sleep(46 * time.Second) // an answer that is waited for, and the longest wait
+			virtual.Sleep(46 * time.Second) // an answer that is waited for, and the longest wait
 			assert.Equal(t, "good", st.Current().Version(), name)
 		})
 	}
@@ -191,7 +192,7 @@ func TestEndlessUpdates(t *testing.T) {
 		}})
 		st := new(policy.Store)
 		defer n.watch(t, st, payments).Close()
-		time.Sleep(time.Second)
+		virtual.Sleep(time.Second)
 		assert.Equal(t, "19999", st.Current().Version())
 	})
 }
@@ -204,12 +205,12 @@ func TestLastWordCounts(t *testing.T) {
 			if err := s.Send(response("a", set("1").Proto())); err != nil {
 				return err
 			}
-			time.Sleep(10 * time.Millisecond) // the client rests
+			virtual.Sleep(10 * time.Millisecond) // the client rests
 			return s.Send(response("b", set("2").Proto()))
 		}})
 		st := new(policy.Store)
 		defer n.watch(t, st, payments).Close()
-		time.Sleep(500 * time.Millisecond)
+		virtual.Sleep(500 * time.Millisecond)
 		assert.Equal(t, "2", st.Current().Version())
 		require.ErrorContains(t, st.Status().Lost, "EOF")
 	})
@@ -288,7 +289,7 @@ func TestSlowClients(t *testing.T) {
 			large.Rules[i] = policy.Rule{Methods: []string{fmt.Sprintf("/company.team.v1.Service/Method%d", i)}}
 		}
 		for i := range 5 { // more than the windows of those who do not read
-			time.Sleep(time.Second)
+			virtual.Sleep(time.Second)
 			large.Version = fmt.Sprint(i)
 			require.NoError(t, source.Update(large))
 			synctest.Wait()

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/rego-go/rego/internal/virtual"
 	"github.com/rego-go/rego/policy"
 	"github.com/rego-go/rego/policy/controlplane"
 	"github.com/rego-go/rego/policy/repository"
@@ -97,9 +98,9 @@ func randomChanges(t *testing.T, n *network, r *rand.Rand) {
 		case 7:
 			harm(t, repo, service)
 		}
-		time.Sleep(time.Duration(r.IntN(3000)) * time.Millisecond)
+		virtual.Sleep(time.Duration(r.IntN(3000)) * time.Millisecond)
 	}
-	time.Sleep(time.Minute)
+	virtual.Sleep(time.Minute)
 	for service, stores := range map[string][]*policy.Store{"shop": shop, "cart": cart, "other": other} {
 		p, err := repo.Get(t.Context(), service)
 		if errors.Is(err, repository.ErrNotFound) {
@@ -147,7 +148,7 @@ func harm(t *testing.T, repo *repository.Repository, service string) {
 		if decided || errors.Is(err, repository.ErrNotFound) {
 			return
 		}
-		time.Sleep(2 * time.Second)
+		virtual.Sleep(2 * time.Second)
 	}
 	assert.Fail(t, "it was not taken back")
 }
@@ -177,7 +178,7 @@ func randomFile(t *testing.T, n *network, r *rand.Rand) {
 	}
 	repo, replica := begin()
 	stores, end := n.crowd(t, "shop", size)
-	time.Sleep(time.Second)
+	virtual.Sleep(time.Second)
 	for i := range 40 {
 		var err error
 		switch r.IntN(7) {
@@ -201,9 +202,9 @@ func randomFile(t *testing.T, n *network, r *rand.Rand) {
 			err = source.Update(edited)
 		}
 		require.NoError(t, err)
-		time.Sleep(time.Second + time.Duration(r.IntN(3000))*time.Millisecond)
+		virtual.Sleep(time.Second + time.Duration(r.IntN(3000))*time.Millisecond)
 	}
-	time.Sleep(time.Minute)
+	virtual.Sleep(time.Minute)
 	p, err := repo.Get(t.Context(), "")
 	require.NoError(t, err)
 	assert.Equal(t, p.Set, file.Current().Set(), "the file has what is in force")

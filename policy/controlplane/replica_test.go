@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/rego-go/rego/internal/virtual"
 	"github.com/rego-go/rego/policy"
 	"github.com/rego-go/rego/policy/controlplane"
 	"github.com/rego-go/rego/policy/repository"
@@ -104,11 +105,11 @@ func testTrial(t *testing.T, storage repository.Storage) {
 		r := n.replica(t, repo, "one")
 		stores, end := n.crowd(t, "shop", size)
 		defer end()
-		time.Sleep(time.Second)
+		virtual.Sleep(time.Second)
 		assert.Equal(t, eachOf(size, always("a")), versions(stores))
 
 		p := puts(t, repo, repository.Put{Set: set("b"), Plan: &rollout.Plan{Steps: []float64{0.2}}})
-		time.Sleep(time.Second)
+		virtual.Sleep(time.Second)
 		mixed := eachOf(size, func(i int) string {
 			if rollout.Includes("b", instance(i), 0.2) {
 				return "b"
@@ -124,7 +125,7 @@ func testTrial(t *testing.T, storage repository.Storage) {
 
 		_, err := repo.RollBack(t.Context(), repository.RollBack{})
 		require.NoError(t, err)
-		time.Sleep(time.Second)
+		virtual.Sleep(time.Second)
 		assert.Equal(t, eachOf(size, always("a")), versions(stores))
 		for _, st := range stores {
 			assert.Greater(t, st.Status().Revision, p.Candidate.Revision, "they come back by a higher revision")
@@ -132,16 +133,16 @@ func testTrial(t *testing.T, storage repository.Storage) {
 		}
 
 		p = puts(t, repo, repository.Put{Set: set("b"), Plan: &rollout.Plan{Steps: []float64{0.2, 0.6}, Bake: 2 * time.Second, MinCalls: 10}})
-		time.Sleep(time.Second)
+		virtual.Sleep(time.Second)
 		assert.Equal(t, mixed, versions(stores), "the same version goes to the same instances")
-		for decided := false; !decided; time.Sleep(300 * time.Millisecond) { // the replica looks, too
+		for decided := false; !decided; virtual.Sleep(300 * time.Millisecond) { // the replica looks, too
 			var err error
 			_, decided, err = repo.Judge(t.Context(), "", "x", p.Candidate.Revision, &regov1.StoredCounts{Strata: []*regov1.StoredStratum{
 				{Canary: &regov1.ArmCounts{Calls: 10}, Rest: &regov1.ArmCounts{Calls: 10}},
 			}})
 			require.NoError(t, err)
 		}
-		time.Sleep(time.Second)
+		virtual.Sleep(time.Second)
 		assert.Equal(t, eachOf(size, func(i int) string {
 			if rollout.Includes("b", instance(i), 0.6) {
 				return "b"
@@ -150,7 +151,7 @@ func testTrial(t *testing.T, storage repository.Storage) {
 		}), versions(stores))
 		_, err = repo.Promote(t.Context(), repository.Promotion{})
 		require.NoError(t, err)
-		time.Sleep(time.Second)
+		virtual.Sleep(time.Second)
 		assert.Equal(t, eachOf(size, always("b")), versions(stores))
 		for _, st := range stores {
 			assert.Equal(t, p.Candidate.Revision, st.Status().Revision)
@@ -172,16 +173,16 @@ func TestServiceGetsPoliciesOfItsOwn(t *testing.T) {
 		defer end()
 		other, endOther := n.crowd(t, "other", 1)
 		defer endOther()
-		time.Sleep(time.Second)
+		virtual.Sleep(time.Second)
 		assert.Equal(t, []string{"", ""}, versions(shop), "there are no policies yet")
 		assert.Equal(t, policy.StateStale, shop[0].Status().State())
 
 		puts(t, repo, repository.Put{Set: set("of all")})
-		time.Sleep(time.Second)
+		virtual.Sleep(time.Second)
 		assert.Equal(t, []string{"of all", "of all"}, versions(shop))
 		puts(t, repo, repository.Put{Service: "shop", Set: set("of the shop")})
 		puts(t, repo, repository.Put{Set: set("of all, again")})
-		time.Sleep(time.Second)
+		virtual.Sleep(time.Second)
 		assert.Equal(t, []string{"of the shop", "of the shop"}, versions(shop))
 		assert.Equal(t, []string{"of all, again"}, versions(other))
 		end()
@@ -212,7 +213,7 @@ func TestReplicasTellOfEachOther(t *testing.T) {
 		defer endA()
 		_, endB := b.crowd(t, "cart", 3)
 		defer endB()
-		time.Sleep(5 * time.Second)
+		virtual.Sleep(5 * time.Second)
 		for _, n := range []*network{a, b} {
 			all := n.list(t, "")
 			require.Len(t, all, 253)
@@ -235,14 +236,14 @@ func TestReplicasTellOfEachOther(t *testing.T) {
 			assert.Len(t, paged, 253)
 		}
 		puts(t, repo, repository.Put{Set: set("2")})
-		time.Sleep(5 * time.Second)
+		virtual.Sleep(5 * time.Second)
 		for _, c := range b.list(t, "") {
 			assert.Equal(t, "2", c.GetVersion())
 		}
 
 		a.stop()
 		require.NoError(t, one.Close())
-		time.Sleep(5 * time.Second)
+		virtual.Sleep(5 * time.Second)
 		assert.Len(t, b.list(t, ""), 3)
 		r, err := b.fleet(t).ListClients(t.Context(), &regov1.ListClientsRequest{Disconnected: true})
 		require.NoError(t, err)
@@ -262,11 +263,11 @@ func TestMoved(t *testing.T) {
 		defer b.stop()
 		_, one, two := twoReplicas(t, a, b)
 		_, endA := a.crowd(t, "shop", 3)
-		time.Sleep(5 * time.Second)
+		virtual.Sleep(5 * time.Second)
 		_, endB := b.crowd(t, "shop", 3)
-		time.Sleep(5 * time.Second)
+		virtual.Sleep(5 * time.Second)
 		endA()
-		time.Sleep(5 * time.Second)
+		virtual.Sleep(5 * time.Second)
 		for _, n := range []*network{a, b} {
 			r, err := n.fleet(t).ListClients(t.Context(), &regov1.ListClientsRequest{Disconnected: true})
 			require.NoError(t, err)
@@ -276,7 +277,7 @@ func TestMoved(t *testing.T) {
 			}
 		}
 		endB()
-		time.Sleep(5 * time.Second)
+		virtual.Sleep(5 * time.Second)
 		for _, n := range []*network{a, b} {
 			r, err := n.fleet(t).ListClients(t.Context(), &regov1.ListClientsRequest{Disconnected: true})
 			require.NoError(t, err)
@@ -303,7 +304,7 @@ func TestDamaged(t *testing.T) {
 		r := n.replica(t, repo, "one")
 		stores, end := n.crowd(t, "shop", 1)
 		<-r.Ready()
-		time.Sleep(time.Second)
+		virtual.Sleep(time.Second)
 		assert.Equal(t, []string{"shop 1"}, versions(stores))
 		m, err := r.Admin().ListServices(t.Context(), new(regov1.ListServicesRequest))
 		require.NoError(t, err)
@@ -358,7 +359,7 @@ func TestOutlet(t *testing.T) {
 		r := n.replica(t, repo, "one", controlplane.Outlet("", file, "policies.yaml"))
 		stores, end := n.crowd(t, "shop", 40)
 		defer end()
-		time.Sleep(time.Second)
+		virtual.Sleep(time.Second)
 		now, err := repo.Get(t.Context(), "")
 		require.NoError(t, err)
 		assert.Equal(t, "in the file", now.Set.Version)
@@ -368,25 +369,25 @@ func TestOutlet(t *testing.T) {
 		kept.fails = assert.AnError
 		_, err = repo.Put(t.Context(), repository.Put{Set: set("put")})
 		require.ErrorIs(t, err, assert.AnError)
-		time.Sleep(time.Second)
+		virtual.Sleep(time.Second)
 		assert.Equal(t, eachOf(40, always("in the file")), versions(stores))
 		kept.fails = nil
 		_, err = repo.Put(t.Context(), repository.Put{Set: set("put")})
 		require.NoError(t, err)
-		time.Sleep(time.Second)
+		virtual.Sleep(time.Second)
 		assert.Equal(t, "put", file.Status().Version)
 		assert.Equal(t, uint64(1), file.Status().Revision)
 		assert.Equal(t, eachOf(40, always("put")), versions(stores))
 
 		_, err = repo.Put(t.Context(), repository.Put{Set: set("tried"), Base: 1, Plan: &rollout.Plan{Steps: []float64{0.5}}})
 		require.NoError(t, err)
-		time.Sleep(time.Second)
+		virtual.Sleep(time.Second)
 		assert.Contains(t, versions(stores), "tried")
 		assert.Equal(t, "put", file.Status().Version)
 		changed := set("by hand")
 		changed.Revision = 2
 		require.NoError(t, source.Update(changed))
-		time.Sleep(time.Second)
+		virtual.Sleep(time.Second)
 		now, err = repo.Get(t.Context(), "")
 		require.NoError(t, err)
 		assert.Equal(t, "by hand", now.Set.Version)
@@ -438,15 +439,15 @@ func TestForgottenTrial(t *testing.T) {
 		r := n.replica(t, repo, "one", controlplane.Outlet("", file, "policies.yaml"))
 		stores, end := n.crowd(t, "shop", 40)
 		defer end()
-		time.Sleep(time.Second)
+		virtual.Sleep(time.Second)
 		puts(t, repo, repository.Put{Set: set("tried"), Plan: &rollout.Plan{Steps: []float64{0.5}}})
-		time.Sleep(time.Second)
+		virtual.Sleep(time.Second)
 		assert.Contains(t, versions(stores), "tried")
 		n.stop()
 		require.NoError(t, r.Close())
 
 		r = n.replica(t, repository.New(repository.Memory(), nil).KeepIn(kept), "one", controlplane.Outlet("", file, "policies.yaml"))
-		time.Sleep(time.Minute)
+		virtual.Sleep(time.Minute)
 		assert.Equal(t, eachOf(40, always("in the file")), versions(stores))
 		for _, st := range stores {
 			assert.Equal(t, policy.StateCurrent, st.Status().State())
@@ -470,7 +471,7 @@ func TestPutAtOnce(t *testing.T) {
 			r := n.replica(t, repo, "one", controlplane.Outlet("", file, "policies.yaml"))
 			puts(t, repo, repository.Put{Set: set("put")})
 			puts(t, repo, repository.Put{Set: set("and again")})
-			time.Sleep(time.Minute)
+			virtual.Sleep(time.Minute)
 			now, err := repo.Get(t.Context(), "")
 			require.NoError(t, err)
 			assert.Equal(t, "and again", now.Set.Version)

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/rego-go/rego/internal/virtual"
 	"github.com/rego-go/rego/policy"
 	"github.com/rego-go/rego/policy/controlplane"
 	regov1 "github.com/rego-go/rego/proto/rego/v1"
@@ -107,7 +108,7 @@ func TestReportIsNoAnswer(t *testing.T) {
 		require.NoError(t, s.Send(&regov1.StreamPoliciesRequest{Nonce: r.GetNonce(), Version: "1"}))
 		synctest.Wait()
 		for range 1010 { // answers to nothing would end the stream
-			time.Sleep(every)
+			virtual.Sleep(every)
 			require.NoError(t, s.Send(report))
 		}
 		synctest.Wait()
@@ -126,7 +127,7 @@ func TestTooManyReports(t *testing.T) {
 		s.answer(t)
 		report := &regov1.StreamPoliciesRequest{Report: &regov1.Report{}}
 		for range 200 {
-			time.Sleep(every / 2)
+			virtual.Sleep(every / 2)
 			require.NoError(t, s.Send(report))
 		}
 		assert.Len(t, b.words(), 200)
@@ -199,7 +200,7 @@ func TestNoReports(t *testing.T) {
 			st := new(policy.Store)
 			w, err := controlplane.Watch("passthrough:///control", payments, st, silent, n.options(), controlplane.WithReports(r.count))
 			require.NoError(t, err)
-			time.Sleep(time.Hour)
+			virtual.Sleep(time.Hour)
 			assert.Empty(t, b.words(), name)
 			assert.Equal(t, "1", st.Current().Version(), name)
 			require.NoError(t, w.Close())

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/rego-go/rego/internal/virtual"
 	"github.com/rego-go/rego/policy"
 	regov1 "github.com/rego-go/rego/proto/rego/v1"
 )
@@ -81,7 +82,7 @@ func TestSlowLook(t *testing.T) {
 		update := func(version string) {
 			require.NoError(t, st.Update(policy.Set{Version: version}))
 		}
-		slow := func() { time.Sleep(blur + 1) }
+		slow := func() { virtual.Sleep(blur + 1) }
 		update("1")
 		r.ask(true)
 		r.look()
@@ -96,7 +97,7 @@ func TestSlowLook(t *testing.T) {
 			{func() { update("3") }, slow, "", "3:9"},
 			{nil, func() { update("4") }, "3:1", "3:1 4:9"},
 			{nil, func() { slow(); update("5") }, "", ""}, // nor is it known from where 5 counts
-			{nil, func() { time.Sleep(blur); update("6") }, "5:1", "5:1 6:9"},
+			{nil, func() { virtual.Sleep(blur); update("6") }, "5:1", "5:1 6:9"},
 		} {
 			calls++
 			if c.before != nil {

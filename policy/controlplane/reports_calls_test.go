@@ -17,6 +17,7 @@ import (
 	"github.com/rego-go/rego/interceptor"
 	"github.com/rego-go/rego/internal/testsrv"
 	testv1 "github.com/rego-go/rego/internal/testsrv/proto/rego/test/v1"
+	"github.com/rego-go/rego/internal/virtual"
 	"github.com/rego-go/rego/policy"
 	"github.com/rego-go/rego/policy/controlplane"
 	regov1 "github.com/rego-go/rego/proto/rego/v1"
@@ -112,15 +113,15 @@ func TestReportsAgreeWithState(t *testing.T) {
 		require.NoError(t, source.Update(serving("retries", retries)))
 		synctest.Wait()
 		calls(100)
-		time.Sleep(time.Minute)
+		virtual.Sleep(time.Minute)
 		n.stop()
 		calls(100)
 		serve()
-		time.Sleep(time.Minute)
+		virtual.Sleep(time.Minute)
 		require.NoError(t, source.Update(serving("hedges", hedges)))
 		synctest.Wait()
 		calls(100)
-		time.Sleep(time.Minute)
+		virtual.Sleep(time.Minute)
 
 		want := newSums()
 		want.state(it.State())

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/rego-go/rego/internal/virtual"
 	"github.com/rego-go/rego/policy"
 	"github.com/rego-go/rego/policy/controlplane"
 	regov1 "github.com/rego-go/rego/proto/rego/v1"
@@ -24,28 +25,28 @@ func TestSlowCounts(t *testing.T) {
 		n.serve(b.server(source))
 		c := new(calls)
 		w := n.reports(t, st, c)
-		time.Sleep(every)
+		virtual.Sleep(every)
 		c.add(1)
 		c.takes(time.Minute)
-		time.Sleep(10 * time.Minute)
+		virtual.Sleep(10 * time.Minute)
 		assert.Equal(t, []string{"1:1"}, b.words(), "one set is in force all the while")
 
 		c.add(2)
 		for v := range 20 {
-			time.Sleep(30 * time.Second)
+			virtual.Sleep(30 * time.Second)
 			require.NoError(t, source.Update(set(fmt.Sprint("quick ", v))))
 			synctest.Wait()
 			require.Equal(t, fmt.Sprint("quick ", v), st.Current().Version(), "at once")
 			require.Equal(t, regov1.ClientState_CLIENT_STATE_CURRENT, n.list(t, "")[0].GetState())
 		}
-		time.Sleep(10 * time.Minute)
+		virtual.Sleep(10 * time.Minute)
 		assert.Empty(t, b.words(), "nobody knows which set they belong to")
 		c.add(3)
-		time.Sleep(10 * time.Minute)
+		virtual.Sleep(10 * time.Minute)
 		assert.Equal(t, []string{"quick 19:3"}, b.words())
 
 		c.takes(time.Hour)
-		time.Sleep(2 * time.Minute) // a look has begun since
+		virtual.Sleep(2 * time.Minute) // a look has begun since
 		closing := time.Now()
 		require.NoError(t, w.Close())
 		assert.Greater(t, time.Since(closing), 50*time.Minute, "Close waits")
@@ -86,11 +87,11 @@ func TestReportsFillTheWindow(t *testing.T) {
 		}))
 		require.NoError(t, err)
 		defer w.Close()
-		time.Sleep(10 * time.Second)
+		virtual.Sleep(10 * time.Second)
 		synctest.Wait()
 		assert.Equal(t, "1", st.Current().Version())
 		n.dialed()
-		time.Sleep(15*time.Second + 300*time.Millisecond)
+		virtual.Sleep(15*time.Second + 300*time.Millisecond)
 		synctest.Wait()
 		assert.NotEmpty(t, n.dialed(), "it was given up")
 	})

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/rego-go/rego/internal/virtual"
 	"github.com/rego-go/rego/policy"
 	"github.com/rego-go/rego/policy/controlplane"
 	regov1 "github.com/rego-go/rego/proto/rego/v1"
@@ -48,7 +49,7 @@ func (c *calls) counts() []policy.MethodCounts {
 	n, slow := c.n, c.slow
 	c.seen++
 	c.mu.Unlock()
-	time.Sleep(slow)
+	virtual.Sleep(slow)
 	return []policy.MethodCounts{{Method: "/a.B/C", Ends: []policy.EndCount{{Code: codes.OK, Reason: "succeeded", Calls: n}}}}
 }
 
@@ -85,7 +86,7 @@ func (b *inbox) take() ([]string, []time.Time) {
 // next returns what comes at a time, once it does, within the longest interval.
 func (b *inbox) next() []string {
 	for range 5 * every / 4 / time.Millisecond {
-		time.Sleep(time.Millisecond)
+		virtual.Sleep(time.Millisecond)
 		if got := b.words(); got != nil {
 			return got
 		}
@@ -125,27 +126,27 @@ func TestReports(t *testing.T) {
 		synctest.Wait()
 		began := time.Now()
 		c.add(1)
-		time.Sleep(every)
+		virtual.Sleep(every)
 		got, at := b.take()
 		assert.Equal(t, []string{"1:1"}, got, "what was before does not count")
 		last := at[0]
 		assert.LessOrEqual(t, last.Sub(began), every)
 		for i := range 100 {
 			c.add(int64(i + 2))
-			time.Sleep(time.Until(last) + every - 1)
+			virtual.Sleep(time.Until(last) + every - 1)
 			assert.Empty(t, b.words(), "%d", i)
-			time.Sleep(every/4 + 1)
+			virtual.Sleep(every/4 + 1)
 			got, at = b.take()
 			assert.Equal(t, []string{fmt.Sprint("1:", i+2)}, got)
 			last = at[0]
 		}
-		time.Sleep(time.Hour)
+		virtual.Sleep(time.Hour)
 		assert.Empty(t, b.words(), "nothing has changed")
 		assert.Equal(t, regov1.ClientState_CLIENT_STATE_CURRENT, n.list(t, "")[0].GetState())
 
 		c.add(1)
 		require.NoError(t, w.Close())
-		time.Sleep(time.Minute)
+		virtual.Sleep(time.Minute)
 		assert.Empty(t, b.words())
 	})
 }
@@ -163,7 +164,7 @@ func TestReportsAreSpread(t *testing.T) {
 		synctest.Wait()
 		c.add(1)
 		began := time.Now()
-		time.Sleep(every)
+		virtual.Sleep(every)
 		_, at := b.take()
 		require.Len(t, at, 100)
 		first := 0
@@ -230,33 +231,33 @@ func TestReportsWait(t *testing.T) {
 		n.serve(b.server(source))
 		c := new(calls)
 		defer n.reports(t, st, c).Close()
-		time.Sleep(time.Minute)
+		virtual.Sleep(time.Minute)
 		n.stop()
 		c.add(1)
-		time.Sleep(time.Hour)
+		virtual.Sleep(time.Hour)
 		require.NoError(t, st.Update(set("2")))
 		synctest.Wait()
 		c.add(2)
-		time.Sleep(time.Hour)
+		virtual.Sleep(time.Hour)
 		assert.Empty(t, b.words())
 		n.serve(b.server(newStore(t, policy.Set{}))) // it has no set, and asks with its heartbeat
-		time.Sleep(30*time.Second + every)
+		virtual.Sleep(30*time.Second + every)
 		assert.Equal(t, []string{"1:1", "2:2"}, b.words())
 		c.add(3)
-		time.Sleep(5 * every / 4)
+		virtual.Sleep(5 * every / 4)
 		assert.Equal(t, []string{"2:3"}, b.words())
 
 		n.serve(controlplane.NewServer(source, nil)) // it does not ask
 		looks := c.looks()
 		c.add(100)
-		time.Sleep(time.Hour)
+		virtual.Sleep(time.Hour)
 		c.add(100)
 		assert.Len(t, n.list(t, ""), 1)
 		assert.LessOrEqual(t, c.looks(), looks+1, "of the set that has come")
 		n.serve(b.server(source))
-		time.Sleep(30 * time.Second)
+		virtual.Sleep(30 * time.Second)
 		c.add(4)
-		time.Sleep(2 * every)
+		virtual.Sleep(2 * every)
 		assert.Equal(t, []string{"1:4"}, b.words(), "counts of a time when nobody asked are not reported")
 	})
 }
@@ -294,7 +295,7 @@ func TestReportsOnce(t *testing.T) {
 		synctest.Wait()
 		for range 900 {
 			c.add(1)
-			time.Sleep(time.Second)
+			virtual.Sleep(time.Second)
 		}
 		sum := 0
 		for _, got := range b.words() {

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/rego-go/rego/internal/virtual"
 	"github.com/rego-go/rego/policy"
 	"github.com/rego-go/rego/policy/controlplane"
 	regov1 "github.com/rego-go/rego/proto/rego/v1"
@@ -79,14 +80,14 @@ func TestConnectionAge(t *testing.T) {
 		synctest.Wait()
 		changed := changes(t, st)
 		n.dialed()
-		time.Sleep(time.Hour)
+		virtual.Sleep(time.Hour)
 		assert.Zero(t, changed())
 		assert.Equal(t, policy.StateCurrent, st.Status().State())
 		assert.NotContains(t, log.String(), "WARN")
 		dials := n.dialed()
 		assert.GreaterOrEqual(t, len(dials), 10, "it was ended again and again")
 		require.NoError(t, source.Update(set("2")))
-		time.Sleep(1500 * time.Millisecond) // the old connection may be in its last second
+		virtual.Sleep(1500 * time.Millisecond) // the old connection may be in its last second
 		synctest.Wait()
 		assert.Equal(t, "2", st.Current().Version())
 	})
@@ -147,15 +148,15 @@ func TestHeartbeatsStop(t *testing.T) {
 		defer n.watch(t, st, payments).Close()
 		synctest.Wait()
 		n.dialed()
-		time.Sleep(30 * time.Second)
+		virtual.Sleep(30 * time.Second)
 		synctest.Wait()
 		require.Len(t, answers, 5)
 		assert.Equal(t, "beat", answers[4].GetNonce())
 		assert.Equal(t, "1", answers[4].GetVersion())
-		time.Sleep(30*time.Second - 1)
+		virtual.Sleep(30*time.Second - 1)
 		synctest.Wait()
 		assert.Empty(t, n.dialed(), "three intervals have not passed")
-		time.Sleep(1 + 300*time.Millisecond)
+		virtual.Sleep(1 + 300*time.Millisecond)
 		synctest.Wait()
 		assert.Len(t, n.dialed(), 1)
 		assert.Equal(t, policy.StateCurrent, st.Status().State(), "the next stream had the set")
@@ -180,15 +181,15 @@ func TestRejoinFails(t *testing.T) {
 					return c.second(s)
 				}
 				_ = s.Send(response("a", set("1").Proto()))
-				time.Sleep(11 * time.Second)
+				virtual.Sleep(11 * time.Second)
 				return nil
 			}})
 			st := new(policy.Store)
 			defer n.watch(t, st, payments).Close()
-			time.Sleep(11 * time.Second)
+			virtual.Sleep(11 * time.Second)
 			synctest.Wait()
 			assert.Equal(t, policy.StateCurrent, st.Status().State(), name)
-			time.Sleep(5*time.Second + 300*time.Millisecond)
+			virtual.Sleep(5*time.Second + 300*time.Millisecond)
 			synctest.Wait()
 			assert.Equal(t, policy.StateStale, st.Status().State(), name)
 			require.ErrorContains(t, st.Status().Lost, c.want, name)
@@ -204,7 +205,7 @@ func TestNoHotLoop(t *testing.T) {
 		n.serve(scripted{serve: func(s serverStream) error { return s.Send(response("a", set("1").Proto())) }})
 		st := new(policy.Store)
 		defer n.watch(t, st, payments).Close()
-		time.Sleep(5 * time.Minute)
+		virtual.Sleep(5 * time.Minute)
 		dials := n.dialed()
 		assert.Less(t, len(dials), 75, "the wait is 4 to 8 s in the end")
 		assert.Greater(t, len(dials), 37, "and not longer, as of servers that do not answer")

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/stats"
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"github.com/rego-go/rego/internal/virtual"
 	"github.com/rego-go/rego/policy"
 	"github.com/rego-go/rego/policy/controlplane"
 	regov1 "github.com/rego-go/rego/proto/rego/v1"
@@ -66,7 +67,7 @@ func TestRefusedUnread(t *testing.T) {
 			require.NotNil(t, refusal, name)
 			require.EqualError(t, refusal.Err, c.want, name)
 			assert.Equal(t, "bad", refusal.Version, name)
-			time.Sleep(time.Second)
+			virtual.Sleep(time.Second)
 			synctest.Wait()
 			assert.Equal(t, "good", st.Current().Version(), name)
 			assert.Len(t, n.dialed(), 1, name)
