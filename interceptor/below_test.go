@@ -21,6 +21,7 @@ import (
 	"github.com/rego-go/rego/interceptor"
 	"github.com/rego-go/rego/internal/testsrv"
 	testv1 "github.com/rego-go/rego/internal/testsrv/proto/rego/test/v1"
+	"github.com/rego-go/rego/internal/virtual"
 	"github.com/rego-go/rego/policy"
 )
 
@@ -112,7 +113,7 @@ func TestLeftRunning(t *testing.T) {
 		require.NoError(t, conn.Invoke(t.Context(), testsrv.Get, new(testv1.GetRequest), new(testv1.GetResponse), grpc.Header(&header)))
 		assert.Equal(t, []string{"hedge"}, header.Get("of"))
 		header.Set("of", "mine")
-		time.Sleep(5 * time.Second)
+		virtual.Sleep(5 * time.Second)
 		synctest.Wait()
 		assert.Equal(t, []string{"mine"}, header.Get("of"))
 	})

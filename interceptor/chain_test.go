@@ -20,6 +20,7 @@ import (
 	"github.com/rego-go/rego/interceptor"
 	"github.com/rego-go/rego/internal/testsrv"
 	testv1 "github.com/rego-go/rego/internal/testsrv/proto/rego/test/v1"
+	"github.com/rego-go/rego/internal/virtual"
 	"github.com/rego-go/rego/policy"
 )
 
@@ -124,7 +125,7 @@ func TestStopChainOfHedges(t *testing.T) {
 				require.Len(t, tl.Denials, 1)
 				assert.Equal(t, interceptor.DeniedChainStopped, tl.Denials[0].Reason)
 			}
-			time.Sleep(time.Second)
+			virtual.Sleep(time.Second)
 		}
 	})
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/rego-go/rego/interceptor"
 	"github.com/rego-go/rego/internal/testsrv"
 	testv1 "github.com/rego-go/rego/internal/testsrv/proto/rego/test/v1"
+	"github.com/rego-go/rego/internal/virtual"
 	"github.com/rego-go/rego/policy"
 )
 
@@ -124,10 +125,10 @@ func TestLongestWaitingFirst(t *testing.T) {
 		var calls sync.WaitGroup
 		slow := make([]*interceptor.Timeline, 4)
 		for i := range slow {
-			time.Sleep(10 * ms)
+			virtual.Sleep(10 * ms)
 			calls.Go(func() { slow[i], _ = c.call(ctx, testsrv.Get) })
 		}
-		time.Sleep(150*ms - time.Since(begun)) // all have been denied by now, the first at 110 ms
+		virtual.Sleep(150*ms - time.Since(begun)) // all have been denied by now, the first at 110 ms
 		assert.Equal(t, int64(4), b.asked.Load(), "whoever comes later has the first ask, and does not ask")
 		b.left.Store(1)
 		_, err := c.call(t.Context(), testsrv.Put) // a method of its own calls nobody
@@ -141,10 +142,10 @@ func TestLongestWaitingFirst(t *testing.T) {
 			require.Equal(t, codes.Canceled, status.Code(err))
 		}
 		quick()
-		time.Sleep(20 * ms)
+		virtual.Sleep(20 * ms)
 		b.left.Store(1)
 		quick()
-		time.Sleep(15 * ms) // 185 ms
+		virtual.Sleep(15 * ms) // 185 ms
 		b.left.Store(0)
 		calls.Wait() // the others ask each for themselves, or when a hedge has ended
 		var started []string

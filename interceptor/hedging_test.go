@@ -22,6 +22,7 @@ import (
 	"github.com/rego-go/rego/interceptor"
 	"github.com/rego-go/rego/internal/testsrv"
 	testv1 "github.com/rego-go/rego/internal/testsrv/proto/rego/test/v1"
+	"github.com/rego-go/rego/internal/virtual"
 	"github.com/rego-go/rego/policy"
 )
 
@@ -270,7 +271,7 @@ func TestHedgingRules(t *testing.T) {
 				assert.Equal(t, r.code, status.Code(err))
 				assert.Equal(t, r.reason, tl.Reason, "%v", tl)
 				sent := len(tl.Attempts)
-				time.Sleep(time.Hour) // virtual
+				virtual.Sleep(time.Hour)
 				assert.Equal(t, sent, srv.Count(testsrv.Get), "nothing is sent after the call")
 				for _, a := range srv.Arrivals(testsrv.Get) {
 					switch tl.Attempts[a.Previous].Result {
@@ -486,7 +487,7 @@ func TestLosersAreWaitedFor(t *testing.T) {
 					return nil
 				}
 				<-ctx.Done()
-				time.Sleep(30 * ms) // and takes its time
+				virtual.Sleep(30 * ms) // and takes its time
 				return status.Error(codes.Unavailable, "")
 			}, interceptor.WithTimeline(&tl))
 		require.NoError(t, err)

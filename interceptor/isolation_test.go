@@ -36,6 +36,7 @@ import (
 	"github.com/rego-go/rego/interceptor"
 	"github.com/rego-go/rego/internal/testsrv"
 	testv1 "github.com/rego-go/rego/internal/testsrv/proto/rego/test/v1"
+	"github.com/rego-go/rego/internal/virtual"
 	"github.com/rego-go/rego/policy"
 )
 
@@ -326,7 +327,7 @@ func TestReplies(t *testing.T) {
 				var tl interceptor.Timeline
 				err := unary(t.Context(), testsrv.Put, nil, reply, nil,
 					func(_ context.Context, _ string, _, got any, _ *grpc.ClientConn, _ ...grpc.CallOption) error {
-						time.Sleep(time.Second)
+						virtual.Sleep(time.Second)
 						assert.Equal(t, reply, got)
 						return nil
 					}, interceptor.WithTimeline(&tl))
@@ -412,11 +413,11 @@ func TestHedgePanics(t *testing.T) {
 					running.Add(1)
 					defer running.Add(-1)
 					if attemptNumber(ctx) == r.torn {
-						time.Sleep(150 * ms)
+						virtual.Sleep(150 * ms)
 						r.how()
 					}
 					<-ctx.Done()
-					time.Sleep(10 * ms) // others take their time
+					virtual.Sleep(10 * ms) // others take their time
 					return ctx.Err()
 				}
 				var p any

@@ -16,6 +16,7 @@ import (
 	"github.com/rego-go/rego/classify"
 	"github.com/rego-go/rego/interceptor"
 	"github.com/rego-go/rego/internal/testsrv"
+	"github.com/rego-go/rego/internal/virtual"
 	"github.com/rego-go/rego/policy"
 )
 
@@ -144,7 +145,7 @@ func underFire(t *testing.T, srv *testsrv.Server, store *policy.Store) int {
 				assert.True(t, n == 0 || a.Start.After(tl.Attempts[0].End), "an attempt at once")
 			}
 		})
-		time.Sleep(100 * ms)
+		virtual.Sleep(100 * ms)
 	}
 	all.Wait()
 	sent := srv.Count(testsrv.Get) + srv.Count(testsrv.Put) + srv.Count(testsrv.Pay)
@@ -275,7 +276,7 @@ func TestOverriddenNames(t *testing.T) {
 		conn := srv.Conn(t, it.DialOptions()...)
 		stream, err := conn.NewStream(t.Context(), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, testsrv.Chat)
 		require.NoError(t, err)
-		time.Sleep(20 * ms)
+		virtual.Sleep(20 * ms)
 		assert.Equal(t, 2, srv.Count(testsrv.Chat), "it is hedged, after what the set says")
 		assert.NotNil(t, stream)
 	})

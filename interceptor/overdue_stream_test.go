@@ -14,6 +14,7 @@ import (
 	testv1 "github.com/rego-go/rego/internal/testsrv/proto/rego/test/v1"
 
 	"github.com/rego-go/rego/interceptor"
+	"github.com/rego-go/rego/internal/virtual"
 	"github.com/rego-go/rego/policy"
 )
 
@@ -25,7 +26,7 @@ type slowBudget struct {
 
 func (b *slowBudget) Acquire(k budget.Kind) bool {
 	if k != budget.Original {
-		time.Sleep(b.takes)
+		virtual.Sleep(b.takes)
 		b.held.Add(1)
 	}
 	return true
@@ -92,7 +93,7 @@ func TestOverdueIsAskedOnce(t *testing.T) {
 			received <- err
 		}()
 		for range 12 {
-			time.Sleep(20 * ms)
+			virtual.Sleep(20 * ms)
 			require.NoError(t, s.Send(&testv1.ChatRequest{Id: "1"}))
 		}
 		require.NoError(t, <-received)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/rego-go/rego/budget"
 	"github.com/rego-go/rego/classify"
+	"github.com/rego-go/rego/internal/virtual"
 	"github.com/rego-go/rego/policy"
 )
 
@@ -137,7 +138,7 @@ func TestHedgeIsPostponed(t *testing.T) {
 		_, due := c.isDue()
 		assert.False(t, due, "it is early")
 		assert.True(t, c.armed)
-		time.Sleep(time.Second)
+		virtual.Sleep(time.Second)
 		h, due := c.isDue()
 		assert.True(t, due)
 		assert.Equal(t, wanted{budget.Hedge, time.Second, WaitPushback}, h.next)

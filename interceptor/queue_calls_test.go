@@ -17,6 +17,7 @@ import (
 	"github.com/rego-go/rego/interceptor"
 	"github.com/rego-go/rego/internal/testsrv"
 	testv1 "github.com/rego-go/rego/internal/testsrv/proto/rego/test/v1"
+	"github.com/rego-go/rego/internal/virtual"
 	"github.com/rego-go/rego/policy"
 )
 
@@ -50,7 +51,7 @@ func TestFailedAttemptIsReplacedDespiteAQueue(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var waits sync.WaitGroup
 		waits.Go(func() { _, _ = c.call(ctx, testsrv.Get) })
-		time.Sleep(150 * ms) // it has been denied
+		virtual.Sleep(150 * ms) // it has been denied
 		b.left.Store(1)
 		c.number(testsrv.Get, testsrv.Fail(codes.Unavailable, ""), testsrv.OK())
 		_, err := c.call(t.Context(), testsrv.Get)
@@ -70,7 +71,7 @@ func TestQueuesOfBudgets(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var waits sync.WaitGroup
 		waits.Go(func() { _, _ = c.call(ctx, testsrv.Get, interceptor.WithPolicy(p)) })
-		time.Sleep(150 * ms)
+		virtual.Sleep(150 * ms)
 		tl, err := c.call(t.Context(), testsrv.Get)
 		require.NoError(t, err)
 		assert.Equal(t, interceptor.WaitHedgeDelay, tl.Attempts[1].WaitedOn)
@@ -91,9 +92,9 @@ func TestQueueGoesOn(t *testing.T) {
 		lines := make([]*interceptor.Timeline, 2)
 		for i := range lines {
 			calls.Go(func() { lines[i], _ = c.call(t.Context(), testsrv.Get) })
-			time.Sleep(10 * ms)
+			virtual.Sleep(10 * ms)
 		}
-		time.Sleep(1650 * ms)
+		virtual.Sleep(1650 * ms)
 		b.left.Store(1) // 80 ms before the first has its answer
 		calls.Wait()
 		require.Len(t, lines[1].Attempts, 2)
@@ -164,4 +165,4 @@ type sleepy time.Duration
 
 func (sleepy) Start(ctx context.Context, _ *interceptor.Event) context.Context { return ctx }
 
-func (s sleepy) Observe(context.Context, *interceptor.Event) { time.Sleep(time.Duration(s)) }
+func (s sleepy) Observe(context.Context, *interceptor.Event) { virtual.Sleep(time.Duration(s)) }

@@ -24,6 +24,7 @@ import (
 	"github.com/rego-go/rego/interceptor"
 	"github.com/rego-go/rego/internal/testsrv"
 	testv1 "github.com/rego-go/rego/internal/testsrv/proto/rego/test/v1"
+	"github.com/rego-go/rego/internal/virtual"
 	"github.com/rego-go/rego/policy"
 )
 
@@ -99,9 +100,9 @@ func TestUnreachable(t *testing.T) {
 		fails(t.Context(), 3*time.Second)
 		for range 40 {
 			fails(t.Context(), 0)
-			time.Sleep(time.Second)
+			virtual.Sleep(time.Second)
 		}
-		time.Sleep(2 * time.Minute) // grpc has dialled again
+		virtual.Sleep(2 * time.Minute) // grpc has dialled again
 		tl, err := c.call(t.Context(), testsrv.Get)
 		require.NoError(t, err, "%v", tl)
 		away(t, srv, time.Second)
@@ -164,7 +165,7 @@ func TestReconnectResumes(t *testing.T) {
 		require.NoError(t, cs.CloseSend())
 		for range 5 {
 			require.NoError(t, cs.RecvMsg(new(testv1.WatchResponse)), "%v", &tl)
-			time.Sleep(time.Minute)
+			virtual.Sleep(time.Minute)
 			away(t, srv, 3*time.Second)
 		}
 	})
@@ -222,7 +223,7 @@ func TestReconnectPace(t *testing.T) {
 		}
 		calls.Wait()
 		assert.Equal(t, 5*time.Second, time.Since(start))
-		time.Sleep(time.Minute)
+		virtual.Sleep(time.Minute)
 		mu.Lock()
 		defer mu.Unlock()
 		for i := range dials {
@@ -479,14 +480,14 @@ func TestReconnectAtRandom(t *testing.T) {
 					if r.IntN(2) == 0 {
 						srv.KillConns()
 					}
-					time.Sleep(time.Duration(r.IntN(1500)) * ms)
+					virtual.Sleep(time.Duration(r.IntN(1500)) * ms)
 					_ = srv.Refuse(false)
 				}
 			})
 			var calls sync.WaitGroup
 			for n := range 60 {
 				calls.Go(func() {
-					time.Sleep(time.Duration(n) * 100 * ms)
+					virtual.Sleep(time.Duration(n) * 100 * ms)
 					tl, err := c.call(t.Context(), testsrv.Get)
 					assert.Equal(t, codes.OK, status.Code(err), "seed %d: %v", seed, tl)
 					a := c.open(watchKind, append(watchKind.sendsAll(), receives)...)

@@ -26,6 +26,7 @@ import (
 	"github.com/rego-go/rego/interceptor"
 	"github.com/rego-go/rego/internal/testsrv"
 	testv1 "github.com/rego-go/rego/internal/testsrv/proto/rego/test/v1"
+	"github.com/rego-go/rego/internal/virtual"
 	"github.com/rego-go/rego/policy"
 )
 
@@ -410,7 +411,7 @@ func playRandomCall(t *testing.T, r *rand.Rand) {
 	ended := time.Now()
 	synctest.Wait() // what is on the wire arrives
 	arrived := srv.Count(method)
-	time.Sleep(time.Hour) // virtual
+	virtual.Sleep(time.Hour)
 	assert.Equal(t, arrived, srv.Count(method), "no attempt outlives its call")
 	assert.True(t, proto.Equal(got, reply), "nothing is written after the call")
 	for _, a := range srv.Arrivals(method) {

@@ -8,7 +8,6 @@ import (
 	"math"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -23,6 +22,7 @@ import (
 	"github.com/rego-go/rego/interceptor"
 	"github.com/rego-go/rego/internal/testsrv"
 	testv1 "github.com/rego-go/rego/internal/testsrv/proto/rego/test/v1"
+	"github.com/rego-go/rego/internal/virtual"
 	"github.com/rego-go/rego/policy"
 )
 
@@ -259,7 +259,7 @@ func TestStateKeepsSamples(t *testing.T) {
 		})
 		for range 100 { // in ten seconds
 			require.NoError(t, conn.Invoke(t.Context(), testsrv.Get, &testv1.GetRequest{Id: "secret"}, new(testv1.GetResponse)))
-			time.Sleep(100 * ms)
+			virtual.Sleep(100 * ms)
 		}
 		byKind := make(map[interceptor.SampleKind]int)
 		for _, s := range stateOf(t, it, testsrv.Get).Samples {

@@ -25,6 +25,7 @@ import (
 	"github.com/rego-go/rego/classify"
 	"github.com/rego-go/rego/hedge"
 	testv1 "github.com/rego-go/rego/internal/testsrv/proto/rego/test/v1"
+	"github.com/rego-go/rego/internal/virtual"
 	"github.com/rego-go/rego/policy"
 )
 
@@ -234,7 +235,7 @@ func TestReturnedEarly(t *testing.T) {
 						_ = asGRPC(fails(codes.Unavailable))(ctx, method, req, reply, cc, opts...)
 					}
 					go func() {
-						time.Sleep(time.Second)
+						virtual.Sleep(time.Second)
 						_ = late(ctx, method, req, reply, cc, opts...)
 					}()
 					return status.Error(codes.DeadlineExceeded, "early")
@@ -243,7 +244,7 @@ func TestReturnedEarly(t *testing.T) {
 				err = unary(t.Context(), benchMethod, nil, new(testv1.GetResponse), nil, alice, grpc.OnFinish(func(err error) { told = append(told, err) }))
 				require.Equal(t, codes.DeadlineExceeded, status.Code(err))
 				bob := func(_ context.Context, _ string, _, reply any, _ *grpc.ClientConn, opts ...grpc.CallOption) error {
-					time.Sleep(2 * time.Second)
+					virtual.Sleep(2 * time.Second)
 					for _, o := range opts {
 						switch o := o.(type) {
 						case grpc.HeaderCallOption:

@@ -16,6 +16,7 @@ import (
 
 	"github.com/rego-go/rego/internal/testsrv"
 	testv1 "github.com/rego-go/rego/internal/testsrv/proto/rego/test/v1"
+	"github.com/rego-go/rego/internal/virtual"
 	"github.com/rego-go/rego/policy"
 )
 
@@ -215,7 +216,7 @@ func TestEmptyEndIsLeft(t *testing.T) {
 				cs, err := testv1.NewTestServiceClient(conn).Upload(ctx, grpc.OnFinish(func(error) { ended = true }))
 				require.NoError(t, err)
 				_ = cs.Send(new(testv1.UploadRequest))
-				time.Sleep(2 * time.Second)
+				virtual.Sleep(2 * time.Second)
 				synctest.Wait()
 				assert.True(t, ended)
 			})

@@ -16,6 +16,7 @@ import (
 
 	"github.com/rego-go/rego/internal/testsrv"
 	testv1 "github.com/rego-go/rego/internal/testsrv/proto/rego/test/v1"
+	"github.com/rego-go/rego/internal/virtual"
 )
 
 // Interceptors below rego that do more, or less, to a stream than to hand it on.
@@ -104,7 +105,7 @@ func limits() altered {
 // idles ends the receiving by itself, though grpc's stream goes on.
 func idles() altered {
 	return altered{recv: func(any, func(any) error) error {
-		time.Sleep(50 * ms)
+		virtual.Sleep(50 * ms)
 		return io.EOF
 	}}
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/rego-go/rego/interceptor"
 	"github.com/rego-go/rego/internal/testsrv"
 	testv1 "github.com/rego-go/rego/internal/testsrv/proto/rego/test/v1"
+	"github.com/rego-go/rego/internal/virtual"
 	"github.com/rego-go/rego/policy"
 )
 
@@ -235,7 +236,7 @@ func TestReplayIsGivenUp(t *testing.T) {
 		synctest.Wait()
 		assert.Less(t, it.Replayed(), int64(200_000))
 		assert.Positive(t, it.Replayed())
-		time.Sleep(15 * ms)
+		virtual.Sleep(15 * ms)
 		assert.Zero(t, it.Replayed(), "the stream goes on")
 		receives(a)
 		receives(a)

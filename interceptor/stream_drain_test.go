@@ -20,6 +20,7 @@ import (
 	"github.com/rego-go/rego/interceptor"
 	"github.com/rego-go/rego/internal/testsrv"
 	testv1 "github.com/rego-go/rego/internal/testsrv/proto/rego/test/v1"
+	"github.com/rego-go/rego/internal/virtual"
 	"github.com/rego-go/rego/policy"
 )
 
@@ -244,7 +245,7 @@ func TestLogIsGivenUp(t *testing.T) {
 				cs, err := testv1.NewTestServiceClient(srv.Conn(t, it.DialOptions()...)).Upload(t.Context())
 				require.NoError(t, err)
 				require.NoError(t, cs.Send(&testv1.UploadRequest{Payload: make([]byte, 1000)}))
-				time.Sleep(time.Second)
+				virtual.Sleep(time.Second)
 				require.NoError(t, cs.Send(&testv1.UploadRequest{Payload: make([]byte, 1000)}))
 				synctest.Wait()
 				assert.Equal(t, r.kept, it.Replayed() > 0, "%d bytes are kept", it.Replayed())

@@ -23,6 +23,7 @@ import (
 	"github.com/rego-go/rego/classify"
 	"github.com/rego-go/rego/interceptor"
 	"github.com/rego-go/rego/internal/testsrv"
+	"github.com/rego-go/rego/internal/virtual"
 	"github.com/rego-go/rego/policy"
 )
 
@@ -171,7 +172,7 @@ func (s *randomStream) send(cs grpc.ClientStream, r *rand.Rand) {
 	}
 	for range n {
 		if r.IntN(3) == 0 {
-			time.Sleep(time.Duration(r.IntN(60)) * ms)
+			virtual.Sleep(time.Duration(r.IntN(60)) * ms)
 		}
 		s.offered++
 		if s.sendErr = cs.SendMsg(s.request(fmt.Sprint(s.offered, ";", pad))); s.sendErr != nil {
@@ -188,7 +189,7 @@ func (s *randomStream) send(cs grpc.ClientStream, r *rand.Rand) {
 func (s *randomStream) receive(t *testing.T, cs grpc.ClientStream, r *rand.Rand) {
 	pause := func() {
 		if r.IntN(3) == 0 {
-			time.Sleep(time.Duration(r.IntN(150)) * ms)
+			virtual.Sleep(time.Duration(r.IntN(150)) * ms)
 		}
 	}
 	pause()

@@ -68,7 +68,7 @@ func playUnderKills(t *testing.T, proxied bool) {
 	var busy sync.WaitGroup
 	busy.Go(func() {
 		for !proxied && ctx.Err() == nil {
-			time.Sleep(time.Duration(rand.IntN(20)) * ms) // real time: the connections are
+			time.Sleep(time.Duration(rand.IntN(20)) * ms) // real, as the connections are: it waits for nothing
 			srv.KillConns()
 		}
 	})

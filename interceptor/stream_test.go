@@ -21,6 +21,7 @@ import (
 	"github.com/rego-go/rego/interceptor"
 	"github.com/rego-go/rego/internal/testsrv"
 	testv1 "github.com/rego-go/rego/internal/testsrv/proto/rego/test/v1"
+	"github.com/rego-go/rego/internal/virtual"
 	"github.com/rego-go/rego/policy"
 )
 
@@ -139,7 +140,7 @@ func cancels(a *app) { a.cancel() }
 
 func closesConn(a *app) { require.NoError(a, a.conn.Close()) }
 
-func waits(d time.Duration) does { return func(*app) { time.Sleep(d) } }
+func waits(d time.Duration) does { return func(*app) { virtual.Sleep(d) } }
 
 // open opens a stream through c, and has the application do what it does.
 func (c client) open(k kind, ops ...does) *app {

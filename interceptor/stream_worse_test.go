@@ -23,6 +23,7 @@ import (
 	"github.com/rego-go/rego/interceptor"
 	"github.com/rego-go/rego/internal/testsrv"
 	testv1 "github.com/rego-go/rego/internal/testsrv/proto/rego/test/v1"
+	"github.com/rego-go/rego/internal/virtual"
 	"github.com/rego-go/rego/policy"
 )
 
@@ -32,7 +33,7 @@ import (
 type slowObserver struct{}
 
 func (slowObserver) Start(ctx context.Context, _ *interceptor.Event) context.Context { return ctx }
-func (slowObserver) Observe(context.Context, *interceptor.Event)                     { time.Sleep(20 * ms) }
+func (slowObserver) Observe(context.Context, *interceptor.Event)                     { virtual.Sleep(20 * ms) }
 
 // TestCloseSendMeetsTheFirstMessage: the server sees the end, also while an observer is
 // told that the stream is committed.
@@ -59,7 +60,7 @@ func TestCloseSendMeetsTheFirstMessage(t *testing.T) {
 					assert.ErrorIs(t, err, io.EOF)
 				}
 			})
-			time.Sleep(10*ms + time.Duration(i/4)*ms/4)
+			virtual.Sleep(10*ms + time.Duration(i/4)*ms/4)
 			began := time.Now()
 			require.NoError(t, cs.CloseSend())
 			assert.Zero(t, time.Since(began), "an observer holds nothing up that it does not look at")
@@ -104,7 +105,7 @@ func TestSendIntoADeadStream(t *testing.T) {
 			require.NoError(t, err)
 			sent := 0
 			for err = cs.Send(new(testv1.UploadRequest)); err == nil && sent < 100; sent++ {
-				time.Sleep(ms)
+				virtual.Sleep(ms)
 				err = cs.Send(new(testv1.UploadRequest))
 			}
 			require.ErrorIs(t, err, io.EOF, name)
@@ -378,7 +379,7 @@ func TestAliveIsNotOverdue(t *testing.T) {
 				assert.NoError(t, err)
 			})
 			for range 25 {
-				time.Sleep(20 * ms)
+				virtual.Sleep(20 * ms)
 				require.NoError(t, cs.Send(new(testv1.ChatRequest)))
 			}
 			require.NoError(t, cs.CloseSend())

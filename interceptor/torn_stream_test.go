@@ -15,6 +15,7 @@ import (
 	"github.com/rego-go/rego/interceptor"
 	"github.com/rego-go/rego/internal/testsrv"
 	testv1 "github.com/rego-go/rego/internal/testsrv/proto/rego/test/v1"
+	"github.com/rego-go/rego/internal/virtual"
 	"github.com/rego-go/rego/policy"
 )
 
@@ -31,14 +32,14 @@ func TestTornStreamAsksNoMore(t *testing.T) {
 				it := newInterceptor(t, named(exact(idempotent, func(p *policy.Policy) { p.AttemptTimeout = 100 * ms })),
 					interceptor.WithTargetBudget(func(string) budget.Budget { return b }), interceptor.WithRecorder(r))
 				panics := func(context.Context, *grpc.StreamDesc, *grpc.ClientConn, string, grpc.Streamer, ...grpc.CallOption) (grpc.ClientStream, error) {
-					time.Sleep(takes)
+					virtual.Sleep(takes)
 					panic("below")
 				}
 				conn := srv.Conn(t, append(it.DialOptions(), grpc.WithChainStreamInterceptor(panics))...)
 				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 				defer cancel()
 				assert.Panics(t, func() { _, _ = testv1.NewTestServiceClient(conn).Watch(ctx, &testv1.WatchRequest{}) })
-				time.Sleep(5 * time.Second)
+				virtual.Sleep(5 * time.Second)
 				synctest.Wait()
 				assert.Zero(t, b.held.Load())
 				s := stateOf(t, it, testsrv.Watch)

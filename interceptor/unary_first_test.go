@@ -16,6 +16,7 @@ import (
 
 	"github.com/rego-go/rego/budget"
 	"github.com/rego-go/rego/classify"
+	"github.com/rego-go/rego/internal/virtual"
 	"github.com/rego-go/rego/policy"
 )
 
@@ -104,7 +105,7 @@ func TestSomeAreMeasured(t *testing.T) {
 			require.NoError(t, err)
 			d := it.door(true)
 			invoker := func(_ context.Context, _ string, _, _ any, _ *grpc.ClientConn, opts ...grpc.CallOption) error {
-				time.Sleep(time.Millisecond)
+				virtual.Sleep(time.Millisecond)
 				tellEnd(nil, opts)
 				return nil
 			}

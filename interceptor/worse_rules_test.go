@@ -25,6 +25,7 @@ import (
 	"github.com/rego-go/rego/interceptor"
 	"github.com/rego-go/rego/internal/testsrv"
 	testv1 "github.com/rego-go/rego/internal/testsrv/proto/rego/test/v1"
+	"github.com/rego-go/rego/internal/virtual"
 	"github.com/rego-go/rego/policy"
 )
 
@@ -96,7 +97,7 @@ func TestOneSlowCallSwitchesNothingOff(t *testing.T) {
 		all.Wait()
 		srv.Script(testsrv.Put, after(5*ms, down))
 		assert.Equal(t, codes.Unavailable, fails(c), "too late even for a fast one")
-		time.Sleep(4 * time.Second)
+		virtual.Sleep(4 * time.Second)
 		srv.Script(testsrv.Put, after(5*ms, down), after(5*ms, testsrv.OK()))
 		assert.Equal(t, codes.OK, fails(c))
 	})
@@ -250,7 +251,7 @@ func TestNoHedgeForWhoHasLeft(t *testing.T) {
 		err := unary(ctx, testsrv.Put, nil, new(testv1.PutResponse), nil,
 			func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error {
 				attempts++
-				time.Sleep(60 * ms)
+				virtual.Sleep(60 * ms)
 				return status.FromContextError(context.Canceled).Err()
 			})
 		assert.Equal(t, codes.Canceled, status.Code(err))
@@ -317,7 +318,7 @@ func TestHedgeAfterGoAway(t *testing.T) {
 		require.NoError(t, err)
 
 		go func() {
-			time.Sleep(10 * time.Millisecond)
+			virtual.Sleep(10 * time.Millisecond)
 			now.Store(next)
 			old.Drain()
 		}()

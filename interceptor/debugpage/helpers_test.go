@@ -23,6 +23,7 @@ import (
 	"github.com/rego-go/rego/interceptor/debugpage"
 	"github.com/rego-go/rego/internal/testsrv"
 	testv1 "github.com/rego-go/rego/internal/testsrv/proto/rego/test/v1"
+	"github.com/rego-go/rego/internal/virtual"
 	"github.com/rego-go/rego/policy"
 )
 
@@ -98,7 +99,7 @@ func mixed(t *testing.T, opts ...interceptor.Option) *interceptor.Interceptor {
 	srv.Script(testsrv.Get, testsrv.Fail(codes.Unavailable, "secret"), testsrv.OK(), testsrv.OK(), testsrv.Fail(codes.NotFound, "secret"), testsrv.Fail(codes.Unavailable, "secret"))
 	for range 12 { // a retry, a success, a failure, attempts that are exhausted until the budget is
 		invoke(testsrv.Get, &testv1.GetRequest{Id: "secret"}, new(testv1.GetResponse))
-		time.Sleep(1100 * time.Millisecond)
+		virtual.Sleep(1100 * time.Millisecond)
 	}
 	srv.Script(testsrv.Pay, testsrv.Fail(codes.Internal, "secret"))
 	invoke(testsrv.Pay, &testv1.PayRequest{Id: "secret"}, new(testv1.PayResponse))
@@ -128,7 +129,7 @@ func plain(ctx context.Context, it *interceptor.Interceptor, method string, fail
 	unary := it.Unary()
 	for i := range calls {
 		_ = unary(ctx, method, nil, new(testv1.GetResponse), nil, func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error {
-			time.Sleep(time.Millisecond)
+			time.Sleep(time.Millisecond) // what a call takes, in TestOverTCP really
 			if i < fails {
 				return errUnavailable
 			}

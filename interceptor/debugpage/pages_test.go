@@ -18,6 +18,7 @@ import (
 	"github.com/rego-go/rego/interceptor"
 	"github.com/rego-go/rego/interceptor/debugpage"
 	"github.com/rego-go/rego/internal/testsrv"
+	"github.com/rego-go/rego/internal/virtual"
 )
 
 // TestNumbersAreThoseOfState: of all methods, and of each.
@@ -115,12 +116,12 @@ func TestRates(t *testing.T) {
 			return nil
 		}
 		assert.EqualValues(t, 0, recent("/a.B/Before")["calls"], "what was before is not of late")
-		time.Sleep(500 * time.Millisecond) // no call is at the instant of a sample
-		for range 180 {                    // three minutes, two calls a second
+		virtual.Sleep(500 * time.Millisecond) // no call is at the instant of a sample
+		for range 180 {                       // three minutes, two calls a second
 			plain(t.Context(), it, "/a.B/C", 1, 2) // takes 2 ms
-			time.Sleep(998 * time.Millisecond)
+			virtual.Sleep(998 * time.Millisecond)
 		}
-		time.Sleep(-500*time.Millisecond + 4*time.Second)
+		virtual.Sleep(-500*time.Millisecond + 4*time.Second)
 		overview := getJSON(t, page, "/")
 		assert.EqualValues(t, 64, overview["recent_seconds"])
 		assert.EqualValues(t, 120, recent("/a.B/C")["calls"])
@@ -130,13 +131,13 @@ func TestRates(t *testing.T) {
 		contains(t, get(t, page, "/"), `<td data-name="Calls/s">1.88<small>360</small>`)
 		contains(t, get(t, page, methodAt("", "/a.B/C")), "50 % of calls fail, most as not-idempotent")
 
-		time.Sleep(5 * time.Second)
+		virtual.Sleep(5 * time.Second)
 		plain(t.Context(), it, "/a.B/New", 0, 7)
 		plain(t.Context(), it, "/a.B/C", 0, 13)
 		assert.EqualValues(t, 69, getJSON(t, page, "/")["recent_seconds"])
 		assert.EqualValues(t, 133, recent("/a.B/C")["calls"], "with what has not been sampled yet")
 		assert.EqualValues(t, 7, recent("/a.B/New")["calls"])
-		time.Sleep(2 * time.Minute)
+		virtual.Sleep(2 * time.Minute)
 		assert.EqualValues(t, 0, recent("/a.B/C")["calls"])
 
 		sum := 0
@@ -144,14 +145,14 @@ func TestRates(t *testing.T) {
 			sum += int(p.(map[string]any)["calls"].(float64))
 		}
 		assert.Equal(t, 373, sum)
-		time.Sleep(time.Hour)
+		virtual.Sleep(time.Hour)
 		history := getJSON(t, page, methodAt("", "/a.B/C"))["history"].([]any)
 		assert.Len(t, history, 60, "ten minutes are kept, and what has just begun")
 		for _, p := range history {
 			assert.Zero(t, p.(map[string]any)["calls"])
 		}
 		page.Close()
-		time.Sleep(time.Hour)
+		virtual.Sleep(time.Hour)
 		plain(t.Context(), it, "/a.B/C", 0, 5)
 		assert.EqualValues(t, 5, recent("/a.B/C")["calls"], "the page works when it is closed")
 	})
@@ -218,7 +219,7 @@ func TestPagesWhileCallsRun(t *testing.T) {
 			calls.Go(func() {
 				for n := 0; ctx.Err() == nil; n++ {
 					plain(ctx, it, fmt.Sprintf("/a.B/C%d", (i+n)%20), n%2, 3)
-					time.Sleep(time.Second)
+					virtual.Sleep(time.Second)
 				}
 			})
 		}
@@ -226,7 +227,7 @@ func TestPagesWhileCallsRun(t *testing.T) {
 			for _, at := range []string{"/", "/?all&sort=name", "/budgets", "/policies", "/?format=json", methodAt("", "/a.B/C1")} {
 				ask(page, http.MethodGet, at)
 			}
-			time.Sleep(3 * time.Second)
+			virtual.Sleep(3 * time.Second)
 		}
 		stop()
 		calls.Wait()

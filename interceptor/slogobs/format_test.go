@@ -16,6 +16,7 @@ import (
 	"github.com/rego-go/rego/interceptor/slogobs"
 	"github.com/rego-go/rego/internal/testsrv"
 	testv1 "github.com/rego-go/rego/internal/testsrv/proto/rego/test/v1"
+	"github.com/rego-go/rego/internal/virtual"
 )
 
 const asText = `time=2000-01-01T00:00:00.060Z level=INFO msg="rego: call retried" left_out=0 call.method=/rego.test.v1.TestService/Put call.target=passthrough:///testsrv call.idempotency=idempotent call.start=2000-01-01T00:00:00.000Z call.elapsed=0.06 call.reason=succeeded call.code=OK call.attempts="#1 original 0s +10ms failed: Unavailable, answered, retryable: unavailable; #2 retry 60ms +0s won: OK, answered, success, waited 50ms (backoff)"
@@ -54,7 +55,7 @@ func TestFormat(t *testing.T) {
 				for range 3 { // retried, denied, denied and left out
 					_, _ = c.Put(t.Context(), &testv1.PutRequest{Id: "secret"})
 				}
-				time.Sleep(quiet)
+				virtual.Sleep(quiet)
 				_, _ = c.Put(t.Context(), &testv1.PutRequest{Id: "secret"})
 				assert.Equal(t, f.want, log.String())
 			})

@@ -18,6 +18,7 @@ import (
 	"github.com/rego-go/rego/interceptor"
 	"github.com/rego-go/rego/interceptor/slogobs"
 	"github.com/rego-go/rego/internal/testsrv"
+	"github.com/rego-go/rego/internal/virtual"
 	"github.com/rego-go/rego/policy"
 )
 
@@ -118,12 +119,12 @@ func TestConcurrent(t *testing.T) {
 			wg.Go(func() {
 				for range calls {
 					fail(t.Context(), it)
-					time.Sleep(7 * ms)
+					virtual.Sleep(7 * ms)
 				}
 			})
 		}
 		wg.Wait()
-		time.Sleep(time.Second)
+		virtual.Sleep(time.Second)
 		fail(t.Context(), it) // may be granted retries, and ends for the same reason as all
 		assert.Equal(t, int64(callers*calls+1), logged.Load())
 		assert.Equal(t, int64(1), begun.Load())

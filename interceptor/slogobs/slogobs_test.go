@@ -22,6 +22,7 @@ import (
 	"github.com/rego-go/rego/interceptor/slogobs"
 	"github.com/rego-go/rego/internal/testsrv"
 	testv1 "github.com/rego-go/rego/internal/testsrv/proto/rego/test/v1"
+	"github.com/rego-go/rego/internal/virtual"
 	"github.com/rego-go/rego/policy"
 )
 
@@ -166,7 +167,7 @@ func TestInterval(t *testing.T) {
 		l.Script(testsrv.Put, fails)
 		for range 10 {
 			l.put(t)
-			time.Sleep(150 * ms)
+			virtual.Sleep(150 * ms)
 		}
 		assert.Equal(t, []string{line, line + ", left out 6"}, l.lines(t))
 
@@ -188,14 +189,14 @@ func TestBudgetLines(t *testing.T) {
 		l.Script(testsrv.Put, testsrv.Fail(codes.Unavailable, "secret"))
 		for range 4 {
 			l.put(t)
-			time.Sleep(450 * ms)
+			virtual.Sleep(450 * ms)
 		}
 		assert.Equal(t, []string{"WARN a budget begins to deny retries"}, l.lines(t))
 		l.Script(testsrv.Put, testsrv.Fail(codes.Unavailable, "secret"), testsrv.Echo())
-		time.Sleep(3 * time.Second)
+		virtual.Sleep(3 * time.Second)
 		l.put(t) // retried
 		assert.Empty(t, l.lines(t), "it may be a pause")
-		time.Sleep(2 * time.Second)
+		virtual.Sleep(2 * time.Second)
 		l.put(t) // succeeds at once
 		assert.Equal(t, []string{"WARN a budget no longer denies retries: 4 in 1.4s, then granted 1"}, l.lines(t))
 		l.put(t)
@@ -204,7 +205,7 @@ func TestBudgetLines(t *testing.T) {
 		for range 2 { // an outage, and another a day later, with no call between
 			l.put(t)
 			l.put(t)
-			time.Sleep(24 * time.Hour)
+			virtual.Sleep(24 * time.Hour)
 		}
 		assert.Equal(t, []string{
 			"WARN a budget begins to deny retries", "WARN a budget no longer denies retries: 2 in 0s, then granted 0",
@@ -230,10 +231,10 @@ func TestDenials(t *testing.T) {
 		assert.Equal(t, []string{
 			"INFO call hedged: succeeded after 2", "DEBUG a budget begins to deny hedges",
 			"DEBUG call denied another attempt: succeeded after 1, hedge budget-denied"}, l.lines(t))
-		time.Sleep(2 * time.Second)
+		virtual.Sleep(2 * time.Second)
 		get()
 		assert.Equal(t, []string{"INFO call hedged: succeeded after 2"}, l.lines(t))
-		time.Sleep(5 * time.Second)
+		virtual.Sleep(5 * time.Second)
 		get(interceptor.WithIdempotency(classify.NotIdempotent))
 		assert.Equal(t, []string{
 			"DEBUG a budget no longer denies hedges: 1 in 0s, then granted 1",
@@ -275,7 +276,7 @@ func TestMethodsOfOthers(t *testing.T) {
 		for i := range 1000 {
 			_ = it.Unary()(t.Context(), fmt.Sprintf("/made.up/M%d", i), nil, nil, nil, unavailable)
 		}
-		time.Sleep(time.Second)
+		virtual.Sleep(time.Second)
 		_ = it.Unary()(t.Context(), "/made.up/Another", nil, nil, nil, unavailable)
 		assert.Equal(t, []string{
 			"WARN call failed: not-idempotent after 1", "WARN call failed: not-idempotent after 1, left out 999"}, l.lines(t))
