@@ -475,14 +475,16 @@ func says(number int, m moment, granted bool) event {
 
 func asking(r *race) string { return fmt.Sprint(r.asking) }
 
+// line is what happens to a round, and what it comes to.
 type line struct {
 	event event
 	want  string
 }
 
+// roundCase is a round from its beginning on, as a ledger: one line for each event.
 type roundCase struct {
 	name    string
-	changes []func(k *course)
+	changes []func(k *course) // of newCourse
 	lines   []line
 }
 
@@ -506,62 +508,93 @@ func TestRounds(t *testing.T) {
 	plain := []func(k *course){isHedged}
 	soon := at(0).within(time.Second)
 	playRounds(t, []roundCase{
-		{"no hedge is sent", plain, []line{{begins(0), "set timer 100ms"}, {ends(1, 50*ms, succeeds), "won, decides, cancels @50ms"}, {due(at(60 * ms)), ""}}},
+		{"no hedge is sent", plain,
+			[]line{{begins(0), "set timer 100ms"}, {ends(1, 50*ms, succeeds), "won, decides, cancels @50ms"}, {due(at(60 * ms)), ""}}},
 		{"all are sent", plain, after(second,
 			line{due(at(150 * ms)), "early by 50ms"},
 			line{due(at(200 * ms)), asked}, line{granted, "3, set timer 100ms"},
 			line{due(at(300 * ms)), asked}, line{granted, "4"}, // no place is left
 			line{ends(3, 310*ms, succeeds), "won, decides, cancels @310ms"},
 			line{ends(1, 310*ms, cancelled), "lost"}, line{ends(2, 311*ms, succeeds), "lost"}, line{ends(4, 312*ms, down), "lost"})},
-		{"a hedge that is denied for good has had its place", []func(k *course){isHedged, func(k *course) { k.rules.maxAttempts = 3 }}, []line{{begins(0), "set timer 100ms"},
-			{dueIf(at(100*ms), false, false), "denied: not-ready, set timer 100ms"},
-			{due(at(200 * ms).within(200 * ms)), "denied: deadline-too-close"}}},
-		{"not ready is asked before the deadline", plain, []line{{begins(0), "set timer 100ms"}, {dueIf(at(100*ms).within(0), false, false), "denied: not-ready, set timer 100ms"}}},
+		{"a hedge that is denied for good has had its place", []func(k *course){isHedged, func(k *course) { k.rules.maxAttempts = 3 }},
+			[]line{{begins(0), "set timer 100ms"},
+				{dueIf(at(100*ms), false, false), "denied: not-ready, set timer 100ms"},
+				{due(at(200 * ms).within(200 * ms)), "denied: deadline-too-close"}}},
+		{"not ready is asked before the deadline", plain,
+			[]line{{begins(0), "set timer 100ms"}, {dueIf(at(100*ms).within(0), false, false), "denied: not-ready, set timer 100ms"}}},
 		{"the caller has left", plain, []line{{begins(0), "set timer 100ms"}, {dueIf(at(100*ms), true, true), ""}}},
 		{"two attempts", []func(k *course){isHedged, twoAttempts}, []line{{begins(0), "set timer 100ms"}, {due(at(100 * ms)), asked}, {granted, "2"}}},
 		{"the round of the last attempt", []func(k *course){isHedged, func(k *course) { k.made = 4 }}, []line{{begins(0), ""}, {due(at(100 * ms)), ""}}},
-		{"one that is asked for counts", []func(k *course){isHedged, twoAttempts}, []line{{begins(0), "set timer 100ms"}, {due(at(100 * ms)), asked}, {due(at(100 * ms)), ""}}},
-		{"the round is decided while a budget is asked", plain, []line{{begins(0), "set timer 100ms"}, {due(at(100 * ms)), asked}, {ends(1, 101*ms, succeeds), "won, decides, cancels @101ms"}, {granted, "too late"}}},
+		{"one that is asked for counts", []func(k *course){isHedged, twoAttempts},
+			[]line{{begins(0), "set timer 100ms"}, {due(at(100 * ms)), asked}, {due(at(100 * ms)), ""}}},
+		{"the round is decided while a budget is asked", plain,
+			[]line{{begins(0), "set timer 100ms"}, {due(at(100 * ms)), asked}, {ends(1, 101*ms, succeeds), "won, decides, cancels @101ms"},
+				{granted, "too late"}}},
 
 		{"a failure is replaced at once", plain, after(second, line{ends(1, 120*ms, down), "failed, decides: hedge now"},
-			line{due(at(120 * ms)), "ask hedge after 0s "}, line{granted, "3, set timer 100ms"}, line{ends(3, 130*ms, succeeds), "won, decides, cancels @130ms"})},
-		{"the last to fail decides", []func(k *course){isHedged, twoAttempts}, []line{{begins(0), "set timer 100ms"}, {due(at(100 * ms)), asked}, {granted, "2"},
-			{ends(1, 120*ms, down), "failed, decides: hedge now"}, {due(at(120 * ms)), ""}, {ends(2, 130*ms, down), "failed, decides: hedge now"}, {due(at(130 * ms)), ""}}},
-		{"fatal of the lead", plain, after(second, line{ends(1, 120*ms, fatal(codes.NotFound)), "failed, decides, cancels @120ms"}, line{ends(2, 121*ms, down), "cancelled"})},
+			line{due(at(120 * ms)), "ask hedge after 0s "}, line{granted, "3, set timer 100ms"},
+			line{ends(3, 130*ms, succeeds), "won, decides, cancels @130ms"})},
+		{"the last to fail decides", []func(k *course){isHedged, twoAttempts},
+			[]line{{begins(0), "set timer 100ms"}, {due(at(100 * ms)), asked}, {granted, "2"},
+				{ends(1, 120*ms, down), "failed, decides: hedge now"}, {due(at(120 * ms)), ""},
+				{ends(2, 130*ms, down), "failed, decides: hedge now"}, {due(at(130 * ms)), ""}}},
+		{"fatal of the lead", plain,
+			after(second, line{ends(1, 120*ms, fatal(codes.NotFound)), "failed, decides, cancels @120ms"},
+				line{ends(2, 121*ms, down), "cancelled"})},
 		{"fatal of a hedge", plain, after(second, line{ends(2, 120*ms, fatal(codes.NotFound)), "failed, decides"},
 			line{due(at(200 * ms)), ""}, line{ends(1, 210*ms, succeeds), "won, decides, cancels @210ms"})},
-		{"fatal of a hedge that runs alone", plain, after(second, line{ends(1, 110*ms, pushesBack(ms)), "failed, decides: set timer 1ms"}, line{ends(2, 120*ms, fatal(codes.NotFound)), "failed, decides, cancels @120ms"})},
-		{"fatal of a hedge, as gRPC", []func(k *course){isHedged, grpcsRules}, after(second, line{ends(2, 120*ms, fatal(codes.NotFound)), "failed, decides, cancels @120ms"})},
+		{"fatal of a hedge that runs alone", plain,
+			after(second, line{ends(1, 110*ms, pushesBack(ms)), "failed, decides: set timer 1ms"},
+				line{ends(2, 120*ms, fatal(codes.NotFound)), "failed, decides, cancels @120ms"})},
+		{"fatal of a hedge, as gRPC", []func(k *course){isHedged, grpcsRules},
+			after(second, line{ends(2, 120*ms, fatal(codes.NotFound)), "failed, decides, cancels @120ms"})},
 		{"INVALID_ARGUMENT of a hedge", plain, after(second, line{ends(2, 120*ms, fatal(codes.InvalidArgument)), "failed, decides, cancels @120ms"})},
 		{"what this side refuses, of a hedge", plain, after(second, line{ends(2, 120*ms, local), "failed, decides, cancels @120ms"})},
-		{"the caller leaves", plain, after(second, line{ends(2, 120*ms, cancelled), "cancelled, decides, the caller cancels"}, line{ends(1, 121*ms, cancelled), "cancelled"})},
+		{"the caller leaves", plain,
+			after(second, line{ends(2, 120*ms, cancelled), "cancelled, decides, the caller cancels"},
+				line{ends(1, 121*ms, cancelled), "cancelled"})},
 
-		{"pushback that forbids", plain, after(second, line{ends(1, 120*ms, forbids), "failed, decides"}, line{due(at(200 * ms)), ""}, line{ends(2, 210*ms, succeeds), "won, decides, cancels @210ms"})},
+		{"pushback that forbids", plain,
+			after(second, line{ends(1, 120*ms, forbids), "failed, decides"}, line{due(at(200 * ms)), ""},
+				line{ends(2, 210*ms, succeeds), "won, decides, cancels @210ms"})},
 		{"pushback that delays", plain, after(second, line{ends(1, 120*ms, pushesBack(300*ms)), "failed, decides: set timer 300ms"},
-			line{due(at(200 * ms)), "early by 220ms"}, line{due(at(420 * ms)), "ask hedge after 300ms pushback"}, line{granted, "3, set timer 100ms"})},
+			line{due(at(200 * ms)), "early by 220ms"}, line{due(at(420 * ms)), "ask hedge after 300ms pushback"},
+			line{granted, "3, set timer 100ms"})},
 		{"pushback of nothing", plain, after(second, line{ends(1, 120*ms, pushesBack(0)), "failed, decides: hedge now"})},
 		{"a header and then a failure", plain, after(second, line{ends(2, 120*ms, afterHeader), "failed, decides: hedge now"})},
-		{"a header and then a failure, as gRPC", []func(k *course){isHedged, grpcsRules}, after(second, line{ends(2, 120*ms, afterHeader), "failed, decides"}, line{due(at(200 * ms)), ""})},
-		{"no other reply could be made", []func(k *course){isHedged, func(k *course) { k.lastHedge = true }}, []line{{begins(0), "set timer 100ms"}, {due(at(100 * ms)), ""}}},
+		{"a header and then a failure, as gRPC", []func(k *course){isHedged, grpcsRules},
+			after(second, line{ends(2, 120*ms, afterHeader), "failed, decides"}, line{due(at(200 * ms)), ""})},
+		{"no other reply could be made", []func(k *course){isHedged, func(k *course) { k.lastHedge = true }},
+			[]line{{begins(0), "set timer 100ms"}, {due(at(100 * ms)), ""}}},
 
-		{"committed to one", plain, after(second, line{commits(2), ""}, line{due(at(200 * ms)), ""}, line{ends(1, 210*ms, cancelled), "lost"}, line{ends(2, 220*ms, down), "failed, decides"})},
-		{"committed before", []func(k *course){isHedged, func(k *course) { k.commit(1, CommitHeader) }}, []line{{begins(0), ""}, {ends(1, ms, succeeds), "won, decides"}}},
+		{"committed to one", plain,
+			after(second, line{commits(2), ""}, line{due(at(200 * ms)), ""}, line{ends(1, 210*ms, cancelled), "lost"},
+				line{ends(2, 220*ms, down), "failed, decides"})},
+		{"committed before", []func(k *course){isHedged, func(k *course) { k.commit(1, CommitHeader) }},
+			[]line{{begins(0), ""}, {ends(1, ms, succeeds), "won, decides"}}},
 
-		{"an overdue attempt is replaced", plain, []line{{begins(0), "set timer 100ms"}, {overdueAt(1, soon), "ask hedge after 0s "}, {says(1, soon, true), "keep, expire"},
-			{overdueAt(1, soon), ""}, // one at a time
-			{ends(1, 50*ms, down), "failed, decides: hedge after 0s "}, {granted, "2, set timer 100ms"}}},
-		{"an overdue attempt answers in time", plain, []line{{begins(0), "set timer 100ms"}, {overdueAt(1, soon), "ask hedge after 0s "}, {says(1, soon, true), "keep, expire"},
-			{ends(1, 50*ms, succeeds), "won, decides, cancels @50ms"}}},
-		{"an overdue attempt is forbidden another one", plain, []line{{begins(0), "set timer 100ms"}, {overdueAt(1, soon), "ask hedge after 0s "}, {says(1, soon, true), "keep, expire"},
-			{ends(1, 50*ms, forbids), "failed, decides: give back"}}},
-		{"an overdue attempt is pushed back", plain, []line{{begins(0), "set timer 100ms"}, {overdueAt(1, soon), "ask hedge after 0s "}, {says(1, soon, true), "keep, expire"},
-			{ends(1, 50*ms, pushesBack(70*ms)), "failed, decides: give back, set timer 70ms"}}},
-		{"what was granted in advance counts", []func(k *course){isHedged, twoAttempts}, []line{{begins(0), "set timer 100ms"}, {overdueAt(1, soon), "ask hedge after 0s "}, {says(1, soon, true), "keep, expire"},
-			{due(at(100 * ms)), ""}}},
-		{"the round is decided while a budget is asked for an overdue attempt", plain, after(second, line{overdueAt(1, soon), "ask hedge after 0s "}, line{ends(2, 110*ms, succeeds), "won, decides, cancels @110ms"},
-			line{says(1, soon, true), "give back"}, line{asking, "0"})},
-		{"the replacement of an overdue attempt takes a place", []func(k *course){isHedged, twoAttempts}, []line{{begins(0), "set timer 100ms"}, {overdueAt(1, soon), "ask hedge after 0s "}, {says(1, soon, true), "keep, expire"},
-			{ends(1, 50*ms, down), "failed, decides: hedge after 0s "}, {asking, "1"}, {granted, "2"}, {asking, "0"}}},
+		{"an overdue attempt is replaced", plain,
+			[]line{{begins(0), "set timer 100ms"}, {overdueAt(1, soon), "ask hedge after 0s "}, {says(1, soon, true), "keep, expire"},
+				{overdueAt(1, soon), ""}, // one at a time
+				{ends(1, 50*ms, down), "failed, decides: hedge after 0s "}, {granted, "2, set timer 100ms"}}},
+		{"an overdue attempt answers in time", plain,
+			[]line{{begins(0), "set timer 100ms"}, {overdueAt(1, soon), "ask hedge after 0s "}, {says(1, soon, true), "keep, expire"},
+				{ends(1, 50*ms, succeeds), "won, decides, cancels @50ms"}}},
+		{"an overdue attempt is forbidden another one", plain,
+			[]line{{begins(0), "set timer 100ms"}, {overdueAt(1, soon), "ask hedge after 0s "}, {says(1, soon, true), "keep, expire"},
+				{ends(1, 50*ms, forbids), "failed, decides: give back"}}},
+		{"an overdue attempt is pushed back", plain,
+			[]line{{begins(0), "set timer 100ms"}, {overdueAt(1, soon), "ask hedge after 0s "}, {says(1, soon, true), "keep, expire"},
+				{ends(1, 50*ms, pushesBack(70*ms)), "failed, decides: give back, set timer 70ms"}}},
+		{"what was granted in advance counts", []func(k *course){isHedged, twoAttempts},
+			[]line{{begins(0), "set timer 100ms"}, {overdueAt(1, soon), "ask hedge after 0s "}, {says(1, soon, true), "keep, expire"},
+				{due(at(100 * ms)), ""}}},
+		{"the round is decided while a budget is asked for an overdue attempt", plain,
+			after(second, line{overdueAt(1, soon), "ask hedge after 0s "}, line{ends(2, 110*ms, succeeds), "won, decides, cancels @110ms"},
+				line{says(1, soon, true), "give back"}, line{asking, "0"})},
+		{"the replacement of an overdue attempt takes a place", []func(k *course){isHedged, twoAttempts},
+			[]line{{begins(0), "set timer 100ms"}, {overdueAt(1, soon), "ask hedge after 0s "}, {says(1, soon, true), "keep, expire"},
+				{ends(1, 50*ms, down), "failed, decides: hedge after 0s "}, {asking, "1"}, {granted, "2"}, {asking, "0"}}},
 	})
 }
 
