@@ -54,11 +54,14 @@ func TestLimits(t *testing.T) {
 		{policy.Limits{MaxReconnect: time.Second}, policy.Policy{AsGRPC: true}, ""},
 		{policy.Limits{MaxReconnect: time.Second}, policy.Policy{Retry: policy.Retry{Reconnect: policy.NoWait}}, ""},
 		{policy.Limits{Forbidden: []string{"idempotency"}}, policy.Policy{}, `idempotency: must not be set: the limits forbid it`},
-		{policy.Limits{Forbidden: []string{"retry.codes", "wait_for_ready"}}, policy.Policy{WaitForReady: true}, `wait_for_ready: must not be set: the limits forbid it`},
+		{policy.Limits{Forbidden: []string{"retry.codes", "wait_for_ready"}}, policy.Policy{WaitForReady: true},
+			`wait_for_ready: must not be set: the limits forbid it`},
 		{policy.Limits{Forbidden: []string{"retry.codes"}}, policy.Policy{Retry: policy.Retry{MaxAttempts: 2}}, ""},
 		{policy.Limits{Forbidden: []string{"retry"}}, policy.Policy{Retry: policy.Retry{MaxAttempts: 2}}, `retry: must not be set: the limits forbid it`},
-		{policy.Limits{Forbidden: []string{"retry.backoff.max"}}, policy.Policy{Retry: policy.Retry{Backoff: policy.Backoff{Max: time.Second}}}, `retry.backoff.max: must not be set: the limits forbid it`},
-		{policy.Limits{Methods: []policy.MethodLimits{{[]string{"/a.B/*"}, policy.Limits{MaxAttempts: 2}}}}, policy.Policy{}, `retry.max_attempts: must not exceed the limit 2 of /a.B/*, got 3`},
+		{policy.Limits{Forbidden: []string{"retry.backoff.max"}}, policy.Policy{Retry: policy.Retry{Backoff: policy.Backoff{Max: time.Second}}},
+			`retry.backoff.max: must not be set: the limits forbid it`},
+		{policy.Limits{Methods: []policy.MethodLimits{{[]string{"/a.B/*"}, policy.Limits{MaxAttempts: 2}}}}, policy.Policy{},
+			`retry.max_attempts: must not exceed the limit 2 of /a.B/*, got 3`},
 		{l, policy.Policy{Hedge: policy.Hedge{Trigger: "mine"}}, `hedge.trigger: needs max_extra_load beside it, since the limit of extra load is 0.05`},
 	} {
 		st := new(policy.Store)
@@ -98,9 +101,12 @@ func TestLimitsOfBudgets(t *testing.T) {
 		{l, []policy.NamedBudget{bucket(1e6, 0)}, "budgets: must not allow more than 10 extra attempts per second together, got 1e+06" + sum},
 		{l, []policy.NamedBudget{bucket(1, 1000)}, "budgets: must not allow more than 10 extra attempts per second together, got 1000" + sum},
 		{policy.Limits{MaxExtraLoad: 0.05, MaxExtraPerSecond: 100}, []policy.NamedBudget{bucket(100, 0)}, ""},
-		{policy.Limits{MaxExtraLoad: 0.9, MaxExtraPerSecond: 1}, []policy.NamedBudget{bucket(0.001, 0), ratio("a", 0.9, 1)}, "budgets: must not allow more than 1 extra attempts per second together, got 2" + sum},
-		{l, []policy.NamedBudget{{Name: "a", Throttle: &budget.ThrottleConfig{MaxTokens: 10, TokenRatio: 1}}}, "budgets[0].throttle: sets no bound to extra load, which the limit 0.05 asks for"},
-		{l, []policy.NamedBudget{{Name: "a", Concurrency: &budget.ConcurrencyConfig{Share: 1}}}, "budgets[0].concurrency: bounds attempts in flight and not extra load, which the limit 0.05 asks for"},
+		{policy.Limits{MaxExtraLoad: 0.9, MaxExtraPerSecond: 1}, []policy.NamedBudget{bucket(0.001, 0), ratio("a", 0.9, 1)},
+			"budgets: must not allow more than 1 extra attempts per second together, got 2" + sum},
+		{l, []policy.NamedBudget{{Name: "a", Throttle: &budget.ThrottleConfig{MaxTokens: 10, TokenRatio: 1}}},
+			"budgets[0].throttle: sets no bound to extra load, which the limit 0.05 asks for"},
+		{l, []policy.NamedBudget{{Name: "a", Concurrency: &budget.ConcurrencyConfig{Share: 1}}},
+			"budgets[0].concurrency: bounds attempts in flight and not extra load, which the limit 0.05 asks for"},
 		{policy.Limits{Forbidden: []string{"budgets"}}, []policy.NamedBudget{ratio("a", 0, 0)}, "budgets: must not be set: the limits forbid it"},
 	} {
 		st := new(policy.Store)
@@ -180,10 +186,14 @@ func TestLimitsValidate(t *testing.T) {
 		{policy.Limits{Overridable: []string{"retry", "retries_off"}}, `overridable[1]: is no field of a policy: "retries_off"`},
 		{policy.Limits{Overridable: []string{"timeout.seconds"}}, `overridable[0]: is no field of a policy: "timeout.seconds"`},
 		{policy.Limits{Methods: []policy.MethodLimits{{}}}, "methods[0].methods: must name at least one method"},
-		{policy.Limits{Methods: []policy.MethodLimits{{[]string{"a"}, policy.Limits{}}}}, `methods[0].methods[0]: must be /pkg.Service/Method, /pkg.Service/* or *, got "a"`},
-		{policy.Limits{Methods: []policy.MethodLimits{{[]string{"*"}, policy.Limits{MaxAttempts: -1}}}}, "methods[0].limits.max_attempts: must be between 1 and 100 (0 limits nothing), got -1"},
-		{policy.Limits{Methods: []policy.MethodLimits{{[]string{"*"}, policy.Limits{Forbidden: []string{"budgets"}}}}}, `methods[0].limits.forbidden[0]: is no field that can be forbidden here: "budgets"`},
-		{policy.Limits{Methods: []policy.MethodLimits{{[]string{"*"}, policy.Limits{Methods: []policy.MethodLimits{{}}}}}}, "methods[0].limits.methods: must not be given within methods"},
+		{policy.Limits{Methods: []policy.MethodLimits{{[]string{"a"}, policy.Limits{}}}},
+			`methods[0].methods[0]: must be /pkg.Service/Method, /pkg.Service/* or *, got "a"`},
+		{policy.Limits{Methods: []policy.MethodLimits{{[]string{"*"}, policy.Limits{MaxAttempts: -1}}}},
+			"methods[0].limits.max_attempts: must be between 1 and 100 (0 limits nothing), got -1"},
+		{policy.Limits{Methods: []policy.MethodLimits{{[]string{"*"}, policy.Limits{Forbidden: []string{"budgets"}}}}},
+			`methods[0].limits.forbidden[0]: is no field that can be forbidden here: "budgets"`},
+		{policy.Limits{Methods: []policy.MethodLimits{{[]string{"*"}, policy.Limits{Methods: []policy.MethodLimits{{}}}}}},
+			"methods[0].limits.methods: must not be given within methods"},
 	} {
 		require.EqualError(t, r.limits.Validate(), r.want)
 		table, err := policy.Set{}.Compile()

@@ -81,12 +81,17 @@ func TestValidate(t *testing.T) {
 		{hedge(policy.Hedge{MinDelay: -1}), `hedge.min_delay: must be between 0 and 24h0m0s, got -1ns`},
 		{hedge(policy.Hedge{MaxDelay: -1}), `hedge.max_delay: must be between 0 and 24h0m0s, got -1ns`},
 		{hedge(policy.Hedge{MinDelay: 2 * second, MaxDelay: second}), `hedge.max_delay: must be at least min_delay 2s, got 1s`},
-		{hedge(policy.Hedge{MaxExtraLoad: 0.02, Percentile: 0.95}), `hedge: at most one of max_extra_load, percentile, delay and trigger may be set, but for max_extra_load beside trigger`},
-		{hedge(policy.Hedge{Percentile: 0.95, Delay: second}), `hedge: at most one of max_extra_load, percentile, delay and trigger may be set, but for max_extra_load beside trigger`},
-		{hedge(policy.Hedge{Trigger: "mine", Percentile: 0.95}), `hedge: at most one of max_extra_load, percentile, delay and trigger may be set, but for max_extra_load beside trigger`},
-		{hedge(policy.Hedge{Trigger: "mine", Delay: policy.NoWait, MaxExtraLoad: 0.02}), `hedge: at most one of max_extra_load, percentile, delay and trigger may be set, but for max_extra_load beside trigger`},
+		{hedge(policy.Hedge{MaxExtraLoad: 0.02, Percentile: 0.95}),
+			`hedge: at most one of max_extra_load, percentile, delay and trigger may be set, but for max_extra_load beside trigger`},
+		{hedge(policy.Hedge{Percentile: 0.95, Delay: second}),
+			`hedge: at most one of max_extra_load, percentile, delay and trigger may be set, but for max_extra_load beside trigger`},
+		{hedge(policy.Hedge{Trigger: "mine", Percentile: 0.95}),
+			`hedge: at most one of max_extra_load, percentile, delay and trigger may be set, but for max_extra_load beside trigger`},
+		{hedge(policy.Hedge{Trigger: "mine", Delay: policy.NoWait, MaxExtraLoad: 0.02}),
+			`hedge: at most one of max_extra_load, percentile, delay and trigger may be set, but for max_extra_load beside trigger`},
 		{hedge(policy.Hedge{Trigger: strings.Repeat("n", 257)}), `hedge.trigger: must have at most 256 bytes, got 257`},
-		{hedge(policy.Hedge{MaxExtraLoad: 0.02, Percentile: 0.95, Delay: second}), `hedge: at most one of max_extra_load, percentile, delay and trigger may be set, but for max_extra_load beside trigger`},
+		{hedge(policy.Hedge{MaxExtraLoad: 0.02, Percentile: 0.95, Delay: second}),
+			`hedge: at most one of max_extra_load, percentile, delay and trigger may be set, but for max_extra_load beside trigger`},
 	}
 	for _, r := range rows {
 		assert.EqualError(t, r.policy.Validate(), r.want)

@@ -157,7 +157,8 @@ func TestServiceConfigMissing(t *testing.T) {
 		{p(func(p *policy.Policy) { p.Retry.Codes, p.Classifier = nil, "mine" }), []string{`classifier: ` + none}, ``},
 		{p(func(p *policy.Policy) { p.Retry.Codes, p.Classifier = nil, policy.ClassifierNone }), nil, ``}, // every failure is final
 		{p(func(p *policy.Policy) { p.Retry.MaxAttempts = 6 }), []string{`retry.max_attempts: gRPC makes at most 5, got 6`}, strings.Replace(retries, `:3`, `:5`, 1)},
-		{p(func(p *policy.Policy) { p.Retry.Backoff.Jitter = policy.JitterFull }), []string{`retry.backoff.jitter: a service config has none but the proportional, got full`}, retries},
+		{p(func(p *policy.Policy) { p.Retry.Backoff.Jitter = policy.JitterFull }), []string{`retry.backoff.jitter: a service config has none but the proportional, got full`},
+			retries},
 		{
 			p(func(p *policy.Policy) { p.Retry.Backoff.Initial = policy.NoWait }),
 			[]string{`retry.backoff.initial: a service config has no retries without a wait`},
@@ -167,18 +168,23 @@ func TestServiceConfigMissing(t *testing.T) {
 		{p(func(p *policy.Policy) { p.Retry.Off = true }), nil, ``},
 
 		{hedged(func(*policy.Policy) {}), nil, hedging},
-		{hedged(func(p *policy.Policy) { p.Retry.Codes, p.Classifier = nil, policy.ClassifierNone }), nil, strings.Replace(hedging, `,"nonFatalStatusCodes":["ABORTED"]`, ``, 1)},
-		{hedged(func(p *policy.Policy) { p.Retry = policy.Retry{}; p.Classifier = policy.ClassifierNone }), nil, strings.Replace(hedging, `,"nonFatalStatusCodes":["ABORTED"]`, ``, 1)}, // nothing is retried either
+		{hedged(func(p *policy.Policy) { p.Retry.Codes, p.Classifier = nil, policy.ClassifierNone }), nil,
+			strings.Replace(hedging, `,"nonFatalStatusCodes":["ABORTED"]`, ``, 1)},
+		// nothing is retried either
+		{hedged(func(p *policy.Policy) { p.Retry = policy.Retry{}; p.Classifier = policy.ClassifierNone }), nil,
+			strings.Replace(hedging, `,"nonFatalStatusCodes":["ABORTED"]`, ``, 1)},
 		{hedged(func(p *policy.Policy) { p.Retry.Codes = nil }), []string{`retry.codes: ` + noCodes, `idempotency: ` + none}, ``},
 		{hedged(func(p *policy.Policy) { p.Retry.Codes, p.Classifier = nil, "mine" }), []string{`idempotency: ` + none, `classifier: ` + none}, ``},
 		{hedged(func(p *policy.Policy) { p.AsGRPC = false }), []string{`as_grpc: ` + always}, hedging},
-		{hedged(func(p *policy.Policy) { p.Retry.MaxAttempts = 100 }), []string{`retry.max_attempts: gRPC makes at most 5, got 100`}, strings.Replace(hedging, `:3`, `:5`, 1)},
+		{hedged(func(p *policy.Policy) { p.Retry.MaxAttempts = 100 }), []string{`retry.max_attempts: gRPC makes at most 5, got 100`},
+			strings.Replace(hedging, `:3`, `:5`, 1)},
 		{hedged(func(p *policy.Policy) { p.Retry.MaxAttempts = 1 }), []string{`idempotency: ` + none}, ``},
 		{hedged(func(p *policy.Policy) { p.Hedge.Off = true }), []string{`idempotency: ` + none}, ``},
 		{hedged(func(p *policy.Policy) { p.Hedge.MinDelay, p.Hedge.MaxDelay = 1, 2 }), []string{`hedge.min_delay: ` + none, `hedge.max_delay: ` + none}, hedging},
 		{hedged(func(p *policy.Policy) { p.Hedge = policy.Hedge{MaxExtraLoad: 0.02} }), []string{`hedge.max_extra_load: ` + fixed, `idempotency: ` + none}, ``},
 		{hedged(func(p *policy.Policy) { p.Hedge = policy.Hedge{Percentile: 0.9} }), []string{`hedge.percentile: ` + fixed, `idempotency: ` + none}, ``},
-		{hedged(func(p *policy.Policy) { p.Hedge = policy.Hedge{Trigger: "mine", MaxExtraLoad: 0.02} }), []string{`hedge.trigger: ` + fixed, `idempotency: ` + none}, ``},
+		{hedged(func(p *policy.Policy) { p.Hedge = policy.Hedge{Trigger: "mine", MaxExtraLoad: 0.02} }), []string{`hedge.trigger: ` + fixed, `idempotency: ` + none},
+			``},
 		{hedged(func(p *policy.Policy) { p.Idempotency = classify.NoSideEffects }), []string{`idempotency: ` + none}, hedging},
 		{hedged(func(p *policy.Policy) { p.Idempotency = classify.IdempotencyUnknown }), []string{`hedge: ` + unsafe}, ``},
 		{hedged(func(p *policy.Policy) { p.Idempotency = classify.NotIdempotent }), []string{`hedge: ` + unsafe, `idempotency: ` + none}, ``},
@@ -251,9 +257,11 @@ func TestServiceConfigBudgets(t *testing.T) {
 		{[]policy.NamedBudget{throttle("mine")}, [2]string{"mine", ""}, []string{`rules[0].policy.budget` + all, `budgets[0]` + all}, false},
 		{[]policy.NamedBudget{throttle("mine")}, [2]string{"", "mine"}, []string{`rules[1].policy.budget` + all, `budgets[0]` + all}, false},
 		{[]policy.NamedBudget{throttle("mine")}, [2]string{}, []string{`budgets[0]` + all}, false},
-		{[]policy.NamedBudget{throttle("a"), throttle("b")}, [2]string{"a", "b"}, []string{`rules[0].policy.budget` + all, `rules[1].policy.budget` + all, `budgets[0]` + all, `budgets[1]` + all}, false},
+		{[]policy.NamedBudget{throttle("a"), throttle("b")}, [2]string{"a", "b"}, []string{`rules[0].policy.budget` + all, `rules[1].policy.budget` + all, `budgets[0]` + all, `budgets[1]` + all},
+			false},
 		{[]policy.NamedBudget{ratio, throttle("retryThrottling")}, [2]string{"retryThrottling", "retryThrottling"}, []string{`budgets[0]` + all}, true},
-		{[]policy.NamedBudget{ratio}, [2]string{"ratio", "ratio"}, []string{`rules[0].policy.budget` + all, `rules[1].policy.budget` + all, `budgets[0]` + all}, false},
+		{[]policy.NamedBudget{ratio}, [2]string{"ratio", "ratio"}, []string{`rules[0].policy.budget` + all, `rules[1].policy.budget` + all, `budgets[0]` + all},
+			false},
 		{nil, [2]string{"code's", "code's"}, []string{`rules[0].policy.budget` + all, `rules[1].policy.budget` + all}, false},
 	} {
 		s := policy.Set{Budgets: r.budgets}

@@ -75,21 +75,30 @@ func TestFromServiceConfig(t *testing.T) {
 		{entry(`"waitForReady": false`), once, nil},
 
 		{retry(``), thrice, nil},
-		{strings.ToUpper(`{"methodConfig": [{"name": [{}], "retryPolicy": `) + strings.SplitN(retry(``), `"retryPolicy": `, 2)[1], thrice, nil}, // as encoding/json has it
+		// as encoding/json has it
+		{strings.ToUpper(`{"methodConfig": [{"name": [{}], "retryPolicy": `) + strings.SplitN(retry(``), `"retryPolicy": `, 2)[1], thrice,
+			nil},
 		{retry(`"maxAttempts": 2`), thrice, func(p *policy.Policy) { p.Retry.MaxAttempts = 2 }},
 		{retry(`"maxAttempts": 5`), thrice, func(p *policy.Policy) { p.Retry.MaxAttempts = 5 }},
 		{retry(`"maxBackoff": "0.1s"`), thrice, func(p *policy.Policy) { p.Retry.Backoff.Max = 100 * time.Millisecond }},
 		{retry(`"initialBackoff": "2s"`), thrice, func(p *policy.Policy) { p.Retry.Backoff.Initial = time.Second }},       // more than maxBackoff
 		{retry(`"maxBackoff": "99999999s"`), thrice, func(p *policy.Policy) { p.Retry.Backoff.Max = policy.MaxDuration }}, // which it does not come to
 		{retry(`"backoffMultiplier": 0.5`), thrice, func(p *policy.Policy) { p.Retry.Backoff.Multiplier = 0.5 }},
-		{strings.Replace(retry(`"backoffMultiplier": 0.5`), `"0.1s"`, `"2s"`, 1), thrice, func(p *policy.Policy) { p.Retry.Backoff.Initial, p.Retry.Backoff.Multiplier = time.Second, 1 }}, // 2 s and 1 s, cut
-		{retry(`"backoffMultiplier": 1e9`), thrice, func(p *policy.Policy) { p.Retry.Backoff.Multiplier = 100 }},                                                                           // all beyond maxBackoff
-		{retry(`"retryableStatusCodes": [10, "CANCELLED", "ABORTED", 1]`), thrice, func(p *policy.Policy) { p.Retry.Codes = []codes.Code{codes.Aborted, codes.Canceled} }},
+		// 2 s and 1 s, cut
+		{strings.Replace(retry(`"backoffMultiplier": 0.5`), `"0.1s"`, `"2s"`, 1), thrice,
+			func(p *policy.Policy) { p.Retry.Backoff.Initial, p.Retry.Backoff.Multiplier = time.Second, 1 }},
+		// all beyond maxBackoff
+		{retry(`"backoffMultiplier": 1e9`), thrice,
+			func(p *policy.Policy) { p.Retry.Backoff.Multiplier = 100 }},
+		{retry(`"retryableStatusCodes": [10, "CANCELLED", "ABORTED", 1]`), thrice,
+			func(p *policy.Policy) { p.Retry.Codes = []codes.Code{codes.Aborted, codes.Canceled} }},
 
 		{entry(`"hedgingPolicy": {"maxAttempts": 3}`), hedged, nil},
 		{entry(`"hedgingPolicy": {"maxAttempts": 3, "hedgingDelay": "0s", "nonFatalStatusCodes": []}`), hedged, nil},
-		{entry(`"hedgingPolicy": {"maxAttempts": 2, "hedgingDelay": "0.25s"}`), hedged, func(p *policy.Policy) { p.Retry.MaxAttempts, p.Hedge.Delay = 2, 250*time.Millisecond }},
-		{entry(`"hedgingPolicy": {"maxAttempts": 3, "nonFatalStatusCodes": ["INTERNAL"]}`), hedged, func(p *policy.Policy) { p.Classifier, p.Retry.Codes = "", []codes.Code{codes.Internal} }},
+		{entry(`"hedgingPolicy": {"maxAttempts": 2, "hedgingDelay": "0.25s"}`), hedged,
+			func(p *policy.Policy) { p.Retry.MaxAttempts, p.Hedge.Delay = 2, 250*time.Millisecond }},
+		{entry(`"hedgingPolicy": {"maxAttempts": 3, "nonFatalStatusCodes": ["INTERNAL"]}`), hedged,
+			func(p *policy.Policy) { p.Classifier, p.Retry.Codes = "", []codes.Code{codes.Internal} }},
 	} {
 		s, warnings, err := policy.FromServiceConfig([]byte(r.config))
 		require.NoError(t, err, r.config)
@@ -179,7 +188,8 @@ func TestServiceConfigFaults(t *testing.T) {
 		{`{"methodConfig": ["` + strings.Repeat("x", 99) + `"]}`, []string{`methodConfig[0]: must be an object, got "` + strings.Repeat("x", 63) + `…`}},
 		{named(`{"service": "a.B"}`), []string{`methodConfig[0].name: must be an array, got an object`}},
 		{named(`["a.B"]`), []string{`methodConfig[0].name[0]: must be an object, got "a.B"`}},
-		{named(`[{"service": 1, "method": []}]`), []string{`methodConfig[0].name[0].service: must be a string, got 1`, `methodConfig[0].name[0].method: must be a string, got an array`}},
+		{named(`[{"service": 1, "method": []}]`),
+			[]string{`methodConfig[0].name[0].service: must be a string, got 1`, `methodConfig[0].name[0].method: must be a string, got an array`}},
 		{named(`[{"method": "C"}]`), []string{`methodConfig[0].name[0]: must name the service of method "C"`}},
 		{named(`[{"service": "a.B"}, {"service": "a.B", "method": ""}]`), []string{`methodConfig[0].name[1]: is the same as methodConfig[0].name[0]`}},
 		{`{"methodConfig": [{"name": [{}]}, {"name": [{"service": "a.B", "method": "C"}]}, {"name": [{"service": "a.B", "method": "C"}, {}]}]}`, []string{
@@ -225,7 +235,8 @@ func TestServiceConfigFaults(t *testing.T) {
 		{entry(`"hedgingPolicy": {"maxAttempts": 2, "hedgingDelay": "86401s"}`), []string{hedging + `.hedgingDelay: must be between 0 and 24h0m0s, got "86401s"`}},
 
 		{`{"retryThrottling": {}}`, []string{throttling + `.maxTokens: ` + required, throttling + `.tokenRatio: ` + required}},
-		{`{"retryThrottling": {"maxTokens": 0, "tokenRatio": -1}}`, []string{throttling + `.maxTokens: must be above 0, got 0`, throttling + `.tokenRatio: must be above 0, got -1`}},
+		{`{"retryThrottling": {"maxTokens": 0, "tokenRatio": -1}}`,
+			[]string{throttling + `.maxTokens: must be above 0, got 0`, throttling + `.tokenRatio: must be above 0, got -1`}},
 		{`{"retryThrottling": {"maxTokens": 1001, "tokenRatio": 0.0005}}`, []string{
 			throttling + `.tokenRatio: must be at least 0.001, since decimals after the third are ignored (gRFC A6), got 0.0005`, throttling + `.maxTokens: must be at most 1000, got 1001`,
 		}},
@@ -245,20 +256,25 @@ func TestServiceConfigWarnings(t *testing.T) {
 		config string
 		want   []string
 	}{
-		{`{"loadBalancingPolicy": "x", "loadBalancingConfig": [{"y": {}}], "healthCheckConfig": {}}`, []string{`loadBalancingPolicy: ` + own, `loadBalancingConfig: ` + own, `healthCheckConfig: ` + own}},
+		{`{"loadBalancingPolicy": "x", "loadBalancingConfig": [{"y": {}}], "healthCheckConfig": {}}`,
+			[]string{`loadBalancingPolicy: ` + own, `loadBalancingConfig: ` + own, `healthCheckConfig: ` + own}},
 		{`{"loadBalancingConfig": null}`, []string{}},
-		{entry(`"maxRequestMessageBytes": 1, "maxResponseMessageBytes": 1`), []string{`methodConfig[0].maxRequestMessageBytes: ` + own, `methodConfig[0].maxResponseMessageBytes: ` + own}},
+		{entry(`"maxRequestMessageBytes": 1, "maxResponseMessageBytes": 1`),
+			[]string{`methodConfig[0].maxRequestMessageBytes: ` + own, `methodConfig[0].maxResponseMessageBytes: ` + own}},
 		{`{"": 1, "methodConfigs": []}`, []string{unknown, `methodConfigs: ` + unknown + `: did you mean methodConfig?`}},
 		{entry(`"comment": null`), []string{`methodConfig[0].comment: ` + unknown}},
 		{named(`[{"service": "a.B", "package": "a"}]`), []string{`methodConfig[0].name[0].package: ` + unknown}},
 		{retry(`"maxAttempts": 2, "perAttemptRecvTimeout": "1s"`), []string{`methodConfig[0].retryPolicy.perAttemptRecvTimeout: ` + unknown}},
-		{entry(`"hedgingPolicy": {"maxAttempts": 2, "retryableStatusCodes": []}`), []string{`methodConfig[0].hedgingPolicy.retryableStatusCodes: belongs in retryPolicy, and is ignored here`}},
+		{entry(`"hedgingPolicy": {"maxAttempts": 2, "retryableStatusCodes": []}`),
+			[]string{`methodConfig[0].hedgingPolicy.retryableStatusCodes: belongs in retryPolicy, and is ignored here`}},
 		{`{"retryThrottling": {"maxTokens": 1, "tokenRatio": 1, "x": 1}}`, []string{`retryThrottling.x: ` + unknown}},
 		{`{"retryPolicy": {"x": 1}, "HedgingPolicy": {}, "timeout": "1s"}`, []string{
 			`retryPolicy: belongs in methodConfig[], and is ignored here`, `HedgingPolicy: belongs in methodConfig[], and is ignored here`, `timeout: belongs in methodConfig[], and is ignored here`,
 		}},
-		{entry(`"retryThrottling": {}, "maxAttempts": 3`), []string{`methodConfig[0].retryThrottling: belongs at the top level, and is ignored here`, `methodConfig[0].maxAttempts: belongs in retryPolicy or hedgingPolicy, and is ignored here`}},
-		{`{"methodConfig": [{"timeout": "1s"}, {"name": []}, null]}`, []string{`methodConfig[0]: ` + noMethod, `methodConfig[1]: ` + noMethod, `methodConfig[2]: ` + noMethod}},
+		{entry(`"retryThrottling": {}, "maxAttempts": 3`),
+			[]string{`methodConfig[0].retryThrottling: belongs at the top level, and is ignored here`, `methodConfig[0].maxAttempts: belongs in retryPolicy or hedgingPolicy, and is ignored here`}},
+		{`{"methodConfig": [{"timeout": "1s"}, {"name": []}, null]}`,
+			[]string{`methodConfig[0]: ` + noMethod, `methodConfig[1]: ` + noMethod, `methodConfig[2]: ` + noMethod}},
 		{named(`[{"service": "a.B", "method": "*"}, {"service": "a.*"}, {"service": "/a.B"}, {"service": "a.B", "method": " C"}, {"service": "a.B", "method": "x/C"}]`), []string{
 			`methodConfig[0].name[0].method: is not the name of a method, and has no effect: "*"`, `methodConfig[0].name[1].service: is not the full name of a service, and has no effect: "a.*"`,
 			`methodConfig[0].name[2].service: is not the full name of a service, and has no effect: "/a.B"`, `methodConfig[0].name[3].method: is not the name of a method, and has no effect: " C"`,
@@ -267,7 +283,9 @@ func TestServiceConfigWarnings(t *testing.T) {
 		{entry(`"timeout": "0s"`), []string{`methodConfig[0].timeout: is zero, with which gRPC fails every call, and is not taken over: there is no timeout`}},
 		{entry(`"timeout": "-0.1s"`), []string{`methodConfig[0].timeout: is below zero, which grpc-go ignores: there is no timeout`}},
 		{entry(`"timeout": "86400.000000001s"`), []string{`methodConfig[0].timeout: is above 24h0m0s, and is not taken over: there is no timeout`}},
-		{entry(`"timeout": "18446744074s"`), []string{`methodConfig[0].timeout: is above 24h0m0s, and is not taken over: there is no timeout`}}, // 0.29 s, if it ran over
+		// 0.29 s, if it ran over
+		{entry(`"timeout": "18446744074s"`),
+			[]string{`methodConfig[0].timeout: is above 24h0m0s, and is not taken over: there is no timeout`}},
 		{entry(`"timeout": "-18446744074s"`), []string{`methodConfig[0].timeout: is below zero, which grpc-go ignores: there is no timeout`}},
 		{entry(`"timeout": "-9999999999s"`), []string{`methodConfig[0].timeout: is below zero, which grpc-go ignores: there is no timeout`}},
 		{retry(`"maxAttempts": 6`), []string{`methodConfig[0].retryPolicy.maxAttempts: counts as 5, as in gRPC, got 6`}},
@@ -321,7 +339,9 @@ func TestServiceConfigPlaces(t *testing.T) {
 		{"{\"☃\":1}", `1:2: ☃: is not known, and ignored`},
 		{`{"a\"]":["]}",{"\\":[]}],"timeout":1}`, `1:2: a"]: is not known, and ignored`},
 		{"{\"methodConfig\": [\n{\"name\": [{}], \"timeout\" : 1},\n null]}", `2:16: methodConfig[0].timeout: must be a duration such as "1.5s", got 1`},
-		{"{\"methodConfig\": [\n{\"name\": [{}], \"retryPolicy\":\n{\"maxAttempts\": 3, \"initialBackoff\": \"1s\"}}]}", `2:16: methodConfig[0].retryPolicy.maxBackoff: is required (gRFC A6)`}, // where it belongs
+		// where it belongs
+		{"{\"methodConfig\": [\n{\"name\": [{}], \"retryPolicy\":\n{\"maxAttempts\": 3, \"initialBackoff\": \"1s\"}}]}",
+			`2:16: methodConfig[0].retryPolicy.maxBackoff: is required (gRFC A6)`},
 		{"{\"methodConfig\": [\n{\"name\": [{}, \n  {}]}]}", `3:3: methodConfig[0].name[1]: is the same as methodConfig[0].name[0]`},
 		{"{\"methodConfig\": [\n  {}, {\"x\":-0.5e1 }]}", `2:3: methodConfig[0]: has no names, and applies to no method`},
 	} {

@@ -78,9 +78,13 @@ func TestFromProtoFaults(t *testing.T) {
 		{future, `field 99 of Set is not known to this version`},
 		{in(&regov1.Policy{Retry: &regov1.Retry{Backoff: deep}}), `rules[0].policy.retry.backoff: field 99 of Backoff is not known to this version`},
 		{in(&regov1.Policy{Timeout: durationpb.New(-time.Second)}), `rules[0].policy.timeout: must be between 0 and 24h0m0s, got -1s`},
-		{in(&regov1.Policy{Name: "users", Timeout: &durationpb.Duration{Seconds: math.MaxInt64}}), `rules[0]: policy "users": timeout: must be between 0 and 24h0m0s, got 9223372036854775807 s and 0 ns`},
-		{in(&regov1.Policy{AttemptTimeout: &durationpb.Duration{Seconds: 1, Nanos: -1}}), `rules[0].policy.attempt_timeout: must be between 0 and 24h0m0s, got 1 s and -1 ns`},
-		{in(&regov1.Policy{Retry: &regov1.Retry{Backoff: &regov1.Backoff{Initial: durationpb.New(-1)}}}), `rules[0].policy.retry.backoff.initial: must be between 0 and 24h0m0s, got -1ns`}, // not NoWait
+		{in(&regov1.Policy{Name: "users", Timeout: &durationpb.Duration{Seconds: math.MaxInt64}}),
+			`rules[0]: policy "users": timeout: must be between 0 and 24h0m0s, got 9223372036854775807 s and 0 ns`},
+		{in(&regov1.Policy{AttemptTimeout: &durationpb.Duration{Seconds: 1, Nanos: -1}}),
+			`rules[0].policy.attempt_timeout: must be between 0 and 24h0m0s, got 1 s and -1 ns`},
+		// not NoWait
+		{in(&regov1.Policy{Retry: &regov1.Retry{Backoff: &regov1.Backoff{Initial: durationpb.New(-1)}}}),
+			`rules[0].policy.retry.backoff.initial: must be between 0 and 24h0m0s, got -1ns`},
 		{in(&regov1.Policy{Hedge: &regov1.Hedge{Delay: durationpb.New(-1)}}), `rules[0].policy.hedge.delay: must be between 0 and 24h0m0s, got -1ns`},
 		{in(&regov1.Policy{Idempotency: 260}), `rules[0].policy.idempotency: unknown value 260`},
 		{in(&regov1.Policy{Retry: &regov1.Retry{Backoff: &regov1.Backoff{Jitter: 9}}}), `rules[0].policy.retry.backoff.jitter: unknown value 9`},

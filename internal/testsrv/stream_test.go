@@ -33,7 +33,8 @@ func TestStreams(t *testing.T) {
 		{"watch nothing", testsrv.Watch, testsrv.OK(), "end OK"},
 		{"watch three", testsrv.Watch, testsrv.Send(3), "recv a/a/1/0, recv a/a/1/1, recv a/a/1/2, end OK"},
 		{"watch broken off", testsrv.Watch, testsrv.Do(testsrv.Send(1), unavailable), "recv a/a/1/0, end Unavailable"},
-		{"watch a message", testsrv.Watch, testsrv.Do(testsrv.SendMsg(&testv1.WatchResponse{Id: "m", Attempt: 7}), testsrv.Send(1)), "recv m//7/0, recv a/a/1/1, end OK"},
+		{"watch a message", testsrv.Watch, testsrv.Do(testsrv.SendMsg(&testv1.WatchResponse{Id: "m", Attempt: 7}), testsrv.Send(1)),
+			"recv m//7/0, recv a/a/1/1, end OK"},
 		{"watch a last message", testsrv.Watch, testsrv.Do(testsrv.Reply(&testv1.WatchResponse{Id: "m"}), unavailable), "recv m//1/0, end OK"},
 		{"watch has none to read", testsrv.Watch, testsrv.Recv(1), "end Internal"},
 
@@ -51,8 +52,10 @@ func TestStreams(t *testing.T) {
 		{"chat", testsrv.Chat, nil, "send a, recv a/a/1/0, send b, recv b/b/1/1, close, end OK"},
 		{"chat unheard", testsrv.Chat, testsrv.OK(), "end OK"},
 		{"chat ended by the server", testsrv.Chat, testsrv.Do(testsrv.Recv(1), testsrv.Send(2)), "send a, recv a/a/1/0, recv a/a/1/1, end OK"},
-		{"chat broken off", testsrv.Chat, testsrv.Do(testsrv.Recv(1), testsrv.Send(1), testsrv.Recv(1), unavailable), "send a, recv a/a/1/0, send b, end Unavailable"},
-		{"chat from the server", testsrv.Chat, testsrv.Do(testsrv.SendMsg(&testv1.ChatResponse{Id: "hi"}), testsrv.Echo()), "recv hi//1/0, send a, recv a/a/1/1, close, end OK"},
+		{"chat broken off", testsrv.Chat, testsrv.Do(testsrv.Recv(1), testsrv.Send(1), testsrv.Recv(1), unavailable),
+			"send a, recv a/a/1/0, send b, end Unavailable"},
+		{"chat from the server", testsrv.Chat, testsrv.Do(testsrv.SendMsg(&testv1.ChatResponse{Id: "hi"}), testsrv.Echo()),
+			"recv hi//1/0, send a, recv a/a/1/1, close, end OK"},
 		{"chat to the end", testsrv.Chat, testsrv.Do(testsrv.RecvAll(), testsrv.Send(1), testsrv.RecvAll()), "send a, send b, close, recv b/b/1/0, end OK"},
 		{"chat with a foreign message", testsrv.Chat, testsrv.SendMsg(&testv1.WatchResponse{}), "end Internal"},
 	} {

@@ -63,7 +63,8 @@ func TestFaults(t *testing.T) {
 		{file.YAML, "revision: 18446744073709551616\n", []string{"1:11: revision: must be a whole number, got 18446744073709551616"}},
 		{file.YAML, "rules: {}\n", []string{"1:8: rules: must be a list, got fields"}},
 		{file.YAML, "rules: [7]\n", []string{"1:9: rules[0]: must have fields, got 7"}},
-		{file.YAML, "rules:\n- methods: [a, /a.B/C, /a.B/C]\n", []string{"2:13: rules[0].methods[0]: " + selector + `"a"`, `2:24: rules[0].methods[2]: "/a.B/C" is already named by rules[0]`}},
+		{file.YAML, "rules:\n- methods: [a, /a.B/C, /a.B/C]\n",
+			[]string{"2:13: rules[0].methods[0]: " + selector + `"a"`, `2:24: rules[0].methods[2]: "/a.B/C" is already named by rules[0]`}},
 		{file.YAML, rule + "timeout: 1x\n", []string{"5:14: " + in + `timeout: must be a duration such as 1.5s, got "1x"`}},
 		{file.YAML, rule + "timeout: -1s\n", []string{"5:14: " + in + "timeout: must be between 0 and 24h0m0s, got -1s"}},
 		{file.YAML, rule + "timeout: 90000s\n", []string{"5:14: " + in + "timeout: must be between 0 and 24h0m0s, got 25h0m0s"}},
@@ -71,7 +72,8 @@ func TestFaults(t *testing.T) {
 		{file.YAML, rule + "retry: {backoff: {multiplier: .nan}}\n", []string{"5:35: " + in + "retry.backoff.multiplier: must be a number, got .nan"}},
 		{file.YAML, rule + "retry: {backoff: {multiplier: 1e999}}\n", []string{"5:35: " + in + "retry.backoff.multiplier: must be a number, got \"1e999\""}},
 		{file.YAML, rule + "retry: {max_attempts: 4.5}\n", []string{"5:27: " + in + "retry.max_attempts: must be a whole number, got 4.5"}},
-		{file.YAML, rule + "retry: {codes: [NOPE, UNAVAILABLE]}\n", []string{"5:21: " + in + `retry.codes[0]: must be one of OK, CANCELLED, UNKNOWN, INVALID_ARGUMENT, DEADLINE_EXCEEDED, NOT_FOUND, ALREADY_EXISTS, PERMISSION_DENIED, RESOURCE_EXHAUSTED, FAILED_PRECONDITION, ABORTED, OUT_OF_RANGE, UNIMPLEMENTED, INTERNAL, UNAVAILABLE, DATA_LOSS, UNAUTHENTICATED, got "NOPE"`}},
+		{file.YAML, rule + "retry: {codes: [NOPE, UNAVAILABLE]}\n",
+			[]string{"5:21: " + in + `retry.codes[0]: must be one of OK, CANCELLED, UNKNOWN, INVALID_ARGUMENT, DEADLINE_EXCEEDED, NOT_FOUND, ALREADY_EXISTS, PERMISSION_DENIED, RESOURCE_EXHAUSTED, FAILED_PRECONDITION, ABORTED, OUT_OF_RANGE, UNIMPLEMENTED, INTERNAL, UNAVAILABLE, DATA_LOSS, UNAUTHENTICATED, got "NOPE"`}},
 		{file.YAML, "budgets: [{name: a}]\n", []string{"1:11: budgets[0]: exactly one of ratio, token_bucket, throttle and concurrency must be set"}},
 		{file.YAML, "budgets: [{name: a, ratio: {}, throttle: {}}]\n", []string{"1:42: budgets[0].throttle: must not be set beside ratio"}},
 
@@ -80,8 +82,10 @@ func TestFaults(t *testing.T) {
 		{file.JSON, "version: a", []string{"1:1: invalid character 'v' looking for beginning of value"}}, // YAML is none
 		{file.JSON, `{"release": "a", "revision": []}`, []string{"1:2: release: " + unknownInSet, "1:30: revision: must be a whole number, got a list"}},
 		{file.JSON, `{"version": 7}`, []string{"1:13: version: must be a string, got 7"}},
-		{file.JSON, `{"rules": [{"methods": ["*"], "policy": {"timeout": "500ms"}}]}`, []string{"1:53: rules[0].policy.timeout: must be a duration such as 1.5s, got \"500ms\": JSON has no unit but s"}},
-		{file.JSON, `{"rules": [{"methods": ["*"], "policy": {"timeout": "-1s"}}]}`, []string{"1:53: rules[0].policy.timeout: must be between 0 and 24h0m0s, got -1s"}},
+		{file.JSON, `{"rules": [{"methods": ["*"], "policy": {"timeout": "500ms"}}]}`,
+			[]string{"1:53: rules[0].policy.timeout: must be a duration such as 1.5s, got \"500ms\": JSON has no unit but s"}},
+		{file.JSON, `{"rules": [{"methods": ["*"], "policy": {"timeout": "-1s"}}]}`,
+			[]string{"1:53: rules[0].policy.timeout: must be between 0 and 24h0m0s, got -1s"}},
 
 		{file.Binary, "\x98\x06\x01", []string{"field 99 of Set is not known to this version"}},
 	} {

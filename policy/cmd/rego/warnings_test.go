@@ -44,24 +44,29 @@ func TestWarnings(t *testing.T) {
 		{"", "", ""},
 		{"timeout: 1s, wait_for_ready: true", "", ""},
 		{"attempt_timeout: 1s, wait_for_ready: true", "", ""},
-		{"wait_for_ready: true", "", "-:1:52: warning: rules[0].policy.wait_for_ready: a call without a deadline waits for ever for a server that is gone: set timeout, too (wait-without-timeout)"},
+		{"wait_for_ready: true", "",
+			"-:1:52: warning: rules[0].policy.wait_for_ready: a call without a deadline waits for ever for a server that is gone: set timeout, too (wait-without-timeout)"},
 		{"budget: careful", budgets, ""},
-		{"budget: carful}}, {methods: [/a.B/*], policy: {budget: careful", budgets, `"carful": every client must have it in its code, or refuses the set; did you mean "careful"? (unknown-budget)`},
+		{"budget: carful}}, {methods: [/a.B/*], policy: {budget: careful", budgets,
+			`"carful": every client must have it in its code, or refuses the set; did you mean "careful"? (unknown-budget)`},
 		{"budget: mine", "", `rules[0].policy.budget: the set does not define "mine": every client must have it in its code, or refuses the set (unknown-budget)`},
 		{"", budgets, `budgets[0].name: no rule names "careful" (unused-budget)`},
 		{"budget: a", "budgets: [{name: a, ratio: {}}]", "grants nothing: to switch retries off, say so (empty-budget)"},
 		{"budget: a", "budgets: [{name: a, concurrency: {}}]", "grants nothing"},
 		{"budget: a", "budgets: [{name: a, concurrency: {share: 0.1, min: 1}}]", ""},
-		{"budget: a", "budgets: [{name: a, concurrency: {share: 0.1}}]", "has no min: where fewer than 10 attempts are in flight none may be extra (concurrency-without-min)"},
+		{"budget: a", "budgets: [{name: a, concurrency: {share: 0.1}}]",
+			"has no min: where fewer than 10 attempts are in flight none may be extra (concurrency-without-min)"},
 		{"classifier: none", "", ""},
 		{"classifier: None", "", `did you mean "none", to which every failure is final? (unknown-classifier)`},
 		{"retry: {max_attempts: 5}", "", ""},
 		{"retry: {max_attempts: 6}", "", "clients make 5 at most, unless their code says otherwise (interceptor.WithMaxAttempts), got 6 (max-attempts)"},
 		{"timeout: 1s, retry: {backoff: {initial: 2s}}", "", ""}, // jitter makes it less
-		{"timeout: 1s, retry: {backoff: {initial: 2s, jitter: JITTER_NONE}}", "", "timeout: no retry can begin within 1s: the waits are longer (retry-after-timeout)"},
+		{"timeout: 1s, retry: {backoff: {initial: 2s, jitter: JITTER_NONE}}", "",
+			"timeout: no retry can begin within 1s: the waits are longer (retry-after-timeout)"},
 		{"timeout: 1s, retry: {off: true, backoff: {initial: 2s, jitter: JITTER_NONE}}", "", ""},
 		{"attempt_timeout: 1s", "", ""},
-		{"attempt_timeout: 1s, retry: {max_attempts: 1}", "", "attempt_timeout: ends no attempt of a call that has a deadline, since none may follow: the call's timeout is the field timeout (attempt-timeout-without-retry)"},
+		{"attempt_timeout: 1s, retry: {max_attempts: 1}", "",
+			"attempt_timeout: ends no attempt of a call that has a deadline, since none may follow: the call's timeout is the field timeout (attempt-timeout-without-retry)"},
 		{"attempt_timeout: 1s, retry: {codes: [UNAVAILABLE]}", "", "(attempt-timeout-without-retry)"},
 		{"attempt_timeout: 1s, retry: {codes: [DEADLINE_EXCEEDED]}", "", ""},
 		{"attempt_timeout: 1s, idempotency: IDEMPOTENCY_NOT_IDEMPOTENT", "", "(attempt-timeout-without-retry)"},
@@ -99,17 +104,22 @@ func TestWarningsOfMethods(t *testing.T) {
 	for _, r := range []struct{ rules, want string }{
 		{`{methods: ["/T/Get", "/T/*", "*"]}`, ""},
 		{`{methods: ["/T/Gte"]}`, `rules[0].methods[0]: "/T/Gte" is none of the methods in the descriptors: did you mean "/T/Get"? (unknown-method)`},
-		{`{methods: ["/rego.test.v1.TestServices/*"]}`, `"/rego.test.v1.TestServices/*" is for none of the methods in the descriptors: did you mean "/T/*"? (unknown-method)`},
+		{`{methods: ["/rego.test.v1.TestServices/*"]}`,
+			`"/rego.test.v1.TestServices/*" is for none of the methods in the descriptors: did you mean "/T/*"? (unknown-method)`},
 		{`{methods: ["/other.Service/*"]}`, `"/other.Service/*" is for none of the methods in the descriptors (unknown-method)`},
-		{`{methods: ["/T/*"]}, {methods: [` + every + `]}`, `rules[0].methods[0]: "/T/*" decides for no method: each method of the service is named by itself (unreachable-selector)`},
+		{`{methods: ["/T/*"]}, {methods: [` + every + `]}`,
+			`rules[0].methods[0]: "/T/*" decides for no method: each method of the service is named by itself (unreachable-selector)`},
 		{`{methods: ["*"]}, {methods: ["/T/*"]}`, ""}, // of another service there may be more
-		{`{methods: ["/T/Pay"], policy: {hedge: {delay: 1s}}}`, "no hedge ever starts: neither the rule nor a proto file says that /T/Pay may be repeated (idempotency) (hedge-never-starts)"},
+		{`{methods: ["/T/Pay"], policy: {hedge: {delay: 1s}}}`,
+			"no hedge ever starts: neither the rule nor a proto file says that /T/Pay may be repeated (idempotency) (hedge-never-starts)"},
 		{`{methods: ["/T/*"], policy: {hedge: {delay: 1s}}}`, ""}, // Get is
 		{`{methods: ["/T/*"], policy: {hedge: {delay: 1s}}}, {methods: ["/T/Get", "/T/Put"]}`, "says that /T/Chat, /T/Pay, /T/Upload and 1 more may be repeated"},
 		{`{methods: ["/T/Pay"], policy: {idempotency: IDEMPOTENCY_IDEMPOTENT, hedge: {delay: 1s}}}`, ""}, // the rule knows better than nothing
 		{`{methods: ["/T/Get"], policy: {idempotency: IDEMPOTENCY_IDEMPOTENT}}`, ""},
-		{`{methods: ["/T/Get"], policy: {idempotency: IDEMPOTENCY_NOT_IDEMPOTENT}}`, "idempotency: is not-idempotent here, and no-side-effects in the proto file of /T/Get (idempotency-contradicts)"},
-		{`{methods: ["/T/Put"], policy: {idempotency: IDEMPOTENCY_NO_SIDE_EFFECTS}}`, "idempotency: is no-side-effects here, and idempotent in the proto file of /T/Put (idempotency-contradicts)"},
+		{`{methods: ["/T/Get"], policy: {idempotency: IDEMPOTENCY_NOT_IDEMPOTENT}}`,
+			"idempotency: is not-idempotent here, and no-side-effects in the proto file of /T/Get (idempotency-contradicts)"},
+		{`{methods: ["/T/Put"], policy: {idempotency: IDEMPOTENCY_NO_SIDE_EFFECTS}}`,
+			"idempotency: is no-side-effects here, and idempotent in the proto file of /T/Put (idempotency-contradicts)"},
 	} {
 		text := strings.ReplaceAll("rules: ["+r.rules+"]", "/T/", "/rego.test.v1.TestService/")
 		code, out, errs := call(text, "lint", "--descriptors", known, "-")
@@ -141,7 +151,8 @@ func TestExplainWithDescriptors(t *testing.T) {
 		{"{}", "AnnotatedService/Own", []string{`it has the policy of its proto file, option \(rego.v1.method\)`, `retry.max_attempts +4 +option \(rego.v1.method\)`}, ""},
 		{"{}", "AnnotatedService/Inherits", []string{`option \(rego.v1.service\)`}, ""},
 		{hedge, "AnnotatedService/Own", []string{`covered by rules\[0\], as "\*"`}, ""},
-		{"{}", "AnnotatedService/Invalid", []string{`it has the default`}, "rego: warning: option (rego.v1.method) of the proto file is not valid, so the default is in force: "},
+		{"{}", "AnnotatedService/Invalid", []string{`it has the default`},
+			"rego: warning: option (rego.v1.method) of the proto file is not valid, so the default is in force: "},
 		{"{}", "TestService/Gett", []string{`which is shown`}, "is none of the methods in the descriptors: did you mean /rego.test.v1.TestService/Get?"},
 	} {
 		code, out, errs := call(r.stdin, "explain", "--descriptors", known, "--descriptors", test, "-", "/rego.test.v1."+r.method)
@@ -165,7 +176,8 @@ func TestBadDescriptors(t *testing.T) {
 	t.Parallel()
 	for _, r := range []struct{ args, want string }{
 		{"lint --descriptors testdata/none.binpb -", "no such file"},
-		{"lint --descriptors testdata/policies.yaml -", "testdata/policies.yaml: is not a file of descriptors, as buf build -o FILE.binpb and protoc -o FILE write it: "},
+		{"lint --descriptors testdata/policies.yaml -",
+			"testdata/policies.yaml: is not a file of descriptors, as buf build -o FILE.binpb and protoc -o FILE write it: "},
 		{"lint --descriptors - -", "the standard input can be read once"},
 		{"lint --descriptors - testdata/policies.yaml", "-: is not a file of descriptors"}, // it is empty
 	} {
