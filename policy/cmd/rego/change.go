@@ -17,7 +17,7 @@ import (
 
 // messageFlag adds the flag --message.
 func messageFlag(cmd *cobra.Command, message *string) {
-	cmd.Flags().StringVarP(message, "message", "m", "", "`WHY` it is changed, for rego log; at most 1 KiB")
+	cmd.Flags().StringVarP(message, "message", "m", "", "`WHY` you change it, for rego log; at most 1 KiB")
 }
 
 // A change whose fate is not known is sent again with the same id, which makes it once.

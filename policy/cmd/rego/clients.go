@@ -21,12 +21,12 @@ func newClientsCommand(s *streams) *cobra.Command {
 	l := &clientsCommand{remote: remote{streams: s}}
 	cmd := &cobra.Command{
 		Use:   "clients [flags]",
-		Short: "Tell which clients there are, and what they have in force",
-		Long: `Clients counts the clients that are connected to a server and its replicas, and lists them: what each
-has in force, and how that stands to the newest set. A client that has refused it is listed with the
-reason, one that has not answered yet with how long it has owed that.
+		Short: "Show which clients there are, and what they have in force",
+		Long: `Clients counts and lists the clients that are connected to a server and its replicas: what each has in
+force, and whether that is the newest set. If a client has refused the newest set, the list has the
+reason. If a client has not answered yet, the list says for how long.
 
-As JSON it is an object: summary (rego.v1.SummarizeClientsResponse, of all that are connected) and
+The JSON is an object: summary (rego.v1.SummarizeClientsResponse, of all that are connected) and
 clients, a list of rego.v1.Client.
 
 ` + exitCodes,
@@ -36,9 +36,9 @@ clients, a list of rego.v1.Client.
 	l.flags(cmd)
 	l.serviceFlag(cmd, "only the clients of `SERVICE` (default: all)")
 	f := cmd.Flags()
-	f.BoolVar(&l.disconnected, "disconnected", false, "also those that have gone within the last hour")
-	f.BoolVar(&l.refused, "refused", false, "only those that have refused the newest set")
-	f.BoolVar(&l.stale, "stale", false, "only those that do not have the newest set, for whatever reason")
+	f.BoolVar(&l.disconnected, "disconnected", false, "also clients that have gone within the last hour")
+	f.BoolVar(&l.refused, "refused", false, "only clients that have refused the newest set")
+	f.BoolVar(&l.stale, "stale", false, "only clients that do not have the newest set, for any reason")
 	l.output.flags(cmd)
 	cmd.MarkFlagsMutuallyExclusive("refused", "stale")
 	return cmd

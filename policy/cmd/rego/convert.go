@@ -26,9 +26,9 @@ func newConvertCommand(s *streams) *cobra.Command {
 		Short: "Write a file in another format",
 		Long: `Convert writes a file in another format to the standard output.
 
-What a service config cannot say is told, and so is what the import of one leaves out. Then nothing
-is written and the exit code is 1: with fewer retries or hedges than before, the new file would not
-mean what the old one does. --lossy writes it all the same.
+If a service config cannot express everything, or if the import of one leaves something out, convert
+says what. Then it writes nothing, and the exit code is 1: the new file would not mean the same as the
+old one. --lossy writes it anyway.
 
 ` + exitCodes,
 		Args: arguments(cobra.ExactArgs(1)),
@@ -37,7 +37,7 @@ mean what the old one does. --lossy writes it all the same.
 	c.flags(cmd)
 	cmd.Flags().StringVar(&c.to, "to", file.YAML.String(), "`FORMAT` to write: yaml, json, binary, serviceconfig")
 	completes(cmd, "to", formatWords()...)
-	cmd.Flags().BoolVar(&c.lossy, "lossy", false, "write the file though something is lost, which is told")
+	cmd.Flags().BoolVar(&c.lossy, "lossy", false, "write the file even if something is lost; convert says what")
 	return cmd
 }
 

@@ -38,7 +38,7 @@ type descriptors struct {
 // flags adds the flag --descriptors.
 func (ds *descriptors) flags(cmd *cobra.Command) {
 	cmd.Flags().StringArrayVar(&ds.paths, "descriptors", nil,
-		"`FILE` of descriptors, as buf build -o FILE.binpb and protoc -o FILE write it; may be repeated")
+		"`FILE` of descriptors, written by buf build -o FILE.binpb or protoc -o FILE; may be repeated")
 }
 
 // given reports whether it is known which methods exist.

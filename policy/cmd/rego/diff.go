@@ -25,9 +25,9 @@ func newDiffCommand(s *streams) *cobra.Command {
 	d := &diffCommand{remote: remote{streams: s}, input: input{streams: s}}
 	cmd := &cobra.Command{
 		Use:   "diff [flags] [FILE]",
-		Short: "Tell what is not the same in two sets of policies",
-		Long: `Diff tells in words what is not the same in two sets: field by field for each selector, and budgets
-by name. Where a rule stands in the file, and which selectors share one, makes no difference.
+		Short: "Show how two sets of policies differ",
+		Long: `Diff shows how two sets differ: field by field for each selector, and budgets by name. The order of
+the rules, and which selectors share a rule, make no difference.
 
   rego diff FILE                        what is in force, and the file
   rego diff --revision 3 FILE           revision 3, and the file
@@ -35,9 +35,10 @@ by name. Where a rule stands in the file, and which selectors share one, makes n
   rego diff --revision 3 --revision 5   both revisions
   rego diff                             what is in force, and what is tried out
 
-As JSON it is an object: from and to name the sets, and differences is a list of kind (changed, added,
-removed), selector or budget (neither for the fields of the set itself), fields (name, before and
-after, which are absent for the default) of what was changed, and has (name and value) of the rest.
+The JSON is an object: from and to name the sets, and differences is a list. Each has a kind
+(changed, added, removed), and selector or budget (neither for the fields of the set itself). A
+changed one has fields (name, before and after, which are absent for the default). The others have
+has (name and value).
 
 ` + exitCodes,
 		Args: arguments(cobra.MaximumNArgs(1)),

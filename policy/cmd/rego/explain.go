@@ -25,13 +25,13 @@ func newExplainCommand(s *streams) *cobra.Command {
 	x := &explain{streams: s, input: input{streams: s}}
 	cmd := &cobra.Command{
 		Use:   "explain [flags] FILE /pkg.Service/Method",
-		Short: "Tell what a file means for a method",
-		Long: `Explain prints the policy of a method, where each field of it is from, when attempts begin,
-and what a call can come to. With --descriptors it knows what the method's proto file says: its
-idempotency_level, and the options (rego.v1.method) and (rego.v1.service), which count where no
+		Short: "Show what a file means for a method",
+		Long: `Explain prints the policy of a method, where each field comes from, when attempts begin, and the
+worst case of a call. With --descriptors it uses what the method's proto file says: its
+idempotency_level, and the options (rego.v1.method) and (rego.v1.service), which count if no
 rule covers the method. With --limits it warns of what the limits of a client's owner refuse.
 
-As JSON it is an object: method, from (rule, option or default), rule, selector, option, fields,
+The JSON is an object: method, from (rule, option or default), rule, selector, option, fields,
 hedging, steps, overloaded, waits, worst_case and warnings. The texts in it may change.
 
 ` + exitCodes,

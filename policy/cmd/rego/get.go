@@ -24,9 +24,9 @@ func newGetCommand(s *streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "get [flags]",
 		Short: "Write the policies that a server has",
-		Long: `Get writes the policies that a server has in force to the standard output, with their revision and
-epoch in them: so the file can be edited and put, and the server knows what the change is based on.
-With --candidate it writes the set that is tried out, and with --revision an earlier one.
+		Long: `Get writes the policies in force at a server to the standard output. They contain their revision
+and epoch: so you can edit the file and put it, and the server knows what the change is based on.
+With --candidate it writes the set that is tried out, and with --revision an earlier set.
 
 ` + exitCodes,
 		Args: arguments(cobra.NoArgs),

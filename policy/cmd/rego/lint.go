@@ -20,16 +20,16 @@ func newLintCommand(s *streams) *cobra.Command {
 	l := &lint{streams: s, input: input{streams: s}}
 	cmd := &cobra.Command{
 		Use:   "lint [flags] FILE...",
-		Short: "Tell what is wrong with files",
-		Long: `Lint tells every fault of every file: what makes clients refuse it. Of a file without faults it
-warns of what is allowed and hardly meant, such as a budget that the set does not define or hedges
-that never start. With --descriptors it knows which methods there are, and warns of patterns that
-fit none and of what a proto file says otherwise. With --limits it tells what exceeds the limits of
-a client's owner, whose clients refuse it.
+		Short: "Show what is wrong with files",
+		Long: `Lint lists every fault of every file. Clients refuse a file with a fault. In a file without faults it
+warns of what is allowed but is probably a mistake, such as a budget that the set does not define or
+hedges that never start. With --descriptors it knows which methods there are: it warns of selectors
+that fit none, and of what a proto file contradicts. With --limits it lists what exceeds the limits of
+a client's owner: clients with these limits refuse such a file.
 
-Each line is FILE:LINE:COLUMN: and what is wrong there, which editors know. As JSON it is an object:
-findings is a list of path, line, column, severity (error or warning), check, field, policy and
-message; errors and warnings count them. docs/policies.md lists the checks.
+Each line is FILE:LINE:COLUMN: and then what is wrong there, in the form that editors know. The JSON is
+an object: findings is a list of path, line, column, severity (error or warning), check, field, policy
+and message; errors and warnings count them. docs/policies.md lists the checks.
 
 ` + exitCodes,
 		Args: arguments(cobra.MinimumNArgs(1)),

@@ -21,12 +21,12 @@ func newLogCommand(s *streams) *cobra.Command {
 	h := &logCommand{remote: remote{streams: s}}
 	cmd := &cobra.Command{
 		Use:   "log [flags]",
-		Short: "Tell which policies were put, by whom and why",
+		Short: "Show which policies were put, by whom and why",
 		Long: `Log lists the revisions of the policies of a service, the newest first: when each was put, by whom and
-why, and what became of it. A server keeps the last hundred.
+why, and how it ended. A server keeps the last hundred.
 
-As JSON it is an object: in_force, rollout (rego.v1.Rollout) and revisions, each of which is a
-rego.v1.Revision with became besides: what became of it, in words that may change.
+The JSON is an object: in_force, rollout (rego.v1.Rollout) and revisions. Each revision is a
+rego.v1.Revision with one more field: became says how it ended, in words that may change.
 
 ` + exitCodes,
 		Args: arguments(cobra.NoArgs),
@@ -34,7 +34,7 @@ rego.v1.Revision with became besides: what became of it, in words that may chang
 	}
 	h.flags(cmd)
 	h.serviceFlag(cmd, ofService)
-	cmd.Flags().IntVarP(&h.most, "number", "n", 20, "most revisions, as a `NUMBER`")
+	cmd.Flags().IntVarP(&h.most, "number", "n", 20, "`NUMBER` of revisions to show at most")
 	h.output.flags(cmd)
 	return cmd
 }

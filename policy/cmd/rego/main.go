@@ -56,9 +56,10 @@ const (
 // exitCodes is part of the help of each command.
 const exitCodes = `Exit codes:
   0  all is well, warnings or not
-  1  there are faults, or warnings with --strict, or something would be lost; the server
-     refuses, or a rollout ends otherwise than for all clients
-  2  called wrongly: a flag, an argument, a file that cannot be read, a server that does not answer`
+  1  there are faults, or warnings with --strict; something would be lost; the server refuses;
+     or a rollout does not end with the new policies for all clients
+  2  the command cannot run: a wrong flag or argument, a file that cannot be read, a server that
+     does not answer`
 
 // errFaults ends a command whose faults have been told. Its exit code is 1. Any other error
 // is told by run, and its exit code is 2 unless it is a failure.
@@ -109,15 +110,15 @@ func newRootCommand(s *streams) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "rego",
 		Short: "Check, explain, convert, serve and change policies",
-		Long: `Rego is for people who write policies of github.com/rego-go/rego: it tells what is wrong
-with a file, what the file means for a method, writes it in another format, and serves it to
-clients. It is also for operators: it changes the policies of a server, for all clients or for
-some at first, and tells which clients there are, what they have, and what their calls do.
+		Long: `Rego is for people who write policies of github.com/rego-go/rego. It says what is wrong with
+a file and what the file means for a method, writes the file in another format, and serves it
+to clients. It is also for operators. It changes the policies of a server, for all clients or
+for some first. And it shows which clients there are, what they have, and what their calls do.
 
 Formats are yaml, json, binary (a message rego.v1.Set) and serviceconfig (gRPC's). The
-extension of a file says which: .yaml, .yml, .json, .binpb, .pb. --from says it for others,
-and for service configs, whose files end with .json, too. FILE may be - for the standard
-input, which is yaml unless --from says otherwise.
+extension of a file says its format: .yaml, .yml, .json, .binpb, .pb. For other files, and for
+service configs, which end with .json, use --from. FILE may be - for the standard input, which
+is yaml unless --from says otherwise.
 
 ` + exitCodes,
 		Version:       version(),

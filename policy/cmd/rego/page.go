@@ -138,8 +138,8 @@ type pageFlags struct {
 }
 
 func (f *pageFlags) flags(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.addr, "page", "", "`ADDRESS` of this machine alone for a page of the fleet, such as localhost:9903 (default: none)")
-	cmd.Flags().StringSliceVar(&f.hosts, "page-host", nil, "`NAME` under which a proxy that asks for a login passes requests on to the page; may be repeated")
+	cmd.Flags().StringVar(&f.addr, "page", "", "`ADDRESS` for a page of the fleet that only this machine can reach, such as localhost:9903 (default: none)")
+	cmd.Flags().StringSliceVar(&f.hosts, "page-host", nil, "`NAME` of the host under which a proxy with a login forwards requests to the page; may be repeated")
 }
 
 // check returns what is wrong with the flags.

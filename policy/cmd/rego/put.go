@@ -35,19 +35,21 @@ func newPutCommand(s *streams) *cobra.Command {
 	p := &putCommand{remote: remote{streams: s}, input: input{streams: s}}
 	cmd := &cobra.Command{
 		Use:   "put [flags] FILE",
-		Short: "Put policies in force, for all clients or for some at first",
-		Long: `Put has a server hand out the policies in a file, to all clients at once or, with --canary, to a share
-of them at first. Faults of the file stop it before anything is sent, warnings do not. It prints what
-changes, as rego diff does.
+		Short: "Put policies in force, for all clients or for some first",
+		Long: `Put sends a file to a server, which gives the policies to all clients at once or, with --canary,
+to a share of them first. If the file has faults, nothing is sent. Warnings do not stop it. Put
+prints what changes, as rego diff does.
 
-A change is based on a revision: that of --base, or else the revision in the file, which rego get
-writes. If another one is in force by now nothing is changed and the exit code is 1: somebody else
-was faster. With --overwrite the file is put whatever is in force, and a rollout that is under way ends.
+A change is based on a revision: the one of --base, or else the one in the file, which rego get
+writes. If another revision is in force, somebody else has made a change: then nothing is
+changed, and the exit code is 1. --overwrite skips this check. It replaces what is in force,
+and ends a rollout that is under way.
 
-With --canary 5% the clients are chosen whose hash of version and instance is among the first 5 %.
-Their calls are compared with those of the others. The set is taken back as soon as there is evidence
-that it does harm, and goes on to the next share, in the end to all, once it has baked and enough calls
-were seen. --wait follows that: the exit code is 0 if all clients have got the set.
+With --canary 5% a hash of the version and of each client's instance chooses 5 % of the clients.
+Their calls are compared with those of the others. The set is taken back as soon as there is
+evidence that it does harm. It goes to the next share, and in the end to all clients, when --bake
+has passed and enough calls were seen. --wait follows the rollout: the exit code is 0 if all
+clients got the set.
 
 ` + exitCodes,
 		Args: arguments(cobra.ExactArgs(1)),
@@ -59,8 +61,8 @@ were seen. --wait follows that: the exit code is 0 if all clients have got the s
 	messageFlag(cmd, &p.message)
 	f := cmd.Flags()
 	f.Uint64Var(&p.base, "base", 0, "`REVISION` that the change is based on (default: that in the file)")
-	f.BoolVar(&p.overwrite, "overwrite", false, "put it whatever is in force, and end a rollout that is under way")
-	f.BoolVar(&p.dryRun, "dry-run", false, "have the server check it, and change nothing")
+	f.BoolVar(&p.overwrite, "overwrite", false, "replace what is in force, whatever it is, and end a rollout that is under way")
+	f.BoolVar(&p.dryRun, "dry-run", false, "let the server check the file, and change nothing")
 	f.BoolVar(&p.wait, "wait", false, "follow the rollout until it has ended")
 	everyFlag(cmd, &p.every, "that pass between two looks of --wait")
 	cmd.MarkFlagsMutuallyExclusive("base", "overwrite")
@@ -240,12 +242,12 @@ type trial struct {
 
 func (t *trial) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.Var(&t.canary, "canary", "`SHARE` of the clients that try it out first: 5% or 0.05 (default: all get it at once)")
-	f.Var(&t.steps, "steps", "`SHARES` that follow before all get it: 25%,50% (default: none)")
-	f.DurationVar(&t.bake, "bake", 0, "`TIME` that each step lasts, at least (default 10m)")
-	f.Float64Var(&t.alpha, "alpha", 0, "most `PROBABILITY` that a set is rejected which does no harm (default 0.01)")
-	f.Int64Var(&t.minCalls, "min-calls", 0, "calls of the canary that each step takes, at least, as a `NUMBER` (default 1000)")
-	f.Float64Var(&t.maxExtra, "max-extra", 0, "extra attempts `PER CALL` that are no harm, whatever the other clients make (default 0.1)")
+	f.Var(&t.canary, "canary", "`SHARE` of the clients that try the set first: 5% or 0.05 (default: all get it at once)")
+	f.Var(&t.steps, "steps", "`SHARES` that follow before all clients get it: 25%,50% (default: none)")
+	f.DurationVar(&t.bake, "bake", 0, "`TIME` that each step lasts at least (default 10m)")
+	f.Float64Var(&t.alpha, "alpha", 0, "highest `PROBABILITY` of rejecting a set that does no harm (default 0.01)")
+	f.Int64Var(&t.minCalls, "min-calls", 0, "least `NUMBER` of calls of the canary in each step (default 1000)")
+	f.Float64Var(&t.maxExtra, "max-extra", 0, "extra attempts `PER CALL` that never count as harm (default 0.1)")
 }
 
 // plan returns the plan; nil if there is to be none.

@@ -21,9 +21,10 @@ func newRollbackCommand(s *streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rollback [flags]",
 		Short: "End a rollout, or put earlier policies in force again",
-		Long: `Rollback takes a change back. While a set is tried out it ends that: all clients go back to what is in
-force. If none is, it puts the set in force again that was there before or, with --to, another one of
-those that rego log lists. Either way the set gets a new revision, since clients refuse older ones.
+		Long: `Rollback takes a change back. If a set is tried out, the rollout ends, and all clients go back to what
+is in force. If no set is tried out, the set that was in force before is put in force again, or with
+--to another set that rego log lists. In both cases the set gets a new revision, because clients
+refuse older ones.
 
 ` + exitCodes,
 		Args: arguments(cobra.NoArgs),
@@ -61,8 +62,8 @@ func newPromoteCommand(s *streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "promote [flags]",
 		Short: "Put what is tried out in force for all clients now",
-		Long: `Promote ends a rollout well: the set that is tried out is in force for all clients from now on, whatever
-was seen of it.
+		Long: `Promote ends a rollout and gives the set that is tried out to all clients now, whatever the evidence
+is.
 
 ` + exitCodes,
 		Args: arguments(cobra.NoArgs),

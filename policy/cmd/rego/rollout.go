@@ -22,13 +22,13 @@ func newRolloutCommand(s *streams) *cobra.Command {
 	o := &rolloutCommand{remote: remote{streams: s}}
 	cmd := &cobra.Command{
 		Use:   "rollout [flags]",
-		Short: "Tell how far a rollout is, and why",
-		Long: `Rollout tells of the last rollout of the policies of a service, under way or ended: its state and step,
+		Short: "Show how far a rollout is, and why",
+		Long: `Rollout shows the last rollout of the policies of a service, under way or ended: its state and step,
 which clients have the set, what their calls and those of the others did, and the evidence. With
---watch it follows the one that is under way until it has ended; the exit code is 0 if all clients
-have got the set then, and 1 if it was taken back.
+--watch it follows the rollout until it has ended. Then the exit code is 0 if all clients got the
+set, and 1 if the set was taken back.
 
-As JSON it is an object: service, in_force (rego.v1.Revision), rollout (rego.v1.Rollout, or null)
+The JSON is an object: service, in_force (rego.v1.Revision), rollout (rego.v1.Rollout, or null)
 and durable.
 
 ` + exitCodes,
@@ -37,7 +37,7 @@ and durable.
 	}
 	o.flags(cmd)
 	o.serviceFlag(cmd, ofService)
-	cmd.Flags().BoolVar(&o.watch, "watch", false, "follow it until it has ended")
+	cmd.Flags().BoolVar(&o.watch, "watch", false, "follow the rollout until it has ended")
 	everyFlag(cmd, &o.every, "that pass between two looks of --watch")
 	o.output.flags(cmd)
 	cmd.MarkFlagsMutuallyExclusive("watch", "output")

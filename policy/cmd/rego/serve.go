@@ -47,19 +47,19 @@ func newServeCommandFor(v *serve) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve [flags]",
 		Short: "Serve policies to clients",
-		Long: `Serve hands out the policies in a file to every client that asks (rego.v1.PolicyDiscoveryService),
-and each change of the file. A file that is gone or has faults changes nothing: what was served
-before stays. It tells operators who is connected, and what became of the policies there
+		Long: `Serve sends the policies in a file to every client that asks (rego.v1.PolicyDiscoveryService), and
+each change of the file. If the file is gone or has faults, nothing changes: what was served before
+stays. Operators can ask which clients are connected, and what they have in force
 (rego.v1.FleetService).
 
-Without flags it serves a built-in set without rules at localhost:9901. On any other address it asks for
---cert and --key. With --client-ca clients have to show a certificate, and --clients says which
-service a certificate is: "spiffe://shop.example/ns/*/sa/{service}" or "{service}.clients.internal".
---operators says who may list clients; without it nobody may, unless the address is this machine's
-own and there is no --client-ca.
+Without flags it serves a built-in set without rules at localhost:9901. On an address that other
+machines can reach it needs --cert and --key. With --client-ca clients have to show a certificate, and
+--clients says which service a certificate stands for: "spiffe://shop.example/ns/*/sa/{service}" or
+"{service}.clients.internal". --operators says who may list clients. Without it nobody may, unless the
+address is this machine's own and there is no --client-ca.
 
-It ends on SIGINT and SIGTERM, within three seconds, and opens --audit again on SIGHUP. docs/operations.md has a systemd unit and
-Kubernetes manifests.
+It ends within three seconds after SIGINT and SIGTERM, and opens --audit again on SIGHUP.
+docs/operations.md has a systemd unit and Kubernetes manifests.
 
 ` + exitCodes,
 		Args: arguments(cobra.NoArgs),
@@ -67,14 +67,14 @@ Kubernetes manifests.
 	}
 	f := cmd.Flags()
 	f.StringVar(&v.file, "file", "", "`FILE` of the policies (default: a built-in set without rules)")
-	f.StringToStringVar(&v.services, "service", nil, "`SERVICE=FILE` for a service that has a file of its own; may be repeated")
+	f.StringToStringVar(&v.services, "service", nil, "`SERVICE=FILE` for a service with a separate file; may be repeated")
 	f.StringVar(&v.addr, "addr", "localhost:9901", "`ADDRESS` to serve at")
 	f.StringVar(&v.metrics, "metrics", "", "`ADDRESS` for Prometheus, at /metrics (default: none)")
 	f.StringVar(&v.snapshot, "snapshot", "", "`FILE` that keeps the last good policies of --file for the next start")
-	f.StringVar(&v.audit, "audit", "", "`FILE` for what was denied and changed, a JSON object a line (default: the log)")
+	f.StringVar(&v.audit, "audit", "", "`FILE` for what was denied and changed, one JSON object per line (default: the log)")
 	f.StringVar(&v.logs, "log", "text", "write the log as `text` or json")
 	f.IntVar(&v.maxClients, "max-clients", 100_000, "most clients at a time")
-	f.DurationVar(&v.reportEvery, "report-every", 5*time.Second, "how often clients tell what their calls did; 0 for never, which leaves rollouts without a judge")
+	f.DurationVar(&v.reportEvery, "report-every", 5*time.Second, "how often clients report what their calls did; 0 for never: then rollouts cannot be judged")
 	f.StringVar(&v.name, "name", hostname(), "`NAME` of this replica, as operators see it")
 	completes(cmd, "log", "text", "json")
 	v.owner.flags(cmd)

@@ -75,11 +75,11 @@ func (a *access) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&a.cert, "cert", "", "`FILE` with the server's certificate chain (PEM), read again when it changes")
 	f.StringVar(&a.key, "key", "", "`FILE` with its key")
-	f.StringVar(&a.clientCA, "client-ca", "", "`FILE` with the authorities of clients' certificates, which are then asked for")
+	f.StringVar(&a.clientCA, "client-ca", "", "`FILE` with the authorities of clients' certificates, which are then required")
 	f.StringSliceVar(&a.clients, "clients", nil, "`PATTERN` of certificates that may read the policies of {service}; may be repeated")
 	f.StringSliceVar(&a.operators, "operators", nil, "`PATTERN` of certificates that may list clients and read policies; may be repeated")
-	f.StringSliceVar(&a.writers, "writers", nil, "`PATTERN` of certificates that may change policies, with {service} those of that service alone; may be repeated")
-	f.BoolVar(&a.insecure, "insecure", false, "serve without TLS on an address that others can reach")
+	f.StringSliceVar(&a.writers, "writers", nil, "`PATTERN` of certificates that may change policies; with {service}, only the policies of that service; may be repeated")
+	f.BoolVar(&a.insecure, "insecure", false, "serve without TLS on an address that other machines can reach")
 }
 
 // isLoopback reports whether only this machine can reach an address.

@@ -27,12 +27,12 @@ type cluster struct {
 
 func (c *cluster) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringSliceVar(&c.endpoints, "etcd", nil, "`ENDPOINT` of the etcd that policies are kept in, as https://etcd-1:2379; may be repeated")
-	f.StringVar(&c.prefix, "etcd-prefix", defaultPrefix, "`PREFIX` of all keys there")
+	f.StringSliceVar(&c.endpoints, "etcd", nil, "`ENDPOINT` of the etcd that keeps the policies, such as https://etcd-1:2379; may be repeated")
+	f.StringVar(&c.prefix, "etcd-prefix", defaultPrefix, "`PREFIX` of all keys in etcd")
 	f.StringVar(&c.ca, "etcd-ca", "", "`FILE` with the authorities of etcd's certificates (default: those of the system)")
-	f.StringVar(&c.cert, "etcd-cert", "", "`FILE` with the certificate to show to etcd, read again when it changes")
+	f.StringVar(&c.cert, "etcd-cert", "", "`FILE` with the certificate to show to etcd, which is read again when it changes")
 	f.StringVar(&c.key, "etcd-key", "", "`FILE` with its key")
-	f.StringVar(&c.user, "etcd-user", "", "`NAME` to log in to etcd with")
+	f.StringVar(&c.user, "etcd-user", "", "`NAME` of the user at etcd")
 	f.StringVar(&c.passwordFile, "etcd-password-file", "", "`FILE` with the password of --etcd-user")
 }
 

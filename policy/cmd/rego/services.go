@@ -21,11 +21,11 @@ func newServicesCommand(s *streams) *cobra.Command {
 	l := &servicesCommand{remote: remote{streams: s}}
 	cmd := &cobra.Command{
 		Use:   "services [flags]",
-		Short: "Tell which services have policies of their own",
+		Short: "Show which services have policies of their own",
 		Long: `Services lists the services that have policies of their own, with what is in force and the last rollout.
 The clients of all others have the policies of (all others).
 
-As JSON it is a rego.v1.ListServicesResponse: services, and left_out if there are more than 1,000.
+The JSON is a rego.v1.ListServicesResponse: services, and left_out if there are more than 1,000.
 
 ` + exitCodes,
 		Args: arguments(cobra.NoArgs),

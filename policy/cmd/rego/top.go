@@ -28,16 +28,14 @@ func newTopCommand(s *streams) *cobra.Command {
 	t := &topCommand{remote: remote{streams: s}}
 	cmd := &cobra.Command{
 		Use:   "top [flags]",
-		Short: "Tell which methods retry, hedge and fail most, over all clients",
-		Long: `Top tells what the calls of all clients did within the last minute, or less with --recent, by the service of the client and the
-method that it called, the worst first: calls per second and how many of them failed, attempts per call, retries,
-hedges and denials per second, the most frequent reason of denials, and how most of the failed calls ended.
-In a terminal it shows that anew every two seconds; otherwise it prints it again and again, and with --once
-one time.
+		Short: "Show which methods retry, hedge and fail most, over all clients",
+		Long: `Top shows what the calls of all clients did in the last minute, or less with --recent. It has a line for
+each service and method, the worst first: calls per second and how many of them failed, attempts per
+call, retries, hedges and denials per second, the most frequent reason of denials, and how most of the
+failed calls ended. It shows this again every two seconds; --once shows it once.
 
---sort extra puts those first that make the most extra attempts per second, --sort calls those with the most
-calls, --sort amplification those with the most attempts per call, and --sort failed those with the most
-failed calls.
+--sort says which methods come first: those with the most extra attempts per second (extra), the most
+calls (calls), the most attempts per call (amplification), or the most failed calls (failed).
 
 With --once --output json it is an object: over_seconds, reporting (clients), left_out (methods that the
 server had no room for) and methods, a list of service, method, calls, failed, retries, hedges, denials
@@ -51,8 +49,8 @@ server had no room for) and methods, a list of service, method, calls, failed, r
 	t.serviceFlag(cmd, "only the clients of `SERVICE` (default: all)")
 	f := cmd.Flags()
 	f.BoolVar(&t.once, "once", false, "print it once")
-	f.BoolVar(&t.recent, "recent", false, "tell of the last 10 to 20 seconds, to see whether a change has helped")
-	f.IntVarP(&t.most, "number", "n", 20, "most methods, as a `NUMBER`")
+	f.BoolVar(&t.recent, "recent", false, "show the last 10 to 20 seconds, to see whether a change has helped")
+	f.IntVarP(&t.most, "number", "n", 20, "`NUMBER` of methods to show at most")
 	everyFlag(cmd, &t.every, "from one look to the next")
 	t.sort.flags(cmd)
 	t.output.flags(cmd)

@@ -123,7 +123,7 @@ var orders = []string{string(orderExtra), string(orderCalls), string(orderAmplif
 // flags adds the flag --sort.
 func (o *order) flags(cmd *cobra.Command) {
 	*o = orderExtra
-	cmd.Flags().Var(o, "sort", "what comes first is most of `extra`, calls, amplification or failed")
+	cmd.Flags().Var(o, "sort", "sort by `extra`, calls, amplification or failed, the highest first")
 	completes(cmd, "sort", orders...)
 }
 
