@@ -18,9 +18,9 @@ type answerCell struct {
 
 func newAnswers() answers { return make(answers, percpu.Cells()) }
 
-// Answers returns how many extra attempts the budget has granted, and how many it has denied.
-// One that was granted and then not sent counts as granted. One that another budget has denied to
-// the same [All] counts there alone.
+// Answers returns how many extra attempts the budget has granted, and how many it has
+// denied. An attempt that was granted and then not sent counts as granted. An attempt that
+// another budget of the same [All] has denied counts only there.
 func (a answers) Answers() (granted, denied int64) {
 	for i := range a {
 		granted += a[i].granted.Load()

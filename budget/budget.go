@@ -13,10 +13,10 @@ const (
 	Original Kind = iota
 	// Retry is sent after an attempt has failed.
 	Retry
-	// Hedge is sent beside a running attempt.
+	// Hedge is sent while another attempt runs.
 	Hedge
-	// Replacement is a retry in the place of an attempt that has timed out: the
-	// server may still be at work for that one. Timelines call it a retry.
+	// Replacement is a retry that replaces an attempt that has timed out: the server may
+	// still be at work for that one. Timelines call it a retry.
 	Replacement
 )
 
@@ -36,16 +36,16 @@ func (k Kind) String() string {
 	return fmt.Sprintf("Kind(%d)", uint8(k))
 }
 
-// Result says how an attempt ended, as far as budgets care.
+// Result says how an attempt ended, as far as it matters to budgets.
 type Result uint8
 
 const (
-	// Unsent gives the place back: nothing reached the wire.
+	// Unsent: nothing was sent, so what the attempt took is given back.
 	Unsent Result = iota
 	// Success is an attempt whose outcome is success.
 	Success
-	// Failure is a failure that retries are for: a retryable outcome, or one
-	// whose retry the server refused by pushback.
+	// Failure is a failure that retries can repair: a retryable outcome, or an outcome whose
+	// retry the server refused by pushback.
 	Failure
 	// Neutral is anything else: a non-retryable error, a cancelled attempt, a
 	// hedge that lost.
@@ -68,32 +68,33 @@ func (r Result) String() string {
 	return fmt.Sprintf("Result(%d)", uint8(r))
 }
 
-// A Budget limits extra attempts, that is, retries and hedges. Originals are
-// never denied; they are reported so that a budget can count them.
+// A Budget limits extra attempts: retries and hedges. Originals are never denied. They are
+// reported so that a budget can count them.
 //
 // Implementations must be safe for concurrent use and must not block.
 type Budget interface {
 	// Acquire asks to send one attempt. It returns true for every Original.
 	Acquire(Kind) bool
-	// Release says how the attempt ended, exactly once for every Acquire that
-	// returned true, and with the same kind.
+	// Release says how the attempt ended. It is called exactly once for every Acquire that
+	// returned true, with the same kind.
 	Release(Kind, Result)
 }
 
-// A Pauser is a Budget that counts what runs. A retry is granted before its wait, so
-// that nobody waits for one that is denied then; but while it waits it must not hold
-// the place of another.
+// A Pauser is a Budget that counts what runs. A retry is granted before its wait, so that no
+// call waits for a retry that is then denied. But while the retry waits, it must not count
+// as running.
 type Pauser interface {
 	Budget
-	// Pause takes back an attempt that was granted, for as long as it waits.
+	// Pause takes back a granted attempt, for as long as it waits.
 	Pause(Kind)
-	// Resume grants it anew. If it returns false there is nothing to release.
+	// Resume grants the attempt again. If it returns false, there is nothing to release.
 	Resume(Kind) bool
 }
 
-// A Lease is one attempt that a budget has granted. It is released once; the
-// zero Lease holds nothing. A Lease belongs to one attempt and is not for use
-// by several goroutines at a time; copies of a Lease must not all be released.
+// A Lease is one attempt that a budget has granted. Release it once. The zero Lease holds
+// nothing. A Lease belongs to one attempt, and must not be used by several goroutines at a
+// time. Do not release copies of the same Lease: otherwise the budget counts one attempt
+// twice.
 type Lease struct {
 	budget Budget
 	kind   Kind
@@ -127,7 +128,7 @@ func (l *Lease) Release(r Result) {
 	}
 }
 
-// Pause is for an attempt that has to wait before it is sent: see [Pauser]. An original is
+// Pause says that the attempt has to wait before it is sent: see [Pauser]. An original is
 // never denied, so it does not pause.
 func (l *Lease) Pause() {
 	if l.budget == nil || l.paused || l.kind == Original { // which is never denied
@@ -139,8 +140,8 @@ func (l *Lease) Pause() {
 	}
 }
 
-// Resume is for when it has waited. If it returns false the attempt is denied after
-// all, and the Lease holds nothing.
+// Resume says that the wait is over. If it returns false, the attempt is denied after all,
+// and the Lease holds nothing.
 func (l *Lease) Resume() bool {
 	if l.budget == nil || !l.paused {
 		return true
@@ -170,11 +171,10 @@ func running(b Budget) Budget {
 	return b
 }
 
-// All returns a budget that grants an attempt when all of the given ones do.
-// They are asked in order; when one refuses, those before it are released with
-// [Unsent] and those after it are not asked. So put the one that refuses most
-// often first. Nil budgets are left out, and with none left everything is
-// granted.
+// All returns a budget that grants an attempt if all of the given budgets do. They are asked
+// in order. If one denies, those before it are released with Unsent, and those after it are
+// not asked. So put first the budget that denies most often. Nil budgets are left out. With
+// no budget left, everything is granted.
 func All(budgets ...Budget) Budget {
 	a := make(all, 0, len(budgets))
 	for _, b := range budgets {

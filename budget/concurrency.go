@@ -5,13 +5,12 @@ import "sync/atomic"
 // ConcurrencyConfig says how much a [Concurrency] allows. Envoy's defaults are
 // a Share of 0.2 and a Min of 3.
 type ConcurrencyConfig struct {
-	// Share is the part of all attempts in flight that may be extra ones, from
-	// 0 to 1. Zero means that only Min are allowed. It is rounded to a
-	// millionth.
+	// Share is the part of all attempts in flight that may be extra attempts, from 0 to 1.
+	// Zero means that only Min are allowed. It is rounded to a millionth.
 	Share float64
 
-	// Min is how many extra attempts may be in flight however few attempts
-	// there are, from 0 to a million. Zero means none.
+	// Min is how many extra attempts are always allowed in flight, from 0 to a million. Zero
+	// means none.
 	Min int
 }
 
@@ -21,14 +20,14 @@ type ConcurrencyConfig struct {
 //
 //	max(Min, Share × attempts in flight)
 //
-// in whole attempts, originals and extra ones counted alike. An attempt holds
-// its place from Acquire to Release, however it ends, but for the time that a retry
-// waits before it is sent ([Pauser]). When attempts end, and the share shrinks with
-// them, extra attempts already granted keep their place.
+// in whole attempts. Originals and extra attempts both count. An attempt counts as in flight
+// from Acquire to Release, however it ends. Only the time that a retry waits before it is
+// sent does not count ([Pauser]). If attempts end and the share gets smaller, extra attempts
+// that were granted before go on.
 //
-// Because it counts what is in flight, it allows more extra attempts per second
-// the faster they end: of a server that fails at once, it bounds the
-// concurrency but hardly the load. Combine it with a [Ratio] for that.
+// Because it counts what is in flight, it allows more extra attempts per second the faster
+// they end. If a server fails at once, it bounds the concurrency but hardly the load.
+// Combine it with a [Ratio] for that.
 //
 // Source: Envoy's retry budget (budget_percent, min_retry_concurrency).
 //

@@ -11,32 +11,32 @@ import (
 //
 //	at most share × calls + 1
 //
-// extra attempts, and in the long run no more than share × calls. Calls are
-// originals that begin. It is meant for hedges, which are asked for when
-// attempts are slow, and so by all calls at once when a server stalls.
+// extra attempts, and in the long run no more than share × calls. Calls are originals that
+// begin. It is meant for hedges: they are asked for when attempts are slow, so when a server
+// stalls all calls ask at once.
 //
 // It is a balance of attempts:
 //
 //   - every original pays fifteen sixteenths of share;
-//   - one attempt can be saved up; what exceeds it is forfeited. A new ExtraLoad
-//     has none;
-//   - an extra attempt takes one, and may borrow it from originals to come: as
-//     much as the last sixteenth of share makes of those that come in ten
-//     seconds, 15 at most;
-//   - how many will come is taken from those that came, in the last second or in
-//     the last ten, whichever promise fewer. An ExtraLoad that is younger than ten
-//     seconds, but not than half a second, takes its age for those ten;
-//   - after each extra attempt an original has to end before the next is granted;
-//   - what was not sent is given back, and nothing else.
+//   - at most one attempt can be saved. A new ExtraLoad has none;
+//   - an extra attempt takes one, and may borrow it from originals to come. It may borrow
+//     what the last sixteenth of share pays for the originals of ten seconds, 15 attempts at
+//     most;
+//   - how many originals will come is estimated from those that came, in the last second or
+//     in the last ten seconds. The smaller estimate counts. If an ExtraLoad is younger than
+//     ten seconds, but at least half a second old, its age takes the place of the ten
+//     seconds;
+//   - after each extra attempt, an original has to end before the next one is granted;
+//   - an attempt that was not sent is given back, and no other is.
 //
-// So the promise depends on originals going on to come. If they break off within
-// a second after extra attempts were granted, these may be more than promised by
-// what they have borrowed. But then they come to an end too, and if originals
-// stop ending, at most one is granted.
+// So the promise holds only if originals continue to come. If they stop within a second
+// after extra attempts were granted, there may be more extra attempts than promised, by the
+// number that was borrowed. If originals stop ending, at most one more extra attempt is
+// granted.
 //
-// A client with few calls can borrow next to nothing. Of extra attempts that are
-// asked for at random times it is denied more than a client with many calls: that
-// is the price of a bound that holds over a short time.
+// A client with few calls can borrow almost nothing. If extra attempts are asked for at
+// random times, it is denied more of them than a client with many calls. A bound that holds
+// over a short time has this cost.
 //
 // Make one with [NewExtraLoad].
 type ExtraLoad struct {
@@ -75,9 +75,9 @@ const (
 	longStep  = 10 * shortStep
 )
 
-// NewExtraLoad returns an ExtraLoad that nothing has been paid into. share is
-// from 0 to 1, with 0.02 for two in a hundred; zero allows no extra attempt at
-// all. It is rounded down to a millionth. An error names the field: share.
+// NewExtraLoad returns an ExtraLoad with nothing paid in. share is from 0 to 1, with 0.02
+// for two in a hundred. Zero allows no extra attempt at all. It is rounded down to a
+// millionth. An error names the field: share.
 func NewExtraLoad(share float64) (*ExtraLoad, error) {
 	if err := checkRange("share", share, 0, 1); err != nil {
 		return nil, err
@@ -162,8 +162,8 @@ func (b *ExtraLoad) sum(now time.Duration) (earned, credit, ended int64) {
 	return b.paid * begun, min(b.lent*min(10*second, ten), mostLent), ended
 }
 
-// Share returns what was realised lately: extra attempts that ended in the last ten seconds,
-// as a share of the originals that began in them. It is zero without any.
+// Share returns the actual share: the extra attempts that ended in the last ten seconds,
+// divided by the originals that began in them. It is zero if there were none.
 func (b *ExtraLoad) Share() float64 {
 	step := stepAt(time.Since(b.began), longStep)
 	var begun int64
@@ -176,8 +176,8 @@ func (b *ExtraLoad) Share() float64 {
 	return float64(sent-b.long.look(step, sent)) / float64(max(begun, 1))
 }
 
-// Balance returns how many extra attempts would be granted now, were originals to
-// end between them.
+// Balance returns how many extra attempts would be granted now, if originals ended between
+// them.
 func (b *ExtraLoad) Balance() float64 {
 	earned, credit, _ := b.sum(time.Since(b.began))
 	return attempts(min(earned-b.spent.Load(), attempt) + credit)

@@ -12,51 +12,50 @@ type RatioConfig struct {
 	// It is rounded to a millionth.
 	Ratio float64
 
-	// MinPerSecond is how many successes per second pay a whole extra attempt
-	// besides, from 0 to a million, so that a client with few calls can retry too.
-	// Zero means none. It is rounded to a thousandth.
+	// MinPerSecond is how many successes per second pay a whole extra attempt in addition,
+	// from 0 to a million, so that a client with few calls can retry, too. Zero means none.
+	// It is rounded to a thousandth.
 	MinPerSecond float64
 }
 
-// Ratio allows extra attempts in proportion to successes, which pay for them. Nothing
-// comes from attempts that fail, and nothing comes with time.
+// Ratio allows extra attempts in proportion to successes, which pay for them. Attempts that
+// fail pay nothing, and time pays nothing.
 //
 // It is a balance of attempts:
 //
-//   - every attempt that succeeds deposits Ratio of an attempt, and one whole attempt
-//     besides as long as no more than MinPerSecond per second do so;
-//   - one second's worth can be saved up: MinPerSecond, and Ratio of the successes of
-//     the last second, and always one attempt. What exceeds it is forfeited. A new
+//   - every attempt that succeeds pays Ratio of an attempt. In addition, up to MinPerSecond
+//     successes per second pay one whole attempt each;
+//   - it saves at most what one second pays in: MinPerSecond, and Ratio of the successes of
+//     the last second, but always at least one attempt. What exceeds this is lost. A new
 //     Ratio has MinPerSecond;
-//   - a retry or a hedge takes one attempt. A [Replacement] takes two, since the server
-//     may be at work for two then. What there is not enough for is denied;
-//   - what a retry or a replacement took is given back if it succeeded, and what any
-//     took if it was not sent. That cannot lift the balance above one second's worth
-//     either. A hedge that was sent is never given back.
+//   - a retry or a hedge takes one attempt. A [Replacement] takes two, because the server may
+//     be at work for two attempts then. If there is not enough, the attempt is denied;
+//   - a retry or a replacement that succeeds gives back what it took. So does any attempt
+//     that was not sent. This cannot lift the balance above what one second pays in. A hedge
+//     that was sent never gives anything back.
 //
-// So scattered failures are all repaired. In an outage the balance is soon spent, and
-// nothing comes in until calls succeed again. That matters most after an overload,
-// when every attempt comes too late: a budget that went on paying would keep the
-// server overloaded. And what clients save up, or may send per second, adds up: a
-// thousand of them overload a server that one of them does not.
+// So single failures are all repaired. In an outage the balance is soon empty, and nothing
+// comes in until calls succeed again. This matters most after an overload, when every
+// attempt comes too late: a budget that continued to pay would keep the server overloaded.
+// What clients may save, or send per second, adds up: a thousand clients can overload a
+// server that one client cannot.
 //
 // For any span of time, if an extra attempt counts from Acquire until it is given
 // back, and a replacement as two:
 //
 //	granted - given back ≤ Ratio × successes + min(successes, MinPerSecond × seconds + 1) + saved up
 //
-// where saved up is one second's worth of what came before, with allowances for
-// speed: successes are counted in cells, two to four for each processor and at
-// most 64 in all; the second that is remembered is up to an eighth longer, and of
-// each cell what comes in an eighth, up to 16 successes, may count as recent for lack
-// of a look at the clock. Successes between two requests for an extra attempt count as
-// spread evenly over that time. And some attempts are kept at hand to be spent without
-// a look at the clock, one per cell and at most a quarter of the balance, which may
-// outlive their second.
+// where saved up is what one second pays in, from before that time. For speed, some of this
+// is approximate. Successes are counted in cells, two to four for each processor and at most
+// 64 in all. The second may be up to an eighth longer. In each cell, the successes of an
+// eighth of a second, up to 16, may count as recent, because the clock was not read.
+// Successes between two requests for an extra attempt count as if they were spread evenly
+// over that time. Some attempts are kept ready to be granted without reading the clock, one
+// per cell and at most a quarter of the balance. These may stay longer than their second.
 //
-// Sources: AWS's retry quota, for the refund and for what a timeout costs; gRFC A6's
-// throttle, for what successes pay; Finagle's RetryBudget and Linkerd's, for the ratio
-// and the floor.
+// Sources: AWS's retry quota, for the refund and for the cost of a timeout; gRFC A6's
+// throttle, for payment by successes; Finagle's RetryBudget and Linkerd's, for the ratio and
+// the minimum.
 //
 // Make one with [NewRatio] or [Default].
 type Ratio struct {
@@ -178,8 +177,8 @@ func (r *Ratio) deposit() {
 	c.lookAt.Store(n + min(1+recent/spanSteps, lookEvery))
 }
 
-// Balance returns how many retries would be granted now, were no more deposited.
-// It reads the clock, and what exceeds one second's worth is forfeited then.
+// Balance returns how many retries would be granted now if nothing more were paid in. It
+// reads the clock; what exceeds the payments of one second is then lost.
 func (r *Ratio) Balance() float64 { return r.balance(r.now()) }
 
 func (r *Ratio) balance(now time.Duration) float64 {

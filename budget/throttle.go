@@ -8,26 +8,25 @@ import (
 
 // ThrottleConfig is the retryThrottling of a gRPC service config.
 type ThrottleConfig struct {
-	// MaxTokens is how many tokens there are at first and at most: above 0 and
-	// at most 1000, as gRFC A6 has it.
+	// MaxTokens is the number of tokens at the start, and the most there can be: above 0 and
+	// at most 1000, as in gRFC A6.
 	MaxTokens float64
 
-	// TokenRatio is what a success adds, at least 0.001 and at most 1000.
-	// Decimals after the third are ignored, as gRFC A6 has it.
+	// TokenRatio is what a success adds, at least 0.001 and at most 1000. Decimals after the
+	// third are ignored, as in gRFC A6.
 	TokenRatio float64
 }
 
 // Throttle is the retry throttling of gRFC A6: it stops extra attempts while
 // too many attempts fail.
 //
-// It starts with MaxTokens. Every attempt that fails, originals included, takes
-// one token ([Failure], so refusals by pushback too); every attempt that
-// succeeds adds TokenRatio. The count stays between 0 and MaxTokens. Extra
-// attempts are allowed while more than half of MaxTokens are left, and take
-// nothing by themselves. Attempts that end [Neutral] or [Unsent] change
-// nothing.
+// It starts with MaxTokens. Every attempt that fails takes one token, originals included
+// (Failure, so also refusals by pushback). Every attempt that succeeds adds TokenRatio. The
+// count stays between 0 and MaxTokens. Extra attempts are allowed while more than half of
+// MaxTokens are left. They take nothing themselves. Attempts that end Neutral or Unsent
+// change nothing.
 //
-// Unlike the other budgets it sets no bound of its own to extra attempts: while
+// Unlike the other budgets it does not bound the number of extra attempts: while more than
 // half of the tokens are left, every call may send them.
 //
 // Make one with [NewThrottle].
@@ -84,8 +83,8 @@ func (t *Throttle) Release(_ Kind, r Result) {
 	}
 }
 
-// Balance returns how many tokens are left. It is not the number of attempts
-// that would be granted: that is all of them above MaxTokens/2, and none below.
+// Balance returns how many tokens are left. This is not the number of attempts that would be
+// granted: all are granted above MaxTokens/2, and none below.
 func (t *Throttle) Balance() float64 { return float64(t.tokens.Load()) / milli }
 
 // add writes nothing when the count is at its limit already: all attempts of a

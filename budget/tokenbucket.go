@@ -11,23 +11,23 @@ type TokenBucketConfig struct {
 	// run, above 0 and at most a million. It is rounded to a millionth.
 	PerSecond float64
 
-	// Burst is how many can be saved up, from 1 to a million. Zero means one
-	// second's worth, and at least one.
+	// Burst is how many extra attempts can be saved, from 1 to a million. Zero means what
+	// one second adds, and at least one.
 	Burst float64
 }
 
-// TokenBucket allows extra attempts at a steady rate, whatever the traffic and
-// however they end: the classic.
+// TokenBucket allows extra attempts at a steady rate, whatever the traffic is and however
+// they end.
 //
-// A new bucket is full. An extra attempt takes one token and is denied when
-// there is less than one; PerSecond tokens are added each second up to Burst.
-// An attempt that was not sent is given back, no other is. Originals take no
-// token. So over any span of time
+// A new bucket is full. An extra attempt takes one token, and is denied if there is less
+// than one. Each second PerSecond tokens are added, up to Burst. An attempt that was not
+// sent gives its token back, and no other does. Originals take no token. So over any span of
+// time
 //
 //	granted - given back ≤ PerSecond × seconds + Burst
 //
-// and beyond it at most one per cell and a quarter of Burst, which are kept at
-// hand as in [Ratio].
+// and in addition at most one per cell and a quarter of Burst, which are kept ready as in
+// [Ratio].
 //
 // Make one with [NewTokenBucket].
 type TokenBucket struct {
@@ -79,8 +79,8 @@ func (b *TokenBucket) Release(k Kind, r Result) {
 	}
 }
 
-// Balance returns how many tokens there are.
-// It reads the clock, and what exceeds Burst is forfeited then.
+// Balance returns how many tokens there are. It reads the clock; what exceeds Burst is then
+// lost.
 func (b *TokenBucket) Balance() float64 { return b.balance(b.now()) }
 
 func (b *TokenBucket) balance(now time.Duration) float64 {

@@ -1,14 +1,14 @@
-// Package classify decides what an attempt's end means for its call: done,
-// worth another attempt, or over.
+// Package classify decides what the end of an attempt means for its call: the call is done,
+// it may make another attempt, or it is over.
 //
-// The rule that surprises people: a status code alone never decides. UNAVAILABLE
-// from a connection that was refused is safe to retry for every method;
-// UNAVAILABLE from a connection that broke in mid-call is not, because the server
-// may have done the work. A [Classifier] therefore sees the [Delivery] of the
-// attempt and the [Idempotency] of the method beside the status.
+// The rule that surprises people: a status code alone never decides. If a connection was
+// refused, UNAVAILABLE is safe to retry for every method. If a connection broke in the
+// middle of a call, it is not safe, because the server may have done the work. So a
+// [Classifier] sees not only the status, but also the [Delivery] of the attempt and the
+// [Idempotency] of the method.
 //
-// Start with [GRPC], the default table. [Codes] is for those who list codes
-// themselves, [Func], [First] and [Reply] for rules of one's own.
+// Start with [GRPC], the default table. [Codes] takes a list of codes. [Func], [First] and
+// [Reply] are for rules of your own.
 package classify
 
 import (
@@ -21,17 +21,17 @@ import (
 type Class uint8
 
 const (
-	// Undecided, the zero Kind, leaves the decision to the next classifier and
-	// in the end to [GRPC].
+	// Undecided, the zero Class, leaves the decision to the next classifier, and in the end
+	// to [GRPC].
 	Undecided Class = iota
 	// Success ends the call with this attempt's reply.
 	Success
-	// Retryable allows another attempt, if all other rules allow it too.
+	// Retryable allows another attempt, if all other rules allow it, too.
 	Retryable
 	// NonRetryable ends the call with this attempt's status.
 	NonRetryable
-	// Abort ends the call because nobody waits for it any more: the caller
-	// cancelled it or its deadline passed.
+	// Abort ends the call because nobody waits for it any more: the caller cancelled the
+	// call, or its deadline passed.
 	Abort
 )
 
@@ -46,13 +46,13 @@ func (c Class) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 type Reason uint8
 
 const (
-	// ReasonNone is the zero Reason: the Class says it all.
+	// ReasonNone is the zero Reason: the Class needs no reason.
 	ReasonNone Reason = iota
-	// ReasonNotSent: the attempt never got a transport, so repeating it is safe.
+	// ReasonNotSent: no server has looked at the attempt, so repeating it is safe.
 	ReasonNotSent
 	// ReasonServerAsked: the server asked for a retry with pushback or RetryInfo.
 	ReasonServerAsked
-	// ReasonUnavailable: the server is UNAVAILABLE and the method idempotent.
+	// ReasonUnavailable: the status is UNAVAILABLE, and the method is idempotent.
 	ReasonUnavailable
 	// ReasonAttemptTimeout: the attempt's own timeout ended it.
 	ReasonAttemptTimeout
@@ -60,25 +60,25 @@ const (
 	ReasonListedCode
 	// ReasonSoftFailure: the reply itself says that the work was not done.
 	ReasonSoftFailure
-	// ReasonNotIdempotent: worth a retry, but the attempt may have been executed and
+	// ReasonNotIdempotent: a retry could help, but the attempt may have been executed, and
 	// the method is not known to be idempotent.
 	ReasonNotIdempotent
-	// ReasonOverloaded: RESOURCE_EXHAUSTED without a hint on when to come back.
+	// ReasonOverloaded: RESOURCE_EXHAUSTED, and the server does not say when to come back.
 	ReasonOverloaded
 	// ReasonPushbackStop: the server forbade retries with negative or unparsable
 	// pushback, or asked for a delay above [MaxHint].
 	ReasonPushbackStop
-	// ReasonQuotaExceeded: the status carries a QuotaFailure and no RetryInfo.
+	// ReasonQuotaExceeded: the status has a QuotaFailure and no RetryInfo.
 	ReasonQuotaExceeded
-	// ReasonFatalCode: the code is not one that retries help with.
+	// ReasonFatalCode: retries do not help with this code.
 	ReasonFatalCode
 	// ReasonCallerDone: the caller cancelled the call or its deadline passed.
 	ReasonCallerDone
 	// ReasonCallDecided: another attempt decided the call, and this one was
 	// cancelled or came too late.
 	ReasonCallDecided
-	// ReasonLocalError: this side refused to send the request or to take the reply, and
-	// would again.
+	// ReasonLocalError: the client itself refused to send the request or to take the reply,
+	// and would do so again.
 	ReasonLocalError
 )
 
@@ -97,13 +97,14 @@ func (r Reason) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 type Delivery uint8
 
 const (
-	// DeliveryUnknown: the attempt may have been executed, or still be under
-	// way. It is the zero value, because it is the assumption that is safe.
+	// DeliveryUnknown: the attempt may have been executed, or may still run. It is the zero
+	// value, because it is the safe assumption.
 	DeliveryUnknown Delivery = iota
-	// DeliveryNotSent: no server looked at it. The attempt never got a transport, or
-	// the server said that it did not process it (REFUSED_STREAM, or GOAWAY below it).
+	// DeliveryNotSent: no server looked at the request. The attempt never got a transport,
+	// or the server said that it did not process the request (REFUSED_STREAM, or a GOAWAY
+	// below it).
 	DeliveryNotSent
-	// DeliveryAnswered: the status is the server's own.
+	// DeliveryAnswered: the status is from the server itself.
 	DeliveryAnswered
 )
 
@@ -114,8 +115,8 @@ func (d Delivery) String() string { return name(deliveryNames[:], int(d)) }
 // MarshalText returns the words of String.
 func (d Delivery) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 
-// EndedAttempt is an attempt that has ended, as a [Classifier] sees it. It is valid
-// during the call of Classify only, and none of it may be changed.
+// EndedAttempt is an attempt that has ended, as a [Classifier] sees it. It is valid only
+// during the call of Classify. Nothing in it may be changed.
 type EndedAttempt struct {
 	// Method is the full method name, "/pkg.Service/Method".
 	Method string
@@ -123,53 +124,53 @@ type EndedAttempt struct {
 	Reply any
 	// Err is what the attempt returned, nil for OK.
 	Err error
-	// Status is Err as a status; for an Err that carries none, UNKNOWN or what
-	// status.FromContextError makes of it. Nil for OK.
+	// Status is Err as a status. If Err has no status, it is UNKNOWN or what
+	// status.FromContextError makes of it. It is nil for OK.
 	Status *status.Status
-	// Header and Trailer are the response metadata that arrived, perhaps nil.
+	// Header and Trailer are the response metadata that arrived. They may be nil.
 	Header, Trailer metadata.MD
-	// Delivery is what is known of the attempt's way.
+	// Delivery says what is known about whether the attempt reached a server.
 	Delivery Delivery
-	// Idempotency is what call option, policy or descriptor declare.
+	// Idempotency is what the call option, the policy or the descriptor declares.
 	Idempotency Idempotency
 	// TimedOut says that the attempt's own timeout ended it, not the caller's
 	// deadline and not the server.
 	TimedOut bool
-	// CallerDone says that the call's context had ended when the attempt did.
+	// CallerDone says that the call's context had already ended when the attempt ended.
 	CallerDone bool
-	// Local says that this side refused the request or the reply: it is too large, or
-	// a codec or compressor fails.
+	// Local says that the client itself refused the request or the reply: it is too large,
+	// or a codec or compressor fails.
 	Local bool
-	// Hint is the server's word on retries, from Trailer and Status.
+	// Hint is what the server said about retries, from Trailer and Status.
 	Hint Hint
 }
 
 // Code returns the attempt's status code.
 func (a *EndedAttempt) Code() codes.Code { return a.Status.Code() }
 
-// Outcome is what a [Classifier] says of an attempt.
+// Outcome is what a [Classifier] says about an attempt.
 type Outcome struct {
 	Class  Class
 	Reason Reason
 }
 
-// Classifier turns the end of an attempt into an Outcome. It is called on the
-// goroutine of the call, from many calls at once, and must not keep the EndedAttempt.
+// Classifier turns the end of an attempt into an [Outcome]. It is called on the goroutine of
+// the call, for many calls at once. It must not keep the [EndedAttempt].
 //
-// The zero Outcome leaves the decision to [GRPC], so that a classifier needs to
-// say only what it sees differently. Whatever a classifier says, a server that
-// forbids retries is obeyed, and a call whose caller is gone ends.
+// The zero Outcome leaves the decision to [GRPC], so a classifier only has to say what it
+// decides differently. Two things it cannot change: a server that forbids retries is obeyed,
+// and a call whose caller has gone ends.
 //
-// A panic in a classifier surfaces on the caller's goroutine, as one in an
-// interceptor would; the call's budget leases are returned.
+// A panic in a classifier reaches the caller's goroutine, as a panic in an interceptor
+// would. The call's budget leases are returned.
 type Classifier interface {
 	Classify(a *EndedAttempt) Outcome
 }
 
-// Func is a function as a [Classifier].
+// Func is a function that is a [Classifier].
 type Func func(a *EndedAttempt) Outcome
 
-// Classify calls f. Nil is undecided.
+// Classify calls f. A nil f is undecided.
 func (f Func) Classify(a *EndedAttempt) Outcome {
 	if f == nil {
 		return Outcome{}
@@ -177,8 +178,8 @@ func (f Func) Classify(a *EndedAttempt) Outcome {
 	return f(a)
 }
 
-// First asks the classifiers in turn; the first Outcome whose Class is not
-// [Undecided] decides. It returns the zero Outcome if all are undecided. Nil ones are.
+// First asks the classifiers in turn. The first Outcome whose Class is not Undecided
+// decides. If all are undecided, it returns the zero Outcome. A nil classifier is undecided.
 func First(cs ...Classifier) Classifier {
 	return Func(func(a *EndedAttempt) Outcome {
 		for _, c := range cs {
@@ -193,11 +194,11 @@ func First(cs ...Classifier) Classifier {
 	})
 }
 
-// Reply finds soft failures: OK replies of type T whose content says that the
-// work failed for now. failed is asked for every such reply; when it returns
-// true the attempt is retryable if the method is known to be idempotent, since
-// the server did execute it, and else the call ends with that reply. When
-// attempts run out the caller gets the last reply and no error, as without rego.
+// Reply finds soft failures: OK replies of type T whose content says that the work failed
+// for now. It calls failed for every such reply. If failed returns true and the method is
+// known to be idempotent, the attempt is retryable. If the method is not known to be
+// idempotent, the call ends with that reply, because the server did execute the request.
+// When attempts run out, the caller gets the last reply and no error, as without rego.
 func Reply[T any](failed func(reply T) bool) Classifier {
 	return Func(func(a *EndedAttempt) Outcome {
 		reply, ok := a.Reply.(T)

@@ -27,8 +27,8 @@ var codeNames = [...]string{
 }
 
 // CodeName returns the name that the gRPC specification gives a code, such as
-// "DEADLINE_EXCEEDED", as files and OpenTelemetry have it; codes.Code's own String is Go's. One
-// that the specification does not define is "CODE(77)".
+// "DEADLINE_EXCEEDED". Files and OpenTelemetry use these names; [codes.Code.String] returns
+// other ones. For a code that the specification does not define it returns "CODE(77)".
 func CodeName(c codes.Code) string {
 	if int(c) < len(codeNames) {
 		return codeNames[c]

@@ -19,10 +19,9 @@ import "google.golang.org/grpc/codes"
 //	the attempt's own timeout                        stop: not idempotent          retry
 //	anything else                                    stop                          stop
 //
-// A server that asks for a retry vouches that it did not do the work; that is
-// why its word is enough for methods of which nothing is known (gRFC A6 lets
-// servers drive retries through pushback; google.rpc.RetryInfo says when a
-// client may come back).
+// A server that asks for a retry says that it did not do the work. So this is enough even
+// for methods of which nothing is known. In gRFC A6 servers ask for retries through
+// pushback; google.rpc.RetryInfo says when a client may come back.
 var GRPC Classifier = Func(classifyGRPC)
 
 func classifyGRPC(a *EndedAttempt) Outcome {
@@ -52,12 +51,11 @@ func classifyGRPC(a *EndedAttempt) Outcome {
 	return Outcome{NonRetryable, ReasonFatalCode}
 }
 
-// Codes returns gRFC A6's rule for those who list codes themselves: an attempt
-// that failed with one of codes is retryable, whatever the idempotency of the
-// method, since listing a code states that repeating is safe. Other failures end
-// the call. As in A6 the attempt's own timeout is no exception: it is retryable
-// if DEADLINE_EXCEEDED is listed. And as in grpc what this side has refused is
-// never sent again, whatever its code.
+// Codes returns gRFC A6's rule for a list of codes: an attempt that failed with one of them
+// is retryable, whatever the idempotency of the method. So list a code only if repeating is
+// safe: otherwise a server may do the work twice. Other failures end the call. The attempt's
+// own timeout is retryable if DEADLINE_EXCEEDED is listed, as in A6. What the client itself
+// has refused is never sent again, whatever its code, as in grpc.
 func Codes(list ...codes.Code) Classifier {
 	var set uint32
 	for _, c := range list {

@@ -9,12 +9,12 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// PushbackKey is the trailer in which a server says when to retry, in
-// milliseconds (gRFC A6).
+// PushbackKey is the trailer in which a server says when to retry, in milliseconds (gRFC
+// A6).
 const PushbackKey = "grpc-retry-pushback-ms"
 
-// MaxHint is the longest delay a server may ask for. A server that asks for more
-// does not want this call back: the call ends.
+// MaxHint is the longest delay that a server may ask for. A server that asks for more does
+// not want this call again, so the call ends.
 const MaxHint = 300 * time.Second
 
 // HintKind says what a server asked for.
@@ -30,8 +30,8 @@ const (
 	// HintStop: do not retry. Pushback is negative, unparsable or given more
 	// than once (gRFC A6), or the delay is above [MaxHint].
 	HintStop
-	// HintQuota: a quota is used up (google.rpc.QuotaFailure), and nothing is said
-	// of when there is more.
+	// HintQuota: a quota is used up (google.rpc.QuotaFailure), and the server does not say
+	// when there is more.
 	HintQuota
 )
 
@@ -42,10 +42,10 @@ func (k HintKind) String() string { return name(hintNames[:], int(k)) }
 // MarshalText returns the words of String.
 func (k HintKind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
-// Hint is the server's word on retrying an attempt.
+// Hint is what the server said about retrying an attempt.
 type Hint struct {
 	Kind HintKind
-	// After is the delay asked for, for HintPushback and HintRetryInfo.
+	// After is the delay that the server asked for, with HintPushback and HintRetryInfo.
 	After time.Duration
 }
 
@@ -55,11 +55,11 @@ func (h Hint) Asks() bool { return h.Kind == HintPushback || h.Kind == HintRetry
 // Stops reports whether the server forbade a retry.
 func (h Hint) Stops() bool { return h.Kind == HintStop }
 
-// HintOf reads the hint of a failed attempt. Pushback in the trailer is stronger
-// than what the status carries, and RetryInfo stronger than QuotaFailure: servers
-// send both for a quota per minute, and then say when the next minute begins
-// (google.rpc.QuotaFailure). A nil trailer and a nil status hold no hint, and neither
-// do details that are broken or of other types.
+// HintOf reads the hint of a failed attempt. Pushback in the trailer is stronger than what
+// the status says. RetryInfo is stronger than QuotaFailure: for a quota per minute servers
+// send both, and RetryInfo says when the next minute begins (google.rpc.QuotaFailure). A nil
+// trailer and a nil status have no hint. Details that are broken or of other types have none
+// either.
 func HintOf(trailer metadata.MD, st *status.Status) Hint {
 	if vs := trailer[PushbackKey]; len(vs) > 0 {
 		return parsePushback(vs)

@@ -12,14 +12,14 @@ import (
 type Idempotency uint8
 
 const (
-	// IdempotencyUnknown, the zero value: nothing is declared. An attempt that
-	// may have been executed is not repeated.
+	// IdempotencyUnknown, the zero value: nothing is declared. An attempt that may have been
+	// executed is not repeated.
 	IdempotencyUnknown Idempotency = iota
-	// NotIdempotent is treated as IdempotencyUnknown, and overrides weaker
-	// declarations: a policy can take back what a descriptor says.
+	// NotIdempotent is treated like IdempotencyUnknown, and overrides weaker declarations: a
+	// policy can take back what a descriptor says.
 	NotIdempotent
-	// Idempotent: executing the request twice has the effect of executing it
-	// once. Attempts may be repeated.
+	// Idempotent: executing the request twice has the same effect as executing it once.
+	// Attempts may be repeated.
 	Idempotent
 	// NoSideEffects: executing the request has no effect that counts. Attempts
 	// may be repeated, and run side by side.
@@ -40,10 +40,10 @@ func (i Idempotency) AllowsRetry() bool { return i == Idempotent || i == NoSideE
 // Valid reports whether i is one of the declared values.
 func (i Idempotency) Valid() bool { return i <= NoSideEffects }
 
-// DeclaredIdempotency returns the google.protobuf.MethodOptions.idempotency_level of
-// a full method name, "/pkg.Service/Method", as declared in the proto files
-// linked into the program, and whether the method is linked in at all. It is too
-// slow for the path of a call: keep what it says.
+// DeclaredIdempotency returns the google.protobuf.MethodOptions.idempotency_level of a full
+// method name, "/pkg.Service/Method", as declared in the proto files linked into the
+// program. It also says whether the method is linked in at all. It is too slow to be called
+// for every call: keep the result.
 func DeclaredIdempotency(method string) (i Idempotency, found bool) {
 	name := strings.Replace(strings.TrimPrefix(method, "/"), "/", ".", 1)
 	d, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(name))
@@ -57,7 +57,7 @@ func DeclaredIdempotency(method string) (i Idempotency, found bool) {
 	return DeclaredIdempotencyOf(md), true
 }
 
-// DeclaredIdempotencyOf returns the idempotency_level of a method whose descriptor is at hand.
+// DeclaredIdempotencyOf returns the idempotency_level of a method with the given descriptor.
 func DeclaredIdempotencyOf(md protoreflect.MethodDescriptor) Idempotency {
 	opts, _ := md.Options().(*descriptorpb.MethodOptions)
 	switch opts.GetIdempotencyLevel() {

@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// Delay says how long an attempt runs before another one is started beside it:
-// a fixed time, or a quantile of the method's own latency, so that the same share
-// of attempts is exceeded by whatever the method takes.
+// Delay says how long an attempt runs before another one is started: a fixed time, or a
+// quantile of the method's own latency. With a quantile, the same share of attempts exceeds
+// the delay, however long the method takes.
 //
 // Make one with [Fixed] or [Tracker.Quantile]. It is safe for concurrent use.
 type Delay struct {
@@ -22,13 +22,12 @@ type Delay struct {
 	next    atomic.Int64 // when to look at the tracker again
 }
 
-// Bounds bound a delay that follows a method's latency.
+// Bounds limit a delay that follows a method's latency.
 type Bounds struct {
-	// Min is the least delay. Zero means none.
+	// Min is the shortest delay. Zero means none.
 	Min time.Duration
-	// Max is the delay above which there is no hedging: of a method that takes so
-	// long, a second attempt would come too late or be too dear. Zero means that
-	// there is no such point.
+	// Max: if the delay would be longer than this, there is no hedging. Then a second
+	// attempt would come too late, or cost too much. Zero means no limit.
 	Max time.Duration
 }
 
@@ -38,10 +37,10 @@ type State uint8
 const (
 	// Ready: hedge after the delay.
 	Ready State = iota
-	// Cold: there are too few samples, so nothing is known of the method. A
-	// hundred are needed, and as many as make one above the quantile.
+	// Cold: there are too few samples to know the method. There must be a hundred, and
+	// enough to have one above the quantile.
 	Cold
-	// TooSlow: the delay would be above Bounds.Max.
+	// TooSlow: the delay would be longer than [Bounds].Max.
 	TooSlow
 	// Declined: a [Trigger] wants no hedge.
 	Declined
@@ -62,7 +61,7 @@ func (s State) String() string {
 	return fmt.Sprintf("State(%d)", uint8(s))
 }
 
-// MinSamples is how many samples a quantile needs at least.
+// MinSamples is the least number of samples for a quantile.
 const MinSamples = 100
 
 // Fixed returns a Delay of d, whatever the method's latency.
@@ -81,7 +80,7 @@ func (t *Tracker) Quantile(q float64, l Bounds) *Delay {
 	return d
 }
 
-// After returns the delay in force. It is zero unless the state is Ready.
+// After returns the current delay. It is zero unless the state is Ready.
 func (d *Delay) After() (time.Duration, State) {
 	after := time.Duration(d.current.Load())
 	switch {
@@ -95,8 +94,8 @@ func (d *Delay) After() (time.Duration, State) {
 	return after, Ready
 }
 
-// Latency returns the quantiles qs of the Delay's Tracker, from 0 to 1, and from how many
-// samples. Without any, and of a fixed delay, there are none.
+// Latency returns the quantiles qs of the Delay's Tracker, from 0 to 1, and the number of
+// samples that they are of. Without samples, and for a fixed delay, there are none.
 func (d *Delay) Latency(qs ...float64) (times []time.Duration, samples int64) {
 	if d.tracker == nil {
 		return nil, 0
@@ -111,14 +110,14 @@ func (d *Delay) Latency(qs ...float64) (times []time.Duration, samples int64) {
 	return times, samples
 }
 
-// Next implements [Trigger]: a hedge is due once the last attempt has run for the delay.
+// Next implements [Trigger]: a hedge is due when the last attempt has run for the delay.
 func (d *Delay) Next(c Call) (time.Duration, State) {
 	after, s := d.After()
 	return max(after-c.SinceLast, 0), s
 }
 
-// Ended implements [Trigger]. Of the attempts of a call only the original is recorded: it
-// was made whether or not something was slow.
+// Ended implements [Trigger]. Only the original of a call is recorded, because it is made
+// whether or not something is slow.
 func (d *Delay) Ended(a EndedAttempt) {
 	switch {
 	case a.Number != 1:
@@ -129,8 +128,8 @@ func (d *Delay) Ended(a EndedAttempt) {
 	}
 }
 
-// Record counts an attempt that ended by itself, successfully. The delay takes
-// notice of it within a tenth of a second.
+// Record counts an attempt that ended by itself, successfully. The delay follows within a
+// tenth of a second.
 func (d *Delay) Record(start, end time.Time) {
 	if d.tracker == nil {
 		return
@@ -139,12 +138,11 @@ func (d *Delay) Record(start, end time.Time) {
 	d.refreshIfDue(end)
 }
 
-// RecordAtLeast counts an attempt of which it is known only that it would have
-// taken longer: it was cancelled because a hedge won, or it failed. Beyond the
-// delay it counts as having taken as long as it ran, since that is on the right
-// side of the quantile; so hedging cannot hide slow attempts from its own delay.
-// Before that it shows nothing, and is not counted: failures that are fast do not
-// make a method a fast one.
+// RecordAtLeast counts an attempt that would have taken longer: it was cancelled because a
+// hedge won, or it failed. If it ran longer than the delay, it counts with the time that it
+// ran, which is on the right side of the quantile. So hedging cannot hide slow attempts from
+// its own delay. If it ran shorter than the delay, it is not counted: fast failures do not
+// make a method fast.
 func (d *Delay) RecordAtLeast(start, end time.Time) {
 	if after := d.current.Load(); after != 0 && end.Sub(start) >= time.Duration(after) {
 		d.Record(start, end)

@@ -8,23 +8,22 @@ import (
 	"github.com/rego-go/rego/internal/percpu"
 )
 
-// Tracker knows how long the attempts of one method have taken lately. Quantiles
-// of it are never too low and at most 1 % too high, from 10 µs to 100 s; what
-// is outside of that counts as the nearest that is inside.
+// Tracker records how long the attempts of one method have taken recently. Its quantiles are
+// never too low and at most 1 % too high, from 10 µs to 100 s. Times outside of this range
+// count as its nearest end.
 //
-// It has two windows, the one that is running and the one before it. A window
-// ends when it has lasted two seconds and holds five hundred samples: where calls
-// are frequent the Tracker forgets within four seconds, and where they are rare
-// it remembers enough to tell.
+// It has two windows: the current one and the one before it. A window ends when it has
+// lasted two seconds and holds five hundred samples. So where calls are frequent, the
+// Tracker forgets within four seconds. Where calls are rare, it remembers enough samples.
 //
-// Samples are counted without a lock and without allocation, but for the first
-// ones of a window. A window has counters for those powers of two only into which
-// samples have fallen, half a kilobyte for each and for each of the cells that
-// processors count in: for 10 µs to 100 s that is 13 kB in each cell and window
-// at most, and a few kilobytes for most methods.
+// Samples are counted without a lock and without allocation, except for the first ones of a
+// window. A window has counters only for those powers of two into which samples have fallen:
+// half a kilobyte for each power of two, in each of the cells that processors count in. For
+// 10 µs to 100 s that is at most 13 kB in each cell and window, and a few kilobytes for most
+// methods.
 //
-// Make one with [NewTracker], and give samples through a [Delay]. It is safe
-// for concurrent use.
+// Make one with [NewTracker], and record samples through a [Delay]. It is safe for
+// concurrent use.
 type Tracker struct {
 	began   time.Time
 	windows atomic.Pointer[windows]

@@ -6,21 +6,21 @@ import (
 	"google.golang.org/grpc/metadata"
 )
 
-// A Trigger says when a hedge is due. [Delay] is one; others may go by what is known of the
-// server, of the request's kind or of the time of day. What a Trigger says bounds no load:
-// hedges are still taken from budgets, and there are no more attempts than the policy allows.
+// A Trigger says when a hedge is due. [Delay] is one. Others may use what is known of the
+// server, of the kind of request or of the time of day. A Trigger bounds no load: hedges are
+// still taken from budgets, and there are no more attempts than the policy allows.
 //
-// It is called from many calls at once, on the goroutines that make their attempts, and slows
-// them by the time it takes.
+// It is called for many calls at once, on the goroutines that make their attempts. A slow
+// Trigger makes these calls slower.
 type Trigger interface {
 	// Next returns how long it is until the next hedge of c is due. It is asked when an
-	// attempt of the call starts and, once the time has passed that it then named, again:
-	// zero or less starts the hedge, more puts it off and asks again after that. Any state
-	// but Ready ends hedging for the call.
+	// attempt of the call starts, and asked again when the returned time has passed. Zero or
+	// less starts the hedge. More postpones it: then Next is asked again after that time.
+	// Any state but Ready ends hedging for the call.
 	Next(c Call) (wait time.Duration, s State)
-	// Ended tells of an attempt that has ended: of every one of the methods whose policies
-	// name the Trigger and may be hedged, whether a hedge ran beside it or not. One of a
-	// stream counts as ended when its first message has come.
+	// Ended reports an attempt that has ended. It is called for every attempt of the methods
+	// whose policies name the Trigger and that may be hedged, whether or not a hedge ran. An
+	// attempt of a stream counts as ended when its first message has come.
 	Ended(a EndedAttempt)
 }
 
@@ -28,9 +28,9 @@ type Trigger interface {
 type Call struct {
 	Method    string        // "/pkg.Service/Method"
 	Target    string        // of the connection, as it was dialed
-	Running   int           // attempts that run, at least one
+	Running   int           // attempts that run now, at least one
 	Elapsed   time.Duration // since the first attempt of the call started
-	SinceLast time.Duration // since the last one did, or was denied for good
+	SinceLast time.Duration // since the last attempt started, or was denied for good
 }
 
 // EndedAttempt is an attempt that has ended, as a [Trigger] sees it.
@@ -39,12 +39,12 @@ type EndedAttempt struct {
 	Target     string
 	Number     int // of the attempts of its call, from 1, which is the original
 	Start, End time.Time
-	Err        error // as the attempt returned it; nil of one that answered
-	// Complete says that it took as long as the method takes: it ended by itself, with a
-	// reply. One that failed, timed out or was cancelled, since another one was faster, might
-	// have taken longer.
+	Err        error // as the attempt returned it; nil if it has answered
+	// Complete says that the attempt took as long as the method takes: it ended by itself,
+	// with a reply. An attempt that failed, timed out or was cancelled because another one
+	// was faster might have taken longer.
 	Complete bool
-	// Header and Trailer are what the server sent, nil if they have not come. They must not
-	// be changed.
+	// Header and Trailer are what the server sent. They are nil if they have not arrived.
+	// They must not be changed.
 	Header, Trailer metadata.MD
 }
