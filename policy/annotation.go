@@ -10,10 +10,10 @@ import (
 	regov1 "github.com/rego-go/rego/proto/rego/v1"
 )
 
-// FromDescriptor returns the policy that the proto files linked into the program
-// give a full method name, "/pkg.Service/Method": the option (rego.v1.method), or the
-// option (rego.v1.service) of its service. found is false if there is neither. The
-// error is a [Faults]. It is too slow for the path of a call: keep what it says.
+// FromDescriptor returns the policy that the proto files linked into the program give a full
+// method name, "/pkg.Service/Method": the option (rego.v1.method), or the option
+// (rego.v1.service) of its service. found is false if there is neither. The error is a
+// [Faults]. It is too slow to be called for every call: keep the result.
 func FromDescriptor(method string) (p Policy, found bool, err error) {
 	name := strings.Replace(strings.TrimPrefix(method, "/"), "/", ".", 1)
 	d, _ := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(name))
@@ -28,9 +28,9 @@ func FromDescriptor(method string) (p Policy, found bool, err error) {
 	return p.withDefaults(), true, err
 }
 
-// FromMethodDescriptor returns the policy that the proto file of a method gives it, as it is
-// written there, and the name of the option that has it: rego.v1.method or rego.v1.service.
-// The name is empty if there is neither. The error is a [Faults].
+// FromMethodDescriptor returns the policy in the proto file of a method, as it is written
+// there, and the name of the option that has it: rego.v1.method or rego.v1.service. The name
+// is empty if there is neither. The error is a [Faults].
 func FromMethodDescriptor(md protoreflect.MethodDescriptor) (p Policy, option protoreflect.FullName, err error) {
 	extension := regov1.E_Method
 	m, ok := annotation(md, extension)

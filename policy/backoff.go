@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Jitter is how the computed backoff b is spread, so that clients which failed
-// together do not come back together.
+// Jitter says how the computed backoff b is spread, so that clients which failed together do
+// not come back together.
 type Jitter uint8
 
 const (
@@ -34,14 +34,14 @@ func (j Jitter) String() string {
 // NoWait as Backoff.Initial retries at once, without any wait.
 const NoWait time.Duration = -1
 
-// Backoff is the wait before a retry: min(Initial·Multiplier^n, Max), spread by
-// Jitter. Proportional jitter may exceed Max by its fifth, as in gRFC A6.
+// Backoff is the wait before a retry: min(Initial·Multiplier^n, Max), spread by Jitter.
+// Proportional jitter may exceed Max by a fifth, as in gRFC A6.
 type Backoff struct {
-	// Initial is the wait before the first retry. Zero means 50 ms, or Max if
-	// that is shorter; NoWait means none, before any retry.
+	// Initial is the wait before the first retry. Zero means 50 ms, or Max if that is
+	// shorter. NoWait means no wait before any retry.
 	Initial time.Duration
-	// Multiplier is the growth from one retry to the next, above zero; below one the
-	// waits become shorter. Zero means 2.
+	// Multiplier is the factor from one wait to the next, above zero. Below one, the waits
+	// become shorter. Zero means 2.
 	Multiplier float64
 	// Max bounds the wait. Zero means 5 s, or Initial if that is longer.
 	Max time.Duration
@@ -65,9 +65,9 @@ func (b Backoff) withDefaults() Backoff {
 	return b
 }
 
-// Delay returns the wait before retry n, where n is 0 for the first. It is a pure
-// function of its arguments; r is drawn from at most once, and nil means the
-// global source. b must be valid, as in a policy that passed Validate.
+// Delay returns the wait before retry n, where n is 0 for the first. It is a pure function
+// of its arguments. It draws from r at most once; nil means the global source. b must be
+// valid, as in a policy that passed Validate.
 func (b Backoff) Delay(n int, r *rand.Rand) time.Duration {
 	b = b.withDefaults()
 	if b.Initial == NoWait {
@@ -90,8 +90,8 @@ func (b Backoff) Delay(n int, r *rand.Rand) time.Duration {
 	return time.Duration(d)
 }
 
-// From returns b, its defaults filled in, with Initial and Max raised to initial
-// where they are below it: for waits that must not be short. NoWait is below.
+// From returns b with its defaults filled in, and with Initial and Max raised to initial if
+// they are below it. It is for waits that must not be short. NoWait counts as below.
 func (b Backoff) From(initial time.Duration) Backoff {
 	b = b.withDefaults()
 	b.Initial = max(b.Initial, initial)

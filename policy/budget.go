@@ -8,11 +8,11 @@ import (
 )
 
 // NamedBudget defines a budget that the policies of a [Set] can name. Exactly one kind is
-// set. Interceptors keep one of each per target, and keep its state from one set to
-// the next while its definition is the same.
+// set. Interceptors have one of each per target, and keep its state from one set to the next
+// while its definition stays the same.
 type NamedBudget struct {
-	// Name that policies give in their Budget. A set cannot define a name that an
-	// interceptor has a budget for in code.
+	// Name that policies use in their Budget. A set cannot define a name for which an
+	// interceptor has a budget in code.
 	Name string
 	// Ratio allows extra attempts in proportion to successes.
 	Ratio *budget.RatioConfig
@@ -25,7 +25,8 @@ type NamedBudget struct {
 	Concurrency *budget.ConcurrencyConfig
 }
 
-// New returns a new budget of this definition, or what is wrong with it.
+// New returns a new budget of this definition. The error says what is wrong with the
+// definition.
 func (b NamedBudget) New() (budget.Budget, error) {
 	switch {
 	case b.Ratio != nil:
@@ -47,7 +48,7 @@ func kind[B budget.Budget](b B, err error) (budget.Budget, error) {
 	return b, nil
 }
 
-// Equal reports whether b and o define the same.
+// Equal reports whether b and o define the same budget.
 func (b NamedBudget) Equal(o NamedBudget) bool {
 	return b.Name == o.Name && same(b.Ratio, o.Ratio) && same(b.TokenBucket, o.TokenBucket) &&
 		same(b.Throttle, o.Throttle) && same(b.Concurrency, o.Concurrency)

@@ -11,28 +11,31 @@ import (
 	"github.com/rego-go/rego/classify"
 )
 
-// Explanation is what a policy leads to, in words for people, which may change.
+// Explanation says what a policy leads to, in words for people. The words may change.
 //
-// It holds whatever the servers answer, but for two things that they can ask for: pushback
-// and google.rpc.RetryInfo take the place of the waits, or prolong them.
+// It holds whatever the servers answer, with one exception: pushback and
+// google.rpc.RetryInfo replace the waits or make them longer.
 type Explanation struct {
-	// Attempts is the most that a call makes. Those that cannot begin within the timeout are
-	// not counted.
+	// Attempts is the most attempts of a call. Attempts that cannot begin within the timeout
+	// are not counted.
 	Attempts int
-	// Hedging says when a hedge begins, or why none does; empty if none is asked for.
+	// Hedging says when a hedge begins, or why none does. It is empty if the policy asks for
+	// none.
 	Hedging string
-	// Steps are when the attempts begin that follow one another, of a call that is not hedged.
+	// Steps say when the attempts of a call that is not hedged begin, one after the other.
 	Steps []Step
-	// Overloaded are the steps if the server answers RESOURCE_EXHAUSTED, where these are others:
-	// waits for an overloaded server begin with a second. Empty if they are those in Steps, or
-	// if that code is not retried.
+	// Overloaded are the steps if the server answers RESOURCE_EXHAUSTED, because waits for
+	// an overloaded server begin with a second. It is empty if these are the same as Steps,
+	// or if that code is not retried.
 	Overloaded []Step
 	// Waits says what else the waits depend on; empty if there are none.
 	Waits string
-	// Longest is how long a unary call can take whose caller gives no deadline, without the time
-	// in which there is no connection. Zero means that nothing in the policy bounds it.
+	// Longest is the longest time of a unary call whose caller gives no deadline, without
+	// the time in which there is no connection. Zero means that nothing in the policy bounds
+	// it.
 	Longest time.Duration
-	// Time says the same in words, and Load how much more a server sees if everything fails.
+	// Time says the same in words. Load says how much more load a server gets if everything
+	// fails.
 	Time, Load string
 }
 
@@ -42,9 +45,9 @@ type Step struct {
 	Begins string
 }
 
-// Explain says what p leads to as it stands. Whoever has something stronger than p, such as
-// the switches of a set or a limit of attempts, writes it into p before. The budget is the
-// one that p names, nil if that is the default or in code.
+// Explain says what p leads to as it is written. If something is stronger than p, such as
+// the switches of a set or a limit of attempts, write it into p first. b is the budget that
+// p names, nil if that is the default or in code.
 func (p Policy) Explain(b *NamedBudget) Explanation {
 	p = p.withDefaults()
 	c := p.courses()
@@ -194,7 +197,7 @@ func (p Policy) load(b *NamedBudget, attempts int) string {
 	return strings.Join(bounds, "; ")
 }
 
-// Budget returns the budget of the set that has this name, nil if it defines none.
+// Budget returns the budget of the set with this name, nil if the set defines none.
 func (s Set) Budget(name string) *NamedBudget {
 	for i := range s.Budgets {
 		if s.Budgets[i].Name == name {

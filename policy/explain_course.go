@@ -8,8 +8,8 @@ import (
 	"google.golang.org/grpc/codes"
 )
 
-// OverloadBackoff is where the waits begin after RESOURCE_EXHAUSTED, which says that the
-// server has too much to do already.
+// OverloadBackoff is the first wait after RESOURCE_EXHAUSTED, which says that the server
+// already has too much to do.
 const OverloadBackoff = time.Second
 
 func (p Policy) retries() bool {
@@ -108,7 +108,7 @@ func (c course) longest(attempt time.Duration) time.Duration {
 }
 
 // Bounds returns the shortest and the longest wait before retry n, where n is 0 for the
-// first, in whole microseconds: no wait is shorter or longer than these.
+// first, in whole microseconds. No wait is shorter or longer.
 func (b Backoff) Bounds(n int) (least, most time.Duration) { return b.bounds(n).rounded() }
 
 func (b Backoff) bounds(n int) bounds {

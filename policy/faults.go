@@ -18,8 +18,8 @@ type Fault struct {
 	Line, Column int
 }
 
-// Error puts the place before the path, and the policy's name into it:
-// `12:20: rules[2]: policy "users": retry.max_attempts: must be at least 1`.
+// Error puts the place before the path, and the policy's name into the path: `12:20:
+// rules[2]: policy "users": retry.max_attempts: must be at least 1`.
 func (f Fault) Error() string {
 	var b strings.Builder
 	if f.Line > 0 {
@@ -36,8 +36,8 @@ func (f Fault) Error() string {
 	return b.String()
 }
 
-// Faults is an error that holds everything wrong with what was offered, up to a thousand faults of
-// a kilobyte each.
+// Faults is an error with everything that is wrong, up to a thousand faults of a kilobyte
+// each.
 type Faults []Fault
 
 // Error lists the first hundred faults, separated by "; ".

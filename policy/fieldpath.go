@@ -68,9 +68,9 @@ func take(m, from protoreflect.Message, path string) {
 	}
 }
 
-// Overridden returns p with those of the fields that by has written, which are named as in
-// [Limits]. Both are as they were written, without their defaults, and so is what it returns;
-// it may be invalid.
+// Overridden returns p with those of the fields that by has written. The fields are named as
+// in [Limits]. Both policies are as they were written, without defaults, and so is the
+// result. It may be invalid.
 func (p Policy) Overridden(by Policy, fields []string) Policy {
 	m, from := p.proto().ProtoReflect(), by.proto().ProtoReflect()
 	for _, path := range fields {
@@ -80,7 +80,7 @@ func (p Policy) Overridden(by Policy, fields []string) Policy {
 }
 
 // Writes returns which of the fields p has written, one for each value: "retry.off", and not
-// "retry". Without fields it is all.
+// "retry". Without arguments it looks at all fields.
 func (p Policy) Writes(fields ...string) []string {
 	var names []string
 	for _, f := range p.Fields() {

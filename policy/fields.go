@@ -12,16 +12,16 @@ import (
 
 // Field is a field of a policy, for people to read.
 type Field struct {
-	// Name is the path that files have for it, such as "retry.max_attempts".
+	// Name is the field's path in files, such as "retry.max_attempts".
 	Name string
-	// Value is what is in force, in words where nothing is.
+	// Value is the value in force. If no value is in force, it says so in words.
 	Value string
-	// Written says that the policy has it, and not only the default.
+	// Written says that the policy has the field, so the value is not only the default.
 	Written bool
 }
 
-// Fields returns all fields of p as it was written, in the order of files, with the defaults
-// that stand for what was not.
+// Fields returns all fields of p in the order of files. Fields that p does not have are
+// there with their defaults.
 func (p Policy) Fields() []Field {
 	var list []Field
 	full := p.withDefaults()

@@ -7,37 +7,37 @@ import (
 	"time"
 )
 
-// Limits are guard rails that the owner of a client sets and no source can lift: a set
-// with a policy or a budget that exceeds them is refused. Zero fields limit nothing.
+// Limits are set by the owner of a client, and no source can exceed them: a set with a
+// policy or a budget beyond them is refused. Zero fields limit nothing.
 //
-// A client takes them by interceptor.WithLimits, and a store that only serves sets by
+// A client takes them by interceptor.WithLimits. A store that only serves sets takes them by
 //
 //	err := store.Guard(limits.Check)
 //
-// With MaxExtraLoad, whatever set passes, the extra attempts that do not succeed of the calls
-// to one target are at most
+// With MaxExtraLoad they bound the extra attempts that do not succeed, of the calls to one
+// target. With any set that passes, these are at most
 //
 //	MaxExtraLoad × calls + MaxExtraPerSecond × (seconds + 1)
 //
-// within the precision that each budget states, and besides what the client's own budgets
-// allow: a policy that names no budget takes from the target's own. Retries that succeed are
-// not bounded so, since a budget.Ratio gets back what they took: they are bounded by
-// MaxAttempts. A budget that a set defines anew begins with a second's worth, so whoever sends
-// another set each second gets twice as much: forbid "budgets" to sources that are not trusted
-// that far.
+// within the precision that each budget states. The client's own budgets may allow more: a
+// policy that names no budget takes from the target's own. Retries that succeed are not
+// bounded in this way, because a budget.Ratio gets back what they took; MaxAttempts bounds
+// them. A budget that a set defines starts with what one second pays in. So a source that
+// sends another set each second gets twice as much: forbid "budgets" to sources that you do
+// not trust that far.
 type Limits struct {
-	// MaxAttempts is the most attempts of a call. A policy that leaves its own zero
-	// asks for three.
+	// MaxAttempts is the most attempts of a call. A policy without its own value asks for
+	// three.
 	MaxAttempts int
-	// MaxExtraLoad is the largest share of extra attempts: of Hedge.MaxExtraLoad, of 1
-	// less Hedge.Percentile, and of a budget's Ratio. What has no such share is refused:
-	// hedges after a fixed Hedge.Delay, those of a Hedge.Trigger without
-	// Hedge.MaxExtraLoad, and budgets that are a Throttle or a Concurrency.
+	// MaxExtraLoad is the largest share of extra attempts: of Hedge.MaxExtraLoad, of 1 minus
+	// Hedge.Percentile, and of a budget's Ratio. What has no such share is refused: hedges
+	// after a fixed Hedge.Delay, hedges of a Hedge.Trigger without Hedge.MaxExtraLoad, and
+	// budgets that are a Throttle or a Concurrency.
 	MaxExtraLoad float64
-	// MaxExtraPerSecond is how many extra attempts per second the budgets of a set may
-	// allow together, for each target and whatever the traffic: the MinPerSecond of a
-	// Ratio, and the larger of PerSecond and Burst of a TokenBucket. It is set beside
-	// MaxExtraLoad alone. Zero means 10 there (the minRetriesPerSec of Finagle's RetryBudget).
+	// MaxExtraPerSecond is how many extra attempts per second the budgets of a set may allow
+	// together, for each target and whatever the traffic: the MinPerSecond of a Ratio, and
+	// the larger of PerSecond and Burst of a TokenBucket. It may be set only together with
+	// MaxExtraLoad. Then zero means 10 (the minRetriesPerSec of Finagle's RetryBudget).
 	MaxExtraPerSecond float64
 	// MaxTimeout is the longest Timeout and AttemptTimeout. A policy without them
 	// leaves it to the caller's deadline, and is within the limit.
@@ -45,19 +45,19 @@ type Limits struct {
 	// MinTimeout and MinAttemptTimeout are the shortest Timeout and AttemptTimeout. A
 	// policy without them is within the limit.
 	MinTimeout, MinAttemptTimeout time.Duration
-	// MinBackoff is the shortest wait before any retry, before jitter. A policy that
-	// leaves its own zero asks for 50 ms.
+	// MinBackoff is the shortest wait before any retry, before jitter. A policy without its
+	// own value asks for 50 ms.
 	MinBackoff time.Duration
-	// MaxReconnect is the longest Retry.Reconnect. A policy that leaves its own zero asks
-	// for 5 s, or for none with AsGRPC.
+	// MaxReconnect is the longest Retry.Reconnect. A policy without its own value asks for 5
+	// s, or for none with AsGRPC.
 	MaxReconnect time.Duration
 	// Forbidden are fields that a set must not write, by their names in files:
-	// "idempotency", "retry.codes", "budget". "retry" stands for all below it. Those of the
-	// set itself are "budgets", "retries_off" and "hedges_off".
+	// "idempotency", "retry.codes", "budget". "retry" stands for all fields below it. The
+	// fields of the set itself are "budgets", "retries_off" and "hedges_off".
 	Forbidden []string
-	// Overridable are fields of policies in which a set has the last word over a rule in
-	// code, as far as it writes them: with "retry.off", a set can switch the retries of a
-	// method off whose policy is in code. Without them a rule in code is stronger in all.
+	// Overridable are fields of policies in which a set is stronger than a rule in code, if
+	// the set writes them. With "retry.off", a set can switch off the retries of a method
+	// whose policy is in code. In all other fields a rule in code is stronger.
 	Overridable []string
 	// Methods are further limits for some methods. All limits that cover a method hold.
 	Methods []MethodLimits
@@ -131,8 +131,8 @@ func (l Limits) validate(f *faults, whole bool) {
 // maxExtraPerSecond bounds Limits.MaxExtraPerSecond, as budgets bound theirs.
 const maxExtraPerSecond = 1_000_000
 
-// OverridableFor returns the fields in which a set has the last word over a rule in code, for
-// the methods that a selector covers all of.
+// OverridableFor returns the fields in which a set is stronger than a rule in code, for all
+// methods that a selector covers.
 func (l Limits) OverridableFor(selector string) []string {
 	fields := l.Overridable
 	for _, m := range l.Methods {
@@ -182,9 +182,8 @@ func (l Limits) Check(t *Table) error {
 	return f.err()
 }
 
-// Exceeded returns what of a policy exceeds l, if it is that of the methods which a selector
-// covers. What a set must not write, and budgets, are left out. It is for the policies of code
-// that a set overrides.
+// Exceeded returns what exceeds l in a policy for the methods that a selector covers. It
+// does not check Forbidden and budgets. It is for the policies of code that a set overrides.
 func (l Limits) Exceeded(p Policy, selector string) Faults {
 	f := &faults{list: new(Faults)}
 	scope{of: l}.checkPolicy(p.withDefaults(), f)

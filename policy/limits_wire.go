@@ -6,8 +6,8 @@ import (
 	regov1 "github.com/rego-go/rego/proto/rego/v1"
 )
 
-// Proto returns l as its wire form. Nothing of valid limits is lost: [LimitsFromProto]
-// returns them again.
+// Proto returns l as its wire form. Nothing of valid limits is lost: LimitsFromProto returns
+// the same limits.
 func (l Limits) Proto() *regov1.Limits {
 	m := &regov1.Limits{
 		MaxAttempts:       int32(l.MaxAttempts),
@@ -27,8 +27,8 @@ func (l Limits) Proto() *regov1.Limits {
 	return m
 }
 
-// LimitsFromProto returns the limits that m is the wire form of. The error is a [Faults] with
-// what limits cannot hold, as of [FromProto]. The rest is for [Limits.Validate].
+// LimitsFromProto returns the limits of the wire form m. The error is a [Faults] with what
+// limits cannot hold, as in [FromProto]. [Limits.Validate] checks the rest.
 func LimitsFromProto(m *regov1.Limits) (Limits, error) {
 	f := &faults{list: new(Faults)}
 	l := limitsFrom(m, f)

@@ -1,14 +1,13 @@
-// Package policy says what a client does when an attempt fails: how often, how
-// fast and how long it tries, for which methods.
+// Package policy says what a client does when an attempt fails: how often, how fast and how
+// long it tries, and for which methods.
 //
-// A [Policy] is plain data: it can be printed, kept and handed around. The
-// rule that surprises people: zero fields mean the documented default, so the
-// zero Policy is [Default] and is ready for use. A policy never makes a method
-// retryable by itself; that takes its Idempotency or its Codes.
+// A [Policy] is plain data: it can be printed, stored and passed around. The rule that
+// surprises people: a zero field means the documented default, so the zero Policy is
+// [Default] and ready for use. A policy makes a method retryable only by its Idempotency or
+// its Codes.
 //
-// Start with [Default], name the methods in a [Rule], put the rules in a [Set],
-// and hand the set (or a [Store], to change it while calls run) to the
-// interceptor.
+// Start with [Default]. Name the methods in a [Rule], and put the rules into a [Set]. Give
+// the set to the interceptor, or give it a [Store] to change the set while calls run.
 package policy
 
 import (
@@ -22,10 +21,10 @@ import (
 	"github.com/rego-go/rego/classify"
 )
 
-// Limits that Validate holds every policy to.
+// Limits that Validate applies to every policy.
 const (
-	// MaxAttempts is the most attempts a policy may ask for. An interceptor
-	// allows fewer unless told otherwise.
+	// MaxAttempts is the most attempts that a policy may ask for. An interceptor allows
+	// fewer unless its options say otherwise.
 	MaxAttempts = 100
 	// MaxDuration bounds every duration of a policy.
 	MaxDuration = 24 * time.Hour
@@ -37,46 +36,45 @@ const (
 	MaxNameLength = 256
 )
 
-// Policy is the resilience envelope of a method.
+// Policy says how calls of a method are timed, retried and hedged. The zero Policy is
+// [Default].
 type Policy struct {
 	// Name is shown in timelines, spans and errors. It may be empty.
 	Name string
-	// Idempotency declares what repeating the method does. Unknown, the zero
-	// value, leaves it to the method's descriptor.
+	// Idempotency declares what happens if the method is repeated. Unknown, the zero value,
+	// means what the method's descriptor says.
 	Idempotency classify.Idempotency
-	// Timeout bounds the whole call, waits included, of a stream to its last
-	// message. The caller's deadline holds too: the earlier wins. Zero means the
-	// caller's deadline alone.
+	// Timeout bounds the whole call with its waits, and a stream up to its last message. The
+	// caller's deadline holds, too: the earlier one wins. Zero means only the caller's
+	// deadline.
 	Timeout time.Duration
-	// AttemptTimeout is when an attempt that has not ended makes place for another
-	// one. An attempt that no other can follow goes on: the last of MaxAttempts, one
-	// of a method that is not known to be idempotent, one whose retry no budget pays
-	// for. Only in a call that has no deadline at all is it ended then, so that no
-	// call hangs for ever. Zero means no such time. Of a stream it counts until the
-	// first message, and only while the application waits for that.
+	// AttemptTimeout is the time after which another attempt may replace an attempt that has
+	// not ended. The attempt goes on if no other can follow: it is the last of MaxAttempts,
+	// its method is not known to be idempotent, or no budget pays for a retry. A call
+	// without any deadline is different: there the attempt always ends, so that no call
+	// hangs for ever. Zero means no attempt timeout. In a stream it counts until the header,
+	// and only while the application waits.
 	AttemptTimeout time.Duration
-	// WaitForReady has calls wait for a connection instead of failing while there
-	// is none, as grpc.WaitForReady does, unless the call gives that option itself.
+	// WaitForReady makes calls wait for a connection instead of failing while there is none,
+	// as grpc.WaitForReady does, unless the call has that option itself.
 	WaitForReady bool
 	Retry        Retry
 	Hedge        Hedge
-	// Budget names the budget that extra attempts are taken from: one of the set,
-	// or one that the interceptor has in code. Empty means the shared budget of the
-	// target.
+	// Budget names the budget that extra attempts are taken from: one of the set, or one
+	// that the interceptor has in code. Empty means the shared budget of the target.
 	Budget string
-	// Classifier names a classifier that the interceptor has in code, or is
-	// ClassifierNone. Empty means Retry.Codes if there are any, and else
-	// classify.GRPC.
+	// Classifier names a classifier that the interceptor has in code, or is ClassifierNone.
+	// Empty means Retry.Codes if there are any, and otherwise classify.GRPC.
 	Classifier string
-	// AsGRPC keeps to gRFC A6 where rego's own rules differ from it. A response header
-	// commits the call: what fails after one is not retried, since the server has
-	// begun to answer. And every status of a hedge that is not among Retry.Codes ends
-	// the call at once. FromServiceConfig sets it.
+	// AsGRPC follows gRFC A6 where rego's own rules differ. A response header commits the
+	// call: what fails after the header is not retried, because the server has begun to
+	// answer. And every status of a hedge that is not among Retry.Codes ends the call at
+	// once. FromServiceConfig sets it.
 	AsGRPC bool
 }
 
-// ClassifierNone is the name of the classifier to which every failure is final. It
-// is for hedging as gRFC A6 has it, without any nonFatalStatusCodes.
+// ClassifierNone is the name of the classifier that makes every failure final. It is for
+// hedging as in gRFC A6 without any nonFatalStatusCodes.
 const ClassifierNone = "none"
 
 // Retry says how failed attempts are repeated.
@@ -88,38 +86,40 @@ type Retry struct {
 	MaxAttempts int
 	// Backoff is the wait between attempts.
 	Backoff Backoff
-	// Codes makes attempts that failed with one of these retryable, whatever
-	// the idempotency (gRFC A6's retryableStatusCodes). Empty means
-	// classify.GRPC decides.
+	// Codes makes attempts that failed with one of these codes retryable, whatever the
+	// idempotency (gRFC A6's retryableStatusCodes). So list a code only if repeating is
+	// safe: otherwise a server may do the work twice. Empty means that classify.GRPC
+	// decides.
 	Codes []codes.Code
-	// Reconnect is how long calls wait for a connection, within their deadlines, after
-	// their target has become unreachable. An attempt that waits has not been sent, so it
-	// counts once and takes nothing from a budget. A target that stays away longer has its
-	// calls fail at once, as without rego, until it is back. Zero means 5 s, and with
-	// AsGRPC no wait; NoWait means that calls do not wait.
+	// Reconnect is how long calls wait for a connection, within their deadlines, after their
+	// target has become unreachable. An attempt that waits was not sent, so it counts once
+	// and takes nothing from a budget. If a target stays away longer, its calls fail at
+	// once, as without rego, until it is back. Zero means 5 s, or no wait with AsGRPC.
+	// NoWait means that calls do not wait.
 	Reconnect time.Duration
-	// StopChain makes one attempt, and no hedges, of a call that is made while serving one
-	// which is itself a retry or a hedge, as its grpc-previous-rpc-attempts says: whoever
-	// sent that sends the next one, too, and three attempts at each of three services
-	// would be 27 at the last. The call needs the context of the incoming one, and carries
-	// its grpc-previous-rpc-attempts on, for the service after the next.
+	// StopChain is for calls that are made while serving a retry or a hedge, as
+	// grpc-previous-rpc-attempts says. Such a call has one attempt and no hedges. The client
+	// that sent the retry sends the next one. Without this, three attempts at each of three
+	// services are 27 at the last service. Make the call with the context of the incoming
+	// one: otherwise rego cannot see the retry. The call sends grpc-previous-rpc-attempts
+	// on, for the service after the next.
 	StopChain bool
 }
 
-// Hedge says when a second attempt is started beside a running one, to cut the
-// tail of a method's latency. The zero Hedge is off. At most one of MaxExtraLoad,
-// Percentile, Delay and Trigger may be set, but for MaxExtraLoad beside Trigger: most users
-// want MaxExtraLoad alone.
+// Hedge says when a second attempt is started while the first one runs, to cut the tail of a
+// method's latency. The zero Hedge is off. Set at most one of MaxExtraLoad, Percentile,
+// Delay and Trigger; only MaxExtraLoad and Trigger may be set together. Most users need only
+// MaxExtraLoad.
 //
-// Only methods known to be idempotent are hedged. Hedges count towards
+// Only methods that are known to be idempotent are hedged. Hedges count towards
 // Retry.MaxAttempts, and are taken from the same budget as retries.
 type Hedge struct {
 	// Off switches hedging off, whatever the other fields say.
 	Off bool
-	// MaxExtraLoad is the share of extra attempts that hedging may cause, 0.02
-	// for two percent. A hedge is started when an attempt takes longer than all
-	// but that share do, and budget.ExtraLoad keeps to it while latency changes.
-	// Zero means that another field says when to hedge.
+	// MaxExtraLoad is the share of extra attempts that hedging may cause, 0.02 for two
+	// percent. A hedge is started when an attempt takes longer than all attempts except that
+	// share. budget.ExtraLoad keeps the share while latency changes. Zero means that another
+	// field says when to hedge.
 	MaxExtraLoad float64
 	// Percentile starts a hedge when an attempt takes longer than this quantile
 	// of the method's latency, 0.95 for the slowest twentieth. Only the shared
@@ -129,25 +129,24 @@ type Hedge struct {
 	// passed again (gRFC A6's hedgingDelay); NoWait starts all at once. Only the
 	// shared budget bounds the extra load. Zero means that another field says when.
 	Delay time.Duration
-	// Trigger names a trigger that the interceptor has in code, and which says when a hedge
-	// is due in the place of a delay. Set MaxExtraLoad beside it to bound the extra load;
-	// without that only the shared budget does. Empty means that another field says when.
+	// Trigger names a trigger that the interceptor has in code. The trigger says when a
+	// hedge is due, instead of a delay. Set MaxExtraLoad, too, to bound the extra load:
+	// otherwise only the shared budget does. Empty means that another field says when.
 	Trigger string
-	// MinDelay is the least time before a hedge that MaxExtraLoad or Percentile
-	// may lead to. Zero means 1 ms.
+	// MinDelay is the shortest delay that MaxExtraLoad or Percentile may lead to. Zero means
+	// 1 ms.
 	MinDelay time.Duration
-	// MaxDelay is the point above which hedging stops: while MaxExtraLoad or
-	// Percentile lead to a longer delay than that, no hedge is started. Zero
-	// means that there is no such point.
+	// MaxDelay: while MaxExtraLoad or Percentile lead to a longer delay than this, no hedge
+	// is started. Zero means no such limit.
 	MaxDelay time.Duration
 }
 
-// Asked reports whether h asks for hedges, switched off or not.
+// Asked reports whether h asks for hedges, even if they are switched off.
 func (h Hedge) Asked() bool {
 	return h.MaxExtraLoad > 0 || h.Percentile > 0 || h.Delay != 0 || h.Trigger != ""
 }
 
-// The defaults, which zero fields stand for.
+// The defaults: a zero field means these.
 const (
 	DefaultMaxAttempts    = 3
 	DefaultInitialBackoff = 50 * time.Millisecond
@@ -157,13 +156,13 @@ const (
 	DefaultReconnect      = 5 * time.Second
 )
 
-// Default returns the policy of methods that no rule covers, spelled out: three
-// attempts, backoff from 50 ms doubling to 5 s with full jitter, up to 5 s of waiting for
-// a target that has become unreachable, no timeouts, no hedging.
+// Default returns the policy of methods that no rule covers, with all defaults filled in:
+// three attempts, a backoff from 50 ms doubling to 5 s with full jitter, up to 5 s of
+// waiting for a target that has become unreachable, no timeouts, no hedging.
 func Default() Policy { return Policy{}.withDefaults() }
 
-// Equal reports whether both say the same. A zero and the default that it stands for are not the
-// same, and nil codes and empty ones are.
+// Equal reports whether both policies say the same. A zero field and its written default are
+// not equal. Nil codes and empty codes are equal.
 func (p Policy) Equal(o Policy) bool {
 	return p.Name == o.Name && p.Idempotency == o.Idempotency && p.Timeout == o.Timeout && p.AttemptTimeout == o.AttemptTimeout &&
 		p.WaitForReady == o.WaitForReady && p.Retry.equal(o.Retry) && p.Hedge == o.Hedge &&

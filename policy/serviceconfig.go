@@ -15,56 +15,58 @@ import (
 	"github.com/rego-go/rego/internal/surrogate"
 )
 
-// Names that [FromServiceConfig] gives, besides methodConfig[2] and the like: each
-// policy is called by where it stands in the config.
+// Names that [FromServiceConfig] gives. All other policies have their place in the config as
+// their name, such as methodConfig[2].
 const (
 	// NoRetries is the policy of methods that the config does not cover.
 	NoRetries = "no retries"
-	// RetryThrottling is the budget that the config's retryThrottling is.
+	// RetryThrottling is the budget made from the config's retryThrottling.
 	RetryThrottling = "retryThrottling"
 )
 
 // grpcMaxAttempts is what a greater maxAttempts counts as (gRFC A6).
 const grpcMaxAttempts = 5
 
-// FromServiceConfig returns the set that means what a gRPC service config in JSON means
+// FromServiceConfig returns the set with the same meaning as a gRPC service config in JSON
 // (gRFC A6; grpc's service_config.proto):
 //
 //   - retryPolicy: Retry with the codes that it lists and proportional jitter.
 //   - hedgingPolicy: Hedge.Delay, which is NoWait if hedgingDelay is zero or absent. Its
-//     nonFatalStatusCodes become Retry.Codes, and Classifier is ClassifierNone without
-//     any. Retry is off, and Idempotency is Idempotent: who asks for copies says so.
-//     grpc-go ignores hedgingPolicy, rego does not.
-//   - neither: one attempt. So it is for methods that the config does not cover, by the
-//     policy NoRetries for every method, unless the config has a default (name: [{}]).
-//     Policies in proto files have no effect beside it.
-//   - maxAttempts above 5: 5, with a warning. So it is if retryPolicy has none, and a
-//     retryPolicy without codes retries nothing: gRPC refuses both, but configs that are
-//     published for client generators have them (AIP-4221).
+//     nonFatalStatusCodes become Retry.Codes; without any, Classifier is ClassifierNone.
+//     Retry is off, and Idempotency is Idempotent, because a config that asks for copies
+//     declares this. grpc-go ignores hedgingPolicy, rego does not.
+//   - neither: one attempt. The same holds for methods that the config does not cover: the
+//     policy NoRetries is for every method, unless the config has a default (name: [{}]).
+//     With it, policies in proto files have no effect.
+//   - maxAttempts above 5, or missing in a retryPolicy: 5, with a warning. A retryPolicy
+//     without codes retries nothing. gRPC refuses a retryPolicy without either, but configs
+//     that are published for client generators have such policies (AIP-4221).
 //   - timeout and waitForReady: Timeout and WaitForReady.
-//   - AsGRPC is set where there is more than one attempt.
+//   - AsGRPC is set if there is more than one attempt.
 //   - retryThrottling: the budget RetryThrottling, which every policy names.
 //
-// What rego does in addition it does here, too: without retryThrottling extra attempts
-// are taken from the target's shared budget, and the waits after RESOURCE_EXHAUSTED begin
-// with a second, where A6 has initialBackoff.
+// Two things of rego hold here, too. Without retryThrottling, extra attempts are taken from
+// the target's shared budget. After RESOURCE_EXHAUSTED the waits begin with a second; in A6
+// they begin with initialBackoff.
 //
-// Keys match whatever their case and null counts as absent, as in grpc-go. What else it
-// refuses is an error. So are a known key in another spelling, such as retry_policy; what is no
-// UTF-8; a key given twice, retryPolicy and hedgingPolicy in one
-// methodConfig, and what no policy can say: a wait before a retry or a hedge of more
-// than MaxDuration, a backoffMultiplier above MaxMultiplier if it makes a difference, a
-// maxTokens or tokenRatio below 0.001, where A6 has no decimals. The error is a [Faults]
-// with every fault, by its path in the config and its place; the set is then empty.
+// Upper and lower case in keys make no difference, and null means absent, as in grpc-go.
+// Everything else that grpc-go refuses is an error. These are errors, too: a known key in
+// another spelling, such as retry_policy; text that is not UTF-8; a key given twice;
+// retryPolicy and hedgingPolicy in one methodConfig; and what a policy cannot express: a
+// wait before a retry or a hedge of more than [MaxDuration], a backoffMultiplier above
+// [MaxMultiplier] if it makes a difference, a maxTokens or tokenRatio below 0.001, where A6
+// has no decimals. The error is a [Faults] with every fault, by its path in the config and
+// its place. Then the set is empty.
 //
-// The warnings say what does not show in the set: unknown keys; names that no method can
+// The warnings say what the set does not contain: unknown keys; names that no method can
 // have, and a methodConfig without names; loadBalancingConfig, loadBalancingPolicy,
-// healthCheckConfig, maxRequestMessageBytes and maxResponseMessageBytes, which are for
-// gRPC and are not looked at; OK among codes; and a timeout that rego cannot say, so
-// that there is none: zero, with which gRPC fails every call, below zero, which grpc-go
-// ignores, or above MaxDuration.
+// healthCheckConfig, maxRequestMessageBytes and maxResponseMessageBytes, which are for gRPC
+// and are ignored; OK among codes; and a timeout that rego cannot express. Such a timeout is
+// left out: zero, with which gRPC fails every call, below zero, which grpc-go ignores, or
+// above [MaxDuration].
 //
-// Of faults, and of warnings, a hundred are listed, and then one that says there is more.
+// At most a hundred faults, and a hundred warnings, are listed, and then one that says that
+// there are more.
 func FromServiceConfig(data []byte) (s Set, warnings []Fault, err error) {
 	if len(data) > MaxSize {
 		return Set{}, nil, Faults{{Text: fmt.Sprintf("must have at most %d bytes, got %d", MaxSize, len(data))}}

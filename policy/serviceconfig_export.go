@@ -13,21 +13,21 @@ import (
 	regov1 "github.com/rego-go/rego/proto/rego/v1"
 )
 
-// ServiceConfig returns s as a gRPC service config in JSON, and what of s is missing
-// there, each with its path as in the faults of [Set.Compile]. Of a set that
-// [FromServiceConfig] returned nothing is missing, and the config means what the one it
-// was made from does.
+// ServiceConfig returns s as a gRPC service config in JSON. missing says what of s the
+// config cannot express, each with its path as in the faults of [Set.Compile]. For a set
+// from [FromServiceConfig] nothing is missing, and the config has the same meaning as the
+// one that the set was made from.
 //
-// Where a service config can say a part, it does: maxAttempts is 5 at most, and the
-// backoff has A6's jitter. There is no retryPolicy where codes are not listed, since
-// classify.GRPC is more than a list. There is no hedgingPolicy where the policy retries,
-// too, where the delay is not a fixed one, or where the policy does not declare its
-// methods idempotent, since gRPC would hedge any.
+// If a service config can express a part, the part is written: maxAttempts is 5 at most, and
+// the backoff has A6's jitter. There is no retryPolicy if codes are not listed, because
+// classify.GRPC is more than a list. There is no hedgingPolicy if the policy also retries,
+// if the delay is not a fixed one, or if the policy does not declare its methods idempotent,
+// because gRPC would hedge all methods.
 //
-// What is off, or has no effect since there is one attempt, is left out and not missing:
-// gRPC makes one attempt where there is neither policy.
+// What is off, or has no effect because there is one attempt, is left out and does not count
+// as missing: without either policy gRPC makes one attempt.
 //
-// The error is that of Compile.
+// The error is the error of Compile.
 func (s Set) ServiceConfig() (data []byte, missing []Fault, err error) {
 	t, err := s.Compile()
 	if err != nil {

@@ -11,13 +11,13 @@ import (
 
 // Rule gives a policy to methods.
 type Rule struct {
-	// Methods it covers, each as
+	// Methods that the rule covers, each as
 	//
 	//	/pkg.Service/Method   that method
 	//	/pkg.Service/*        every method of that service
 	//	*                     every method
 	//
-	// The more specific one decides. No two rules of a set may name the same.
+	// The most specific one decides. No two rules of a set may name the same.
 	Methods []string
 	Policy  Policy
 }
@@ -25,33 +25,34 @@ type Rule struct {
 // MaxRules bounds the rules of a set, and the selectors of all rules together.
 const MaxRules = 100_000
 
-// MaxEpoch bounds the epochs of sets: after the last one there is no way back.
+// MaxEpoch is the highest epoch of sets. After it, a revision that was too high cannot be
+// corrected.
 const MaxEpoch = 1_000_000
 
 // Set is one version of all rules.
 type Set struct {
 	// Version is shown in timelines and spans. It may be empty.
 	Version string
-	// Epoch begins the revisions anew: a set of a higher epoch takes the place of one of a
-	// lower, whatever their revisions. It is the way back from a revision that was too high.
-	// Zero is the first, and MaxEpoch the last.
+	// Epoch lets the revisions start again: a set with a higher epoch replaces a set with a
+	// lower one, whatever their revisions are. Use it if a revision was too high by mistake.
+	// Zero is the first epoch, and MaxEpoch the last.
 	Epoch uint64
-	// Revision orders the sets of a source within an epoch. A [Store] refuses one that is
-	// lower than that of the set in force, so that a lagging replica of a control plane
-	// cannot take it back, and the same one with another content. To roll back, give the old
-	// rules a higher revision. Zero means that the source does not count its sets; once it
-	// has counted, it must go on.
+	// Revision orders the sets of a source within an epoch. A [Store] refuses a set with a
+	// lower revision than the set in force, so that a control-plane replica that lags cannot
+	// take clients back. It also refuses the same revision with other content. To roll back,
+	// give the old rules a higher revision. Zero means that the source does not count its
+	// sets. A source that has counted must go on counting.
 	Revision uint64
 	Rules    []Rule
-	// Budgets are those of the set, besides what the interceptor has in code.
+	// Budgets are the budgets of the set, in addition to those that the interceptor has in
+	// code.
 	Budgets []NamedBudget
-	// RetriesOff and HedgesOff switch retries or hedges off for every call,
-	// covered by a rule or not.
+	// RetriesOff and HedgesOff switch retries or hedges off for every call, whether a rule
+	// covers it or not.
 	RetriesOff, HedgesOff bool
 }
 
-// Table is a valid [Set] made ready for lookup. It never changes, so it may be
-// shared by everyone.
+// Table is a valid [Set] made ready for lookup. It never changes, so everyone may share it.
 type Table struct {
 	set      Set
 	methods  map[string]*Policy // "/pkg.Service/Method"
@@ -61,9 +62,8 @@ type Table struct {
 	rules    map[string]int // by selector
 }
 
-// Compile validates s and makes it ready for lookup. Its error is a [Faults]
-// with everything that is wrong. The table shares nothing with s, so the caller may
-// change s afterwards.
+// Compile validates s and makes it ready for lookup. The error is a [Faults] with everything
+// that is wrong. The table shares nothing with s, so the caller may change s afterwards.
 func (s Set) Compile() (*Table, error) {
 	f := &faults{list: new(Faults)}
 	f.name("version", s.Version)
@@ -206,7 +206,8 @@ func (t *Table) Rule(method string) (rule int, selector string) {
 	return -1, ""
 }
 
-// Names reports whether a rule names the method itself, and not only its service or all.
+// Names reports whether a rule names the method itself, and not only its service or all
+// methods.
 func (t *Table) Names(method string) bool {
 	_, ok := t.methods[method]
 	return ok
@@ -218,14 +219,14 @@ func (t *Table) Set() Set { return t.set }
 // Version returns the version of the set.
 func (t *Table) Version() string { return t.set.Version }
 
-// Budget returns the budget that the set defines by that name, if it does.
+// Budget returns the budget of this name that the set defines, and whether there is one.
 func (t *Table) Budget(name string) (NamedBudget, bool) {
 	b, ok := t.budgets[name]
 	return b, ok
 }
 
-// RetriesOff reports the set's switch of that name.
+// RetriesOff reports the set's RetriesOff.
 func (t *Table) RetriesOff() bool { return t.set.RetriesOff }
 
-// HedgesOff reports the set's switch of that name.
+// HedgesOff reports the set's HedgesOff.
 func (t *Table) HedgesOff() bool { return t.set.HedgesOff }

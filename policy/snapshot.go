@@ -19,17 +19,18 @@ import (
 	regov1 "github.com/rego-go/rego/proto/rego/v1"
 )
 
-// Snapshot keeps the last known good set in a file, for processes that start while
-// their source is out of reach. NewStore reads it, and what it says is in force, as
-// [StateStale], until a source has spoken. From then on each set that a source brings
-// is written there, in the background: a disk that hangs holds up nothing.
+// Snapshot keeps the last good set in a file, for processes that start while their source is
+// out of reach. NewStore reads the file, and its set is in force, as StateStale, until a
+// source has reported. From then on each set of a source is written to the file, in the
+// background: a disk that hangs holds up nothing.
 //
-// A file that is missing is no fault. One that is truncated or corrupt, whose set
-// is not valid any more, or that others than the process's user and root may write, is
-// ignored; [Status.SnapshotErr] says so, and why a file could not be written. That is tried
-// again after a second, and then less often up to once a minute, until there is room on the
-// disk. A file is replaced as a whole (written aside, synced and renamed), so it
-// is never half-written. Its folder must exist, and be writable by the process.
+// A missing file is no fault. A file is ignored if it is truncated or corrupt, if its set is
+// not valid any more, or if others than the process's user and root may write it.
+// Status.SnapshotErr says so. It also says why a file could not be written. Then rego tries
+// again after a second, and less and less often, down to once a minute, until the disk has
+// room. A file is replaced as a whole (written under another name, synced and renamed), so
+// it is never half-written. Its folder must exist, and the process must be able to write in
+// it.
 func Snapshot(path string) StoreOption { return &snapshot{path: path} }
 
 type snapshot struct {

@@ -2,20 +2,20 @@ package policy
 
 import "time"
 
-// State is how the set in force stands to what its source has.
+// State compares the set in force with what its source has.
 type State uint8
 
 const (
-	// StateInitial, the zero value: no source has spoken. In force is what NewStore
-	// was given.
+	// StateInitial, the zero value: no source has reported. What NewStore was given is in
+	// force.
 	StateInitial State = iota
-	// StateCurrent: what is in force is the newest that the source has.
+	// StateCurrent: the set in force is the newest that the source has.
 	StateCurrent
-	// StateStale: what is in force is the last known good, from a snapshot or from a
-	// source that is out of reach.
+	// StateStale: the last good set is in force, from a snapshot or from a source that is
+	// out of reach.
 	StateStale
-	// StateRefused: the newest that the source has was refused, and what was in force
-	// before is.
+	// StateRefused: the newest set of the source was refused, and the set before it is in
+	// force.
 	StateRefused
 )
 
@@ -31,22 +31,23 @@ func (s State) String() string {
 // MarshalText returns the words of String.
 func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// Status is what is known of the set in force.
+// Status says what is known about the set in force.
 type Status struct {
 	// Version, Epoch and Revision are those of the set in force.
 	Version  string
 	Epoch    uint64
 	Revision uint64
-	// Source is the name of the source that it is from: "snapshot" if it was read
-	// from there, and empty for what NewStore was given.
+	// Source is the name of the source of the set: "snapshot" if it was read from there, and
+	// empty for what NewStore was given.
 	Source string
-	// Accepted is when it was put in force, by an earlier process if it is from a
+	// Accepted is when the set was put in force, by an earlier process if it is from a
 	// snapshot.
 	Accepted time.Time
-	// Confirmed is when it was last known to be the newest that the source has; zero
-	// if it never was.
+	// Confirmed is when the set was last known to be the newest that the source has; zero if
+	// it never was.
 	Confirmed time.Time
-	// Refusal is the last set that was refused since; nil if none was.
+	// Refusal is the last set that was refused since the set in force was accepted; nil if
+	// none was.
 	Refusal *Refusal
 	// Refusals is how many sets were refused since the store was made.
 	Refusals int64
@@ -54,11 +55,11 @@ type Status struct {
 	Lost error
 	// Since is when the store was first given a source; zero if it has none.
 	Since time.Time
-	// Warnings tell what of the set in force has no effect in this program, or not the one
-	// that its author may think. See [Store.Review].
+	// Warnings say which parts of the set in force have no effect in this program, or
+	// perhaps another effect than their author thinks. See [Store.Review].
 	Warnings Faults
-	// SnapshotErr says why the snapshot could not be read or written; nil if it
-	// could, or none is kept. See [Snapshot].
+	// SnapshotErr says why the snapshot could not be read or written. It is nil if it could,
+	// or if there is no snapshot. See [Snapshot].
 	SnapshotErr error
 
 	known   bool // it is from a source, or a snapshot
@@ -66,7 +67,7 @@ type Status struct {
 	kept    bool // it is from a snapshot
 }
 
-// Refusal is a set that was not taken.
+// Refusal is a set that was refused.
 type Refusal struct {
 	// Source that offered it.
 	Source string
@@ -95,10 +96,9 @@ func (s Status) State() State {
 	return StateInitial
 }
 
-// Age is how long the set in force has not been known to be the newest: zero while
-// it is. If it never was, since a source has never been reached or has had nothing that could
-// be taken, it counts from Since. Without any source it is zero. It is no reason to drop the
-// set.
+// Age is how long the set in force has not been known to be the newest: zero while it is. If
+// it never was, because the source was never reached or had nothing that could be taken, it
+// counts from Since. Without any source it is zero. An old set is no reason to drop the set.
 func (s Status) Age(now time.Time) time.Duration {
 	from := s.Confirmed
 	if from.IsZero() {
@@ -125,15 +125,16 @@ func newRefusal(source string, set Set, now time.Time, err error) *Refusal {
 	return &Refusal{Source: source, Version: set.Version, Epoch: set.Epoch, Revision: set.Revision, Time: now, Err: err}
 }
 
-// Status returns what is known of the set in force.
+// Status returns what is known about the set in force.
 func (st *Store) Status() Status {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	return st.status
 }
 
-// Changed returns a channel that is closed when what Status returns changes next, but
-// for Confirmed alone. Take it before looking, so that no change is missed:
+// Changed returns a channel that is closed when the result of Status changes next. A change
+// of Confirmed alone does not count. Take the channel before you look, so that you miss no
+// change:
 //
 //	for {
 //		changed := store.Changed()
@@ -141,7 +142,7 @@ func (st *Store) Status() Status {
 //		<-changed
 //	}
 //
-// Whoever looks late sees the newest, and holds up nobody.
+// If you look late, you see the newest state. You hold up nobody.
 func (st *Store) Changed() <-chan struct{} {
 	st.mu.Lock()
 	defer st.mu.Unlock()

@@ -9,10 +9,9 @@ import (
 	"time"
 )
 
-// Store holds the set in force and takes new ones while calls run. A set is
-// taken whole or not at all: one that has any fault is refused and the last good
-// one stays, however old it is. The zero Store holds no rules. Safe for concurrent
-// use.
+// Store holds the set in force and takes new ones while calls run. It takes a whole set, or
+// nothing of it: a set with any fault is refused, and the last good one stays, however old
+// it is. The zero Store holds no rules. It is safe for concurrent use.
 type Store struct {
 	current atomic.Pointer[Table]
 
@@ -29,8 +28,8 @@ type Store struct {
 // StoreOption configures [NewStore].
 type StoreOption interface{ open(*Store) }
 
-// NewStore returns a store that holds s, or the faults of s. What s says is in force
-// until a source has something else, or a [Snapshot] does.
+// NewStore returns a store that holds s, or the faults of s. s is in force until a source or
+// a [Snapshot] has something else.
 func NewStore(s Set, opts ...StoreOption) (*Store, error) {
 	t, err := s.Compile()
 	if err != nil {
@@ -49,8 +48,8 @@ func NewStore(s Set, opts ...StoreOption) (*Store, error) {
 
 var empty = &Table{}
 
-// Current returns the table in force; never nil. It costs one atomic load. A
-// call takes it once and keeps it to its end.
+// Current returns the table in force, never nil. It costs one atomic load. A call takes the
+// table once and keeps it to its end.
 func (st *Store) Current() *Table {
 	if t := st.current.Load(); t != nil {
 		return t
@@ -58,19 +57,18 @@ func (st *Store) Current() *Table {
 	return empty
 }
 
-// Update puts s in force for every call that starts from now on, on behalf of the
-// program itself: sources have a [Source]. If s has faults, a guard refuses it or its
-// revision does not follow that in force, it changes nothing and returns why.
+// Update puts s in force for every call that starts from now on. It is for the program
+// itself; sources have a [Source]. If s has faults, if a guard refuses it, or if its
+// revision does not follow the one in force, Update changes nothing and returns why.
 func (st *Store) Update(s Set) error { return st.Source("code").Update(s) }
 
-// Guard adds a check that every set must pass from now on, and returns its error
-// for what [NewStore] was given. A set in force that a source has sent, and that
-// does not pass, is refused as if it came now: what NewStore was given takes its
-// place. So a guard fails only for what is in code. An interceptor guards its store
-// so that a set which names a budget, classifier or trigger it does not have is refused,
-// instead of failing calls; [Limits] is for guards of one's own. A guard that returns
-// an error is not added. check is called while the store is locked, so it must not
-// call methods of the store but Current.
+// Guard adds a check that every set must pass from now on. It returns the error of check for
+// what NewStore was given; then the guard is not added. If the set in force is from a source
+// and does not pass, it is refused as if it came now, and what NewStore was given takes its
+// place. So Guard fails only because of what is in code. An interceptor guards its store, so
+// that a set which names a budget, classifier or trigger that it does not have is refused
+// instead of failing calls. [Limits] is for guards of your own. check is called while the
+// store is locked: it must not call methods of the store except Current, or it deadlocks.
 func (st *Store) Guard(check func(*Table) error) error {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -96,10 +94,11 @@ func (st *Store) Guard(check func(*Table) error) error {
 	return nil
 }
 
-// Review adds a look at every set that is in force from now on, the one that is there included.
-// What look says of it is in [Status.Warnings], and in what sources log and report: rules that have
-// no effect in this program, or may be misspelt. An interceptor reviews its store. look is
-// called while the store is locked, so it must not call methods of the store but Current.
+// Review adds a check of every set that is in force from now on, including the one in force
+// now. What look returns is in Status.Warnings, and in what sources log and report: rules
+// that have no effect in this program, or may be misspelt. An interceptor reviews its store.
+// look is called while the store is locked: it must not call methods of the store except
+// Current, or it deadlocks.
 func (st *Store) Review(look func(*Table) Faults) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -128,15 +127,15 @@ func (st *Store) reviewLocked(t *Table) (found Faults) {
 	return found
 }
 
-// Source is how a source of sets reports to a store. A store is meant to have one
-// source at a time: of several, whoever speaks last decides.
+// Source is what a source of sets reports to. A store should have one source at a time: with
+// several, the last one to report decides.
 type Source struct {
 	store *Store
 	name  string
 }
 
-// Source returns what a source reports to st with. name is shown in [Status], and tells sources
-// apart: revisions are compared within one.
+// Source returns what a source uses to report to st. name appears in Status. It also tells
+// sources apart: revisions are compared only within one name.
 func (st *Store) Source(name string) *Source {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -146,8 +145,8 @@ func (st *Store) Source(name string) *Source {
 	return &Source{st, name}
 }
 
-// Update offers the set that the source has now. It returns why the set is refused,
-// and the store keeps what it has. A set that is in force already is confirmed.
+// Update offers the set that the source has now. If the set is refused, it returns why, and
+// the store keeps what it has. A set that is already in force is confirmed.
 func (s *Source) Update(set Set) error {
 	t, err := set.Compile()
 	s.store.mu.Lock()
@@ -163,16 +162,16 @@ func (s *Source) Update(set Set) error {
 	return nil
 }
 
-// Refuse reports that the source has something that could not even be read as a set.
-// version may be empty.
+// Refuse reports that the source has something that cannot even be read as a set. version
+// may be empty.
 func (s *Source) Refuse(version string, err error) {
 	s.store.mu.Lock()
 	defer s.store.mu.Unlock()
 	s.refuseLocked(Set{Version: version}, err)
 }
 
-// Lost reports that the source is out of reach: what is in force may be out of date.
-// The next Update or Refuse says that it is back.
+// Lost reports that the source is out of reach, so what is in force may be out of date. The
+// next Update or Refuse says that the source is back.
 func (s *Source) Lost(err error) {
 	s.store.mu.Lock()
 	defer s.store.mu.Unlock()

@@ -16,8 +16,8 @@ import (
 	regov1 "github.com/rego-go/rego/proto/rego/v1"
 )
 
-// Proto returns s as its wire form. Nothing of a valid set is lost: [FromProto]
-// returns it again.
+// Proto returns s as its wire form. Nothing of a valid set is lost: FromProto returns the
+// same set.
 func (s Set) Proto() *regov1.Set {
 	m := &regov1.Set{
 		Version: s.Version, Epoch: s.Epoch, Revision: s.Revision,
@@ -122,9 +122,9 @@ func wait(d time.Duration) *durationpb.Duration {
 	return duration(d)
 }
 
-// FromProto returns the set that m is the wire form of. The error is a [Faults] with
-// what a Set cannot hold: fields this version does not know, which it could not obey,
-// and durations and numbers out of range. The rest is for [Set.Compile].
+// FromProto returns the set of the wire form m. The error is a [Faults] with what a Set
+// cannot hold: fields that this version does not know, because it could not obey them, and
+// durations and numbers out of range. [Set.Compile] checks the rest.
 func FromProto(m *regov1.Set) (Set, error) {
 	f := &faults{list: new(Faults)}
 	f.unknown(m.ProtoReflect())
