@@ -22,11 +22,11 @@ func (c *attemptContext) Value(key any) any {
 	return c.Context.Value(key)
 }
 
-// AttemptFromContext tells what runs below the interceptor which attempt it serves, given the
-// context that it was called with: another interceptor, a stats handler, per-RPC credentials.
-// The first attempt is number 1, of kind [budget.Original], and so is a call that rego does
-// not make. A call of its own that is made with that context counts as part of the attempt,
-// until it is retried itself.
+// AttemptFromContext says which attempt the code below the interceptor serves: another
+// interceptor, a stats handler, per-RPC credentials. Give it the context that this code was
+// called with. The first attempt is number 1, of kind budget.Original. The same is returned
+// for a call that rego does not make. If the code makes a call of its own with that context,
+// the call counts as part of the attempt, until it is retried itself.
 func AttemptFromContext(ctx context.Context) (number int, kind budget.Kind) {
 	if a, ok := ctx.Value(attemptKey{}).(*attemptContext); ok {
 		return a.number, a.kind

@@ -10,22 +10,22 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// Error is what a failed call returns: the error of the attempt that decided it,
-// with the same text and the same status, and the reason why rego stopped there.
+// Error is what a failed call returns. It has the text and the status of the attempt that
+// decided the call, and the reason why rego stopped there.
 //
 //	var e *interceptor.Error
 //	if errors.As(err, &e) && e.Reason == interceptor.EndBudgetDenied { … }
 //
-// status.FromError, status.Code and logs see no difference to a bare call. To see all of
-// it print it with %+v: the text, the reason, and a line for each attempt with its own
+// For status.FromError, status.Code and logs it is like the error of a bare call. To see all
+// of it, print it with %+v: the text, the reason, and a line for each attempt with its own
 // error.
 type Error struct {
 	// Reason is why no further attempt was made.
 	Reason EndReason
-	// Attempts are the attempts of the call by their numbers. The deciding one is
-	// the last, unless attempts ran side by side: then it is the one that was
-	// fatal, or the last to fail. The start of the first is known only if the call
-	// was hedged, observed or had a timeline.
+	// Attempts are the attempts of the call, ordered by their numbers. The last one decided
+	// the call, unless attempts ran side by side: then the one that was fatal, or the last
+	// one to fail, decided it. The start of the first attempt is known only if the call was
+	// hedged, observed or had a timeline.
 	Attempts []AttemptError
 
 	err error
@@ -34,9 +34,9 @@ type Error struct {
 // AttemptError is an attempt of a failed call, and how it failed.
 type AttemptError struct {
 	Attempt
-	// Err is the attempt's error as grpc returned it. Unlike the attempt itself it may
-	// hold what a server says, so it is in no timeline, span or log. It is nil for an
-	// attempt that a classifier took for a failure although it had a reply.
+	// Err is the attempt's error as grpc returned it. Unlike the attempt itself it may hold
+	// what a server says, so it is in no timeline, span or log. It is nil if the attempt had
+	// a reply that a classifier took as a failure.
 	Err error
 }
 
@@ -48,8 +48,8 @@ func (e *Error) Error() string {
 	return e.err.Error()
 }
 
-// GRPCStatus returns the status of the deciding attempt, nil for an error that has none
-// bare: status.FromError then says of both that they have none.
+// GRPCStatus returns the status of the deciding attempt. It is nil if that attempt's error
+// has none: then status.FromError reports that there is none, as for the bare error.
 func (e *Error) GRPCStatus() *status.Status {
 	if st, ok := status.FromError(e.err); ok && e.err != nil {
 		return st
@@ -60,7 +60,7 @@ func (e *Error) GRPCStatus() *status.Status {
 // Unwrap returns the deciding attempt's error as grpc returned it.
 func (e *Error) Unwrap() error { return e.err }
 
-// Format prints the text, and with %+v how it came to that.
+// Format prints the text, and with %+v also the reason and the attempts.
 func (e *Error) Format(f fmt.State, verb rune) {
 	if verb == 'v' && f.Flag('+') {
 		_, _ = io.WriteString(f, e.story())

@@ -1,16 +1,15 @@
-// Package interceptor makes the calls of a gRPC client survive real networks: it
-// classifies what comes back, repeats what is safe to repeat within a budget, and
-// can tell of every call what it did and why it stopped.
+// Package interceptor lets the calls of a gRPC client survive network and server failures.
+// It classifies the results, retries within a budget what is safe to repeat, and can say for
+// every call what it did and why it stopped.
 //
-// The rule that surprises people: a request that may have been executed is never
-// sent twice unless the method is known to be idempotent. What makes it known is
-// the idempotency_level in the proto file, a policy, [WithIdempotency] or
-// [WithIdempotencyKey]. A refused connection is always safe to retry. And a stream is
-// not retried once its first message is with the application, unless [WithResume]
-// says how to go on.
+// The rule that surprises people: a request that may have been executed is never sent twice
+// unless the method is known to be idempotent. It is known from the idempotency_level in the
+// proto file, from a policy, [WithIdempotency] or [WithIdempotencyKey]. After a refused
+// connection a retry is always safe. A stream is not retried once the application has its
+// first message, unless [WithResume] says how to go on.
 //
-// Start with [New], and dial with [Interceptor.DialOptions]. Give [WithTimeline]
-// to a call to see its attempts.
+// Start with [New], and dial with [Interceptor.DialOptions]. Give [WithTimeline] to a call
+// to see its attempts.
 package interceptor
 
 import (
@@ -31,9 +30,9 @@ import (
 	"github.com/rego-go/rego/policy"
 )
 
-// Interceptor applies policies to the calls of one or many connections. It owns
-// what calls share: budgets and what is learned of methods. It is safe for
-// concurrent use and needs no closing.
+// Interceptor applies policies to the calls of one or many connections. It owns what calls
+// share: budgets, and what is known about methods. It is safe for concurrent use. It need
+// not be closed.
 type Interceptor struct {
 	config
 	made time.Time
@@ -51,9 +50,9 @@ type Interceptor struct {
 	conns   map[weak.Pointer[grpc.ClientConn]]*target
 }
 
-// New returns an Interceptor. Without options every method has policy.Default,
-// and each target a budget of its own, budget.Default. The error tells every
-// fault of the rules given.
+// New returns an Interceptor. Without options every method has [policy.Default], and each
+// target has a budget of its own, [budget.Default]. The error lists every fault of the given
+// rules.
 func New(opts ...Option) (*Interceptor, error) {
 	c := config{
 		maxAttempts: DefaultMaxAttempts,
@@ -110,34 +109,33 @@ func New(opts ...Option) (*Interceptor, error) {
 	return it, nil
 }
 
-// Unary returns the interceptor of unary calls, for
-// grpc.WithChainUnaryInterceptor. Interceptors that come before it in the chain
-// see one call, those that come after see every attempt. One of these that returns
-// before what it has called does must not let it run on into the reply: the attempt
-// after it writes there, too. Prefer [Interceptor.DialOptions], which also turns off
-// grpc's own retries.
+// Unary returns the interceptor of unary calls, for grpc.WithChainUnaryInterceptor.
+// Interceptors that come before it in the chain see one call, those that come after it see
+// every attempt. An interceptor after it may return before the invoker that it has called.
+// Then it must keep that invoker from writing to the reply: the next attempt writes there,
+// too. Prefer [Interceptor.DialOptions], which also turns off grpc's own retries.
 func (it *Interceptor) Unary() grpc.UnaryClientInterceptor {
 	return it.door(false).unary
 }
 
-// Stream returns the interceptor of streaming calls, for
-// grpc.WithChainStreamInterceptor. It retries and hedges a stream until the first
-// message is handed to the application, and never after: no message is delivered
-// twice. What the application sends until then is kept within
-// [WithCallReplayLimit]. Interceptors that come after it in the chain see every
-// attempt, and must hand its call options on. Prefer [Interceptor.DialOptions].
+// Stream returns the interceptor of streams, for grpc.WithChainStreamInterceptor. It retries
+// and hedges a stream until the application has the first message, and never after: no
+// message is delivered twice. What the application sends until then is kept within
+// [WithCallReplayLimit]. Interceptors that come after it in the chain see every attempt.
+// They must pass on its call options: otherwise rego cannot know what was sent and how an
+// attempt ended. Prefer [Interceptor.DialOptions].
 func (it *Interceptor) Stream() grpc.StreamClientInterceptor {
 	return it.door(false).stream
 }
 
-// DialOptions returns what a connection needs: the interceptors for unary and
-// for streaming calls, and grpc.WithDisableRetry, since a retryPolicy in the
-// service config underneath would multiply the attempts. It does not get lost: it is the
-// policy of methods that no rule covers ([ChannelPolicy]). The transparent retries
-// of grpc, of requests that no server has looked at, stay on.
+// DialOptions returns what a connection needs: the interceptors for unary calls and for
+// streams, and grpc.WithDisableRetry, because grpc's own retries below would multiply the
+// attempts. A retryPolicy in the service config is not lost: it is the policy of methods
+// that no rule covers ([ChannelPolicy]). grpc's transparent retries stay on. They send again
+// what no server has looked at.
 //
-// Given twice, or beside another interceptor of rego, the first in the chain makes the
-// attempts. The others let its calls pass, and say so once.
+// If they are given twice, or together with another interceptor of rego, the first one in
+// the chain makes the attempts. The others let its calls pass, and say so once in the log.
 func (it *Interceptor) DialOptions() []grpc.DialOption {
 	d := it.door(true)
 	return []grpc.DialOption{

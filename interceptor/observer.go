@@ -8,28 +8,28 @@ import (
 	"time"
 )
 
-// EventKind says what an [Event] tells.
+// EventKind says what has happened.
 type EventKind uint8
 
 const (
-	// CallStart: the call begins. Given to Start.
+	// CallStart: the call begins. It is given to Start.
 	CallStart EventKind = iota
-	// AttemptStart: an attempt begins. Given to Start.
+	// AttemptStart: an attempt begins. It is given to Start.
 	AttemptStart
 	// AttemptEnd: an attempt has ended and is classified.
 	AttemptEnd
 	// RetryWait: a retry will be sent after Event.Wait.
 	RetryWait
-	// AttemptDenied: a retry or a hedge for which there was reason will not be
-	// sent; the last of Timeline.Denials says why. A hedge that a budget has denied is
-	// asked for again without another event, and may be sent later.
+	// AttemptDenied: a retry or a hedge that could have helped is not sent; the last of
+	// Timeline.Denials says why. If a budget has denied a hedge, it is asked for again
+	// without another event, and may be sent later.
 	AttemptDenied
 	// CallEnd: the call has ended and its timeline is complete.
 	CallEnd
-	// CallCommitted: a stream keeps one attempt; Timeline.Committed says why.
+	// CallCommitted: a stream was committed to one attempt; Timeline.Committed says why.
 	CallCommitted
-	// ReconnectWait: an attempt could not be sent, since there is no connection. It waits
-	// for one, Event.Wait at most.
+	// ReconnectWait: an attempt could not be sent, because there is no connection. It waits
+	// for one, at most Event.Wait.
 	ReconnectWait
 )
 
@@ -37,38 +37,37 @@ var eventKinds = [...]string{"call-start", "attempt-start", "attempt-end", "retr
 
 func (k EventKind) String() string { return name(eventKinds[:], int(k)) }
 
-// Event is something that happened in a call. It is valid during the call of the
-// observer. Kinds will be added; an observer ignores those it does not know.
+// Event is something that happened in a call. It is valid only during the call of the
+// observer. Kinds will be added: an observer must ignore kinds that it does not know.
 type Event struct {
 	Kind EventKind
 	Time time.Time
-	// Timeline is the call so far. It is complete at CallEnd, and may be kept
-	// from then on.
+	// Timeline is the record of the call so far. It is complete at CallEnd. From then on it
+	// may be kept.
 	Timeline *Timeline
-	// Attempt is the attempt the event is about, for AttemptStart, AttemptEnd and
+	// Attempt is the attempt that the event is about, for AttemptStart, AttemptEnd and
 	// ReconnectWait.
 	Attempt *Attempt
-	// Wait and WaitReason are the wait before a retry, for RetryWait. Wait is the longest
-	// that a ReconnectWait can take.
+	// Wait and WaitReason are the wait before a retry, for RetryWait. For ReconnectWait,
+	// Wait is the longest possible wait.
 	Wait       time.Duration
 	WaitReason WaitReason
 	// Err is the error of the attempt or call, for AttemptEnd and CallEnd.
 	Err error
 }
 
-// Observer is told what happens in calls. It is called on the goroutine where it
-// happens, from many calls at once, and slows them by the time it takes. What it is
-// told of one call does not overlap, also if attempts run side by side.
+// Observer is told what happens in calls. It is called on the goroutine on which it happens,
+// for many calls at once, and a slow observer makes these calls slower. What it is told of
+// one call never overlaps, also if attempts run side by side.
 //
-// An observer that panics is cut off and reported once through the logger; the
-// call goes on, and no call is told to it again.
+// If an observer panics, the interceptor stops using it and reports the panic once through
+// the logger. The call goes on.
 type Observer interface {
-	// Start is called for CallStart and AttemptStart. What it returns becomes
-	// the context of the call or attempt, so that what runs inside becomes its
-	// child. It must be derived from ctx.
+	// Start is called for CallStart and AttemptStart. The call or the attempt uses the
+	// context that it returns, so that spans of what happens inside become children. The
+	// context must be derived from ctx: otherwise the caller's cancellation is lost.
 	Start(ctx context.Context, e *Event) context.Context
-	// Observe is called for every other event, with the context of its call or
-	// attempt.
+	// Observe is called for every other event, with the context of the call or attempt.
 	Observe(ctx context.Context, e *Event)
 }
 

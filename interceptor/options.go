@@ -14,15 +14,15 @@ import (
 	"github.com/rego-go/rego/policy"
 )
 
-// DefaultMaxAttempts is the most attempts a call may make, whatever its policy
-// asks for, unless [WithMaxAttempts] says otherwise (gRFC A6's cap).
+// DefaultMaxAttempts is the most attempts of a call, whatever its policy asks for, unless
+// [WithMaxAttempts] says otherwise (gRFC A6's cap).
 const DefaultMaxAttempts = 5
 
 // Option configures [New].
 type Option interface{ apply(*config) }
 
-// CallOption configures one call. It is a grpc.CallOption, and harmless where
-// the interceptor is not installed.
+// CallOption configures one call. It is a grpc.CallOption. Without the interceptor it has no
+// effect.
 type CallOption struct {
 	grpc.EmptyCallOption
 	call func(*call) error
@@ -72,38 +72,37 @@ type config struct {
 
 func defaultBudget(string) budget.Budget { return budget.Default() }
 
-// WithPolicies takes the policies of methods from st, for the life of the
-// interceptor: every call uses what st holds when the call starts. From now on
-// st refuses sets that name a budget or classifier the interceptor does not
-// have. Default, and what nil means: no store. The last one given counts.
+// WithPolicies takes the policies of methods from st, for the life of the interceptor: every
+// call uses what st holds when the call starts. From now on st refuses sets that name a
+// budget, classifier or trigger that the interceptor does not have. Default, and what nil
+// means: no store. The last one given counts.
 func WithPolicies(st *policy.Store) Option {
 	return optionFunc(func(c *config) { c.store = cmp.Or(st, new(policy.Store)) })
 }
 
-// WithLimits sets guard rails that no set can climb over: the store of [WithPolicies] refuses
-// sets that exceed them. And it sets the fields in which a set has the last word over a rule
-// in code ([policy.Limits.Overridable]). Rules in code and policies of calls are not limited.
-// Default: nothing is limited, and rules in code are stronger in all. The last one given
-// counts.
+// WithLimits sets limits that no set can exceed: the store of [WithPolicies] refuses sets
+// beyond them. It also sets the fields in which a set is stronger than a rule in code
+// ([policy.Limits.Overridable]). Rules in code and policies of calls are not limited.
+// Default: nothing is limited, and rules in code are stronger in all fields. The last one
+// given counts.
 func WithLimits(l policy.Limits) Option {
 	return optionFunc(func(c *config) { c.limits = l })
 }
 
-// WithRules adds rules that are fixed in code. A rule in code is stronger than
-// anything a store says of the same method, unless [WithLimits] says otherwise.
-// Default: no rules.
+// WithRules adds rules in code. A rule in code is stronger than anything that a store says
+// about the same method, unless [WithLimits] says otherwise. Default: no rules.
 func WithRules(rules ...policy.Rule) Option {
 	return optionFunc(func(c *config) { c.rules = append(c.rules, rules...) })
 }
 
-// WithPolicy sets the policy of a call, or, given to [New], that of every method
-// as one rule in code. A call whose policy is invalid, or names a budget or
-// classifier the interceptor does not have, fails with INTERNAL and the faults
-// before anything is sent.
+// WithPolicy sets the policy of a call. Given to [New], it sets the policy of every method,
+// as one rule in code. If the policy is invalid, or names a budget or classifier that the
+// interceptor does not have, the call fails with INTERNAL and the faults before anything is
+// sent.
 func WithPolicy(p policy.Policy) DualOption { return readyPolicy(p) }
 
-// WithIdempotency declares what repeating this call's request does. It is
-// stronger than policy and descriptor.
+// WithIdempotency declares what happens if this call's request is repeated. It is stronger
+// than policy and descriptor.
 func WithIdempotency(i classify.Idempotency) CallOption {
 	return CallOption{call: func(c *call) error {
 		if !i.Valid() {
@@ -118,10 +117,10 @@ func WithIdempotency(i classify.Idempotency) CallOption {
 // (draft-ietf-httpapi-idempotency-key-header).
 const IdempotencyKeyHeader = "idempotency-key"
 
-// WithIdempotencyKey sends key as "idempotency-key" metadata on every attempt,
-// replacing what the caller set, and declares the call idempotent, since a server
-// that honours the key executes it once. An empty key stands for a random one of
-// 128 bits, new for each call. Use it only with servers that honour the key.
+// WithIdempotencyKey sends key as "idempotency-key" metadata on every attempt, in place of
+// what the caller set, and declares the call idempotent, because a server that honors the
+// key executes it once. An empty key stands for a random one of 128 bits, new for each call.
+// Use it only if the server honors the key: otherwise the server may do the work twice.
 func WithIdempotencyKey(key string) CallOption {
 	return CallOption{call: func(c *call) error {
 		c.settings.idempotencyKey, c.settings.sendKey = key, true
@@ -129,10 +128,10 @@ func WithIdempotencyKey(key string) CallOption {
 	}}
 }
 
-// WithTimeline fills t when the call ends, like grpc.Peer, whatever its result.
-// t must not be read before that. A stream has ended when RecvMsg has returned an
-// error or io.EOF, or the only answer there is; one that is abandoned ends with its
-// context, on another goroutine, before its grpc.OnFinish is called.
+// WithTimeline fills t when the call ends, like grpc.Peer, whatever its result. Do not read
+// t before that: it would be a data race. A stream has ended when RecvMsg has returned an
+// error, io.EOF, or the only answer. An abandoned stream ends with its context, on another
+// goroutine, before its grpc.OnFinish is called.
 func WithTimeline(t *Timeline) CallOption {
 	return CallOption{call: func(c *call) error {
 		c.settings.timelineTo = t
@@ -140,7 +139,7 @@ func WithTimeline(t *Timeline) CallOption {
 	}}
 }
 
-// WithObserver tells o of calls and attempts: of every call, or of one. It may be
+// WithObserver tells o of the attempts and the end of every call, or of one call. It may be
 // given more than once; nil is ignored. Default: no observer.
 func WithObserver(o Observer) DualOption {
 	if o == nil {
@@ -155,15 +154,15 @@ func WithObserver(o Observer) DualOption {
 	}
 }
 
-// WithMaxAttempts sets the most attempts of a call, whatever its policy asks for.
-// No policy can lift it. Default: 5.
+// WithMaxAttempts sets the most attempts of a call, whatever its policy asks for. No policy
+// can exceed it. Default: 5.
 func WithMaxAttempts(n int) Option {
 	return optionFunc(func(c *config) { c.maxAttempts = n })
 }
 
-// WithBudget makes b known to policies as name. All methods whose policy names it
-// share it, over all targets. Nil means no limit. A set of the store cannot define
-// another budget of that name.
+// WithBudget gives b a name for policies. All methods whose policies name it share it, over
+// all targets. Nil means no limit. A set of the store cannot define another budget of that
+// name.
 func WithBudget(name string, b budget.Budget) Option {
 	return optionFunc(func(c *config) {
 		if c.budgets == nil {
@@ -173,8 +172,8 @@ func WithBudget(name string, b budget.Budget) Option {
 	})
 }
 
-// WithTargetBudget sets how the budget that the calls to one target share is
-// made. It is called once per target; nil from it means no limit. Default, and
+// WithTargetBudget sets the function that makes the budget that the calls to one target
+// share. It is called once per target. If it returns nil, there is no limit. Default, and
 // what a nil function means: budget.Default.
 func WithTargetBudget(newBudget func(target string) budget.Budget) Option {
 	return optionFunc(func(c *config) {
@@ -184,8 +183,8 @@ func WithTargetBudget(newBudget func(target string) budget.Budget) Option {
 	})
 }
 
-// WithClassifier makes cl known to policies as name, which cannot be
-// policy.ClassifierNone. Nil means classify.GRPC.
+// WithClassifier gives cl a name for policies, which must not be policy.ClassifierNone. Nil
+// means classify.GRPC.
 func WithClassifier(name string, cl classify.Classifier) Option {
 	return optionFunc(func(c *config) {
 		if c.classifiers == nil {
@@ -195,10 +194,10 @@ func WithClassifier(name string, cl classify.Classifier) Option {
 	})
 }
 
-// WithTrigger makes t known to policies as name: in Hedge.Trigger, where it says when hedges
-// are due in the place of a delay. It is one for all methods and targets. Nil never wants a
-// hedge. One that panics ends hedging for the call that it was asked about, which goes on;
-// the first time is reported through the logger.
+// WithTrigger gives t a name for policies: Hedge.Trigger. Then t says when hedges are due,
+// instead of a delay. It is one trigger for all methods and targets. Nil never wants a
+// hedge. If t panics, the call that it was asked about goes on without hedging. The first
+// panic is reported through the logger.
 func WithTrigger(name string, t hedge.Trigger) Option {
 	return optionFunc(func(c *config) {
 		if c.triggers == nil {
@@ -217,11 +216,11 @@ const (
 	DefaultReplayLimit = 16 << 20
 )
 
-// WithCallReplayLimit sets how much memory one stream may keep of the messages that
-// the application has sent on it, so that another attempt can send them again: of
-// every stream, or of one. When a message does not fit, the stream is committed to
-// the attempt that has sent most: nothing fails, but it cannot be retried or hedged
-// any more. Default: 256 KiB, as grpc's own retries have it. Zero keeps nothing.
+// WithCallReplayLimit sets how many bytes of the application's messages a stream keeps, so
+// that another attempt can send them again. It is for every stream, or for one. If a message
+// does not fit, the stream is committed to the attempt that has sent most: nothing fails,
+// but the stream cannot be retried or hedged any more. Default: 256 KiB, as in grpc's own
+// retries. Zero keeps nothing.
 func WithCallReplayLimit(bytes int) DualOption {
 	return DualOption{
 		CallOption: CallOption{call: func(c *call) error {
@@ -232,22 +231,23 @@ func WithCallReplayLimit(bytes int) DualOption {
 	}
 }
 
-// WithReplayLimit sets how much memory all streams of an interceptor together may
-// keep, each within its own limit. Default: 16 MiB. Zero keeps nothing.
+// WithReplayLimit sets how many bytes all streams of an interceptor together may keep, each
+// within its own limit. Default: 16 MiB. Zero keeps nothing.
 func WithReplayLimit(bytes int) Option {
 	return optionFunc(func(c *config) { c.replayLimit = int64(bytes) })
 }
 
-// WithResume lets a server stream go on after messages were handed to the
-// application, which otherwise ends every retry: when the stream then fails in a way
-// that is retryable, resume makes the request that continues it from the last
-// message the application got and the request that was sent last: what resume returned, if
-// the stream has been resumed before. If ok is false the stream ends as it does without
-// the option. What resume returns is sent under the rules for retries: idempotency,
-// deadline and budget count for the whole call; attempts and waits are counted anew once
-// there is a message, so that a stream that gets on may go on for years. The application must
-// not change a message before it has the next one. Streams of other kinds, of other
-// message types, and unary calls ignore the option.
+// WithResume lets a server stream go on after the application has received messages. Without
+// it nothing is retried then. When the stream fails in a way that is retryable, resume makes
+// the request that continues it. It gets the last message that the application got, and the
+// request that was sent last: what resume returned, if the stream has been resumed before.
+// If ok is false, the stream ends as it does without the option.
+//
+// The rules for retries hold for what resume returns. Idempotency, deadline and budget count
+// for the whole call. Attempts and waits are counted from the start again after each
+// message, so a stream that makes progress may go on for years. The application must not
+// change a message before it has the next one: otherwise resume sees the change. Unary
+// calls, streams of other kinds and of other message types ignore the option.
 func WithResume[Res, Req any](resume func(last *Res, request *Req) (next *Req, ok bool)) CallOption {
 	if resume == nil {
 		return CallOption{}
@@ -265,8 +265,8 @@ func WithResume[Res, Req any](resume func(last *Res, request *Req) (next *Req, o
 	}}
 }
 
-// WithLogger sets where the interceptor reports what it says once: a broken
-// observer, a retryPolicy underneath. Default, and what nil means: slog.Default.
+// WithLogger sets where the interceptor reports what it says once, such as a broken observer
+// or a retryPolicy below. Default, and what nil means: slog.Default.
 func WithLogger(l *slog.Logger) Option {
 	return optionFunc(func(c *config) { c.log = cmp.Or(l, slog.Default()) })
 }

@@ -9,36 +9,37 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// Recorder is told of every call when it has ended, and of nothing before: for metrics and
-// logs, which then cost a call that goes well next to nothing. An [Observer] is for those who
-// follow a call while it runs. It is called on the goroutine that ends the call, from many
-// calls at once, and slows them by the time it takes.
+// Recorder is told of every call when it has ended, and of nothing before. It is for metrics
+// and logs, which then cost a call that succeeds almost nothing. To follow a call while it
+// runs, use an [Observer]. A Recorder is called on the goroutine that ends the call, for
+// many calls at once, and a slow one makes these calls slower.
 //
-// A recorder that panics is cut off and reported once through the logger; the call goes on,
-// and no call is told to it again.
+// If a recorder panics, the interceptor stops using it and reports the panic once through
+// the logger. The call goes on.
 type Recorder interface {
-	// Record is called with the context of the call, in which its span is if an observer has
-	// put one there.
+	// Record is called with the context of the call. If an observer has put a span into it,
+	// the span is there.
 	Record(ctx context.Context, s Summary)
 }
 
-// Summary is what there is to say of a call that has ended. It is valid during the call of
-// the recorder.
+// Summary says what is known about a call that has ended. It is valid only during the call
+// of the recorder.
 type Summary struct {
 	// Method is the full method name, "/pkg.Service/Method".
 	Method string
 	// Registered says that the method is one of the program's own, and not a name that
-	// somebody may have made up: a generated stub has called it, or it is in a proto file that
-	// is linked in.
+	// somebody may have made up: a generated stub has called it, or it is in a proto file
+	// that is linked in.
 	Registered bool
 	Target     string
 	Start      time.Time
 	Elapsed    time.Duration
 	Code       codes.Code
 	Reason     EndReason
-	// Retries and Hedges are how many have ended.
+	// Retries and Hedges count the retries and hedges that have ended.
 	Retries, Hedges int
-	// Denials are the retries and hedges that were denied. They are not to be kept.
+	// Denials are the retries and hedges that were denied. They must not be kept: their
+	// memory is used again.
 	Denials []Denial
 	// RetryDelay is the time in which the call waited for a retry, and no attempt ran.
 	RetryDelay time.Duration
@@ -47,9 +48,9 @@ type Summary struct {
 	end  time.Time
 }
 
-// Timeline returns the record of the call, which may be kept. It is made for that, unless
-// the call has an observer or [WithTimeline]; then it does not say since when a stream was
-// committed.
+// Timeline returns the record of the call. It may be kept. It is made when Timeline is
+// called, unless the call has an observer or WithTimeline. If it is made then, it does not
+// say since when a stream was committed.
 func (s Summary) Timeline() *Timeline {
 	if s.call.watching != nil {
 		return s.call.timeline

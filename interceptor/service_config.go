@@ -84,7 +84,7 @@ func (c *call) takePolicyOf(mc methodConfig) {
 	}
 }
 
-// ChannelPolicy is the name of policies that are the retryPolicy of a channel's service
+// ChannelPolicy is the name of policies that are from the retryPolicy of a channel's service
 // config.
 const ChannelPolicy = "service config of the channel"
 

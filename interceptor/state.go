@@ -15,64 +15,66 @@ import (
 	"github.com/rego-go/rego/policy"
 )
 
-// State is what an interceptor knows of itself: what it has counted since it was made, and
-// what is in force now. Metrics, the debug page and reports are made of it, so they tell the
-// same numbers. It holds no request content, metadata or error texts.
+// State says what an interceptor has counted since it was made, and what is in force now.
+// Metrics, the debug page and reports are made of it, so their numbers agree. It holds no
+// request content, metadata or error texts.
 type State struct {
 	Time    time.Time
 	Targets []TargetState // by name
-	// Policies is the status of the store, and Rules what can be said of its rules.
+	// Policies is the status of the store. Rules says what is known about its rules.
 	Policies policy.Status
 	Rules    RulesState
-	// ReplayBytes is the memory that streams hold to send messages again, and ReplayLimit
-	// the most that it may be.
+	// ReplayBytes is the memory that streams hold to send messages again. ReplayLimit is the
+	// most that it may be.
 	ReplayBytes, ReplayLimit int64
 }
 
-// TargetState is what there is to say of the calls to one target, as long as there is a
-// connection to it: then its counts are gone, and begin at zero if it comes back.
+// TargetState says what is known about the calls to one target, as long as there is a
+// connection to it. Without a connection its counts are gone; if the target comes back, they
+// begin at zero.
 type TargetState struct {
 	Name    string
-	Since   time.Time     // it was met: one that comes back has another
+	Since   time.Time     // when it was first called; later for a target that comes back
 	Budgets []BudgetState // by kind and name
 	Methods []MethodState // by name
 }
 
-// MethodState is what there is to say of the calls of one method. Counts never go back.
+// MethodState says what is known about the calls of one method. Counts never go down.
 type MethodState struct {
-	// Method is the full method name, empty for all that came after the first 16,384.
+	// Method is the full method name. It is empty for all methods after the first 16,384
+	// together.
 	Method string
 	// Registered says that the name is the program's own, and not one that somebody may have
 	// made up: see [Summary].
 	Registered bool
-	Since      time.Time // it was first called
+	Since      time.Time // when the method was first called
 
-	Calls    []CallCount    // that have ended
-	Attempts []AttemptCount // that have ended
+	Calls    []CallCount    // calls that have ended
+	Attempts []AttemptCount // attempts that have ended
 	Denials  []DenialCount
-	// Reconnects is how many attempts have waited for a connection, and Unreachable for how
-	// long in all.
+	// Reconnects is how many attempts have waited for a connection. Unreachable is how long
+	// they waited, in all.
 	Reconnects  int64
 	Unreachable time.Duration
-	// Wasted is how long attempts ran for nothing, because another one won.
+	// Wasted is how long attempts ran for nothing because another one won.
 	Wasted time.Duration
-	// ReplayBytes is the part of State.ReplayBytes that streams of the method hold.
+	// ReplayBytes is the part of State.ReplayBytes that streams of this method hold.
 	ReplayBytes int64
 
 	Policy  PolicyState
-	Hedging *HedgingState // nil if the policy does not ask for it, or it is switched off
-	Samples []Sample      // calls worth seeing, by kind, the newest first
+	Hedging *HedgingState // nil if the policy asks for no hedging, or it is switched off
+	Samples []Sample      // calls worth a look, by kind, the newest first
 }
 
-// CallCount is how many calls ended like that. Code is [OtherCode] for all that gRPC does not
-// define.
+// CallCount says how many calls ended in this way. Code is OtherCode for all codes that gRPC
+// does not define.
 type CallCount struct {
 	Code   codes.Code
 	Reason EndReason
 	Count  int64
 }
 
-// AttemptCount is how many attempts ended like that. WaitedOn is what they had waited for
+// AttemptCount says how many attempts ended in this way. WaitedOn is what they waited for
 // before they were sent.
 type AttemptCount struct {
 	Kind     budget.Kind
@@ -83,29 +85,29 @@ type AttemptCount struct {
 	Count    int64
 }
 
-// DenialCount is how many retries or hedges were denied for that reason.
+// DenialCount says how many retries or hedges were denied for a reason.
 type DenialCount struct {
 	Kind   budget.Kind
 	Reason DenialReason
 	Count  int64
 }
 
-// HedgingState is what hedging goes by.
+// HedgingState is the state of a method's hedging.
 type HedgingState struct {
-	// Delay is when a hedge is due, if Ready says so; else why there is none. Of a trigger of
-	// one's own it is not known.
+	// Delay is the delay before a hedge, if State is ready. Otherwise State says why there
+	// is no hedge. The delay of a trigger in code is not known.
 	Delay time.Duration
 	State string
-	// Samples is how many attempts Quantiles are taken from: none if the delay is fixed.
+	// Samples is the number of attempts that Quantiles are of: none if the delay is fixed.
 	Samples   int64
 	Quantiles []Quantile
-	// MaxExtraLoad is what the policy promises, zero if it does not, and ExtraLoad the share
-	// of hedges in the calls of the last ten seconds.
+	// MaxExtraLoad is the share that the policy allows, zero if it bounds nothing. ExtraLoad
+	// is the number of hedges as a share of the calls of the last ten seconds.
 	MaxExtraLoad, ExtraLoad float64
 	Waiting                 int64 // hedges that a budget has denied, and that ask again
 }
 
-// Quantile is the time that a share of attempts, Q, took no longer than.
+// Quantile says that a share of attempts, Q, took no longer than Time.
 type Quantile struct {
 	Q    float64
 	Time time.Duration
@@ -115,12 +117,12 @@ type Quantile struct {
 type BudgetKind uint8
 
 const (
-	// BudgetOfTarget is what all calls to a target share that name no other.
+	// BudgetOfTarget is shared by all calls to a target whose policies name no other budget.
 	BudgetOfTarget BudgetKind = iota
-	// BudgetOfPolicies is one that policies name: a set defines it for each target, or the
-	// interceptor has it in code, for all of them.
+	// BudgetOfPolicies is a budget that policies name. If a set defines it, there is one for
+	// each target. If the interceptor has it in code, it is one for all targets.
 	BudgetOfPolicies
-	// BudgetOfMethod keeps the MaxExtraLoad of a method.
+	// BudgetOfMethod bounds the MaxExtraLoad of a method.
 	BudgetOfMethod
 )
 
@@ -131,35 +133,35 @@ func (k BudgetKind) String() string { return name(budgetKinds[:], int(k)) }
 // MarshalText returns the words of String.
 func (k BudgetKind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
-// BudgetState is what there is to say of a budget.
+// BudgetState says what is known about a budget.
 type BudgetState struct {
 	Kind BudgetKind
 	Name string // in policies, or the method; empty for the target's own
 	// Registered says that the name is the program's own, as MethodState.Registered does. It
-	// is false only of a BudgetOfMethod.
+	// can be false only for a BudgetOfMethod.
 	Registered bool
-	// Since is since when its answers are counted here, from zero: of a budget that policies
-	// name when it was made, or zero if the interceptor has it in code; else since there is the
-	// target, or a MaxExtraLoad of the method.
+	// Since is when the counts began, at zero. For a budget that policies name it is when
+	// the budget was made, or zero if the interceptor has it in code. For the others it is
+	// when the target, or the method's MaxExtraLoad, was first used.
 	Since time.Time
-	// HasBalance says that the budget tells how much it has: Balance.
+	// HasBalance says that the budget reports what it has left: Balance.
 	HasBalance bool
 	Balance    float64
-	// Granted and Denied are how often it was asked for an extra attempt: by all calls, of a
-	// budget that several targets share. Those of a BudgetOfMethod go on when the policy gets
-	// another MaxExtraLoad.
+	// Granted and Denied count the answers to requests for an extra attempt. If several
+	// targets share a budget, these are the requests of all their calls. The counts of a
+	// BudgetOfMethod go on when the policy gets another MaxExtraLoad.
 	Granted, Denied int64
 }
 
-// State returns what the interceptor knows of itself. It may be called at any time, and
-// costs some ten microseconds for each method, most of them for quantiles.
+// State returns what the interceptor has counted, and what is in force. It may be called at
+// any time. It costs about ten microseconds for each method, most of them for quantiles.
 func (it *Interceptor) State() State {
 	return it.state((*target).describe)
 }
 
-// Counters returns State without what takes long: Policy and Samples of methods and the
-// quantiles of Hedging are left out. It costs a few microseconds for each method, and a tenth of one
-// for each connection, for those who look often.
+// Counters returns State without what takes long: it leaves out Policy and Samples of
+// methods and the quantiles of Hedging. It costs a few microseconds for each method, and a
+// tenth of a microsecond for each connection. Use it to read counts often.
 func (it *Interceptor) Counters() State {
 	return it.state(func(t *target, m *method, conns []*grpc.ClientConn, s *MethodState) {
 		p, _ := t.inForce(it.store.Current(), m, conns)
@@ -167,7 +169,7 @@ func (it *Interceptor) Counters() State {
 	})
 }
 
-// MethodState returns what State says of one method, and whether there is anything.
+// MethodState returns what State says about one method, and whether there is anything.
 func (it *Interceptor) MethodState(target, method string) (MethodState, bool) {
 	if it == nil || it.targets == nil {
 		return MethodState{}, false
@@ -280,7 +282,7 @@ func (s *MethodState) count(sum map[tally.Key]int64) {
 	})
 }
 
-// Total returns how many calls have ended, and how many attempts.
+// Total returns how many calls, and how many attempts, have ended.
 func (s *MethodState) Total() (calls, attempts int64) {
 	for _, c := range s.Calls {
 		calls += c.Count
@@ -291,7 +293,7 @@ func (s *MethodState) Total() (calls, attempts int64) {
 	return calls, attempts
 }
 
-// Add adds the counts of another method. What is no count is left as it is.
+// Add adds the counts of another method. Everything else stays as it is.
 func (s *MethodState) Add(m *MethodState) {
 	s.Calls = sum(s.Calls, m.Calls, func(c *CallCount) *int64 { return &c.Count })
 	s.Attempts = sum(s.Attempts, m.Attempts, func(a *AttemptCount) *int64 { return &a.Count })

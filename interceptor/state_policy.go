@@ -15,11 +15,11 @@ import (
 	"github.com/rego-go/rego/policy"
 )
 
-// PolicySource says where a policy may come from.
+// PolicySource says where a policy can come from.
 type PolicySource uint8
 
-// The sources of a policy, in the order in which they are asked. The first that has one
-// gives the whole of it.
+// The sources of a policy, the strongest first. The first one that has a policy gives the
+// whole policy.
 const (
 	// FromCall: WithPolicy was given to the call.
 	FromCall PolicySource = iota
@@ -42,15 +42,15 @@ func (s PolicySource) String() string { return name(policySources[:], int(s)) }
 // MarshalText returns the words of String.
 func (s PolicySource) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// PolicyState is the policy of a method, as calls have it that bring none of their own.
+// PolicyState is the policy of a method, for calls without a policy of their own.
 type PolicyState struct {
 	Name    string
 	Version string // of the set that it is from
 	Sources []SourceState
 	Fields  []FieldState
-	// Effective is the policy with its defaults and what is stronger than it: the switches of
-	// the set and WithMaxAttempts. Its Explain takes Budget, the one that it names: nil if
-	// that is the default or in code.
+	// Effective is the policy with its defaults, and with what is stronger than it: the
+	// switches of the set and WithMaxAttempts. Its Explain takes Budget, the budget that the
+	// policy names: nil if that is the default or in code.
 	Effective policy.Policy
 	Budget    *policy.NamedBudget
 }
@@ -58,28 +58,28 @@ type PolicyState struct {
 // SourceState is a source that was asked for the policy of a method.
 type SourceState struct {
 	Source PolicySource
-	// Rule is which rule of the source covers the method, and Selector how: the method, its
-	// service or "*". Rule is -1 if none does, or if the source has no rules.
+	// Rule is the rule of the source that covers the method. Selector says how: the method,
+	// its service or "*". Rule is -1 if no rule covers it, or if the source has no rules.
 	Rule     int
 	Selector string
-	// Has says that the source has a policy for the method, and Used that it is in force.
-	// A set is used beside code if it overrides fields of it.
+	// Has says that the source has a policy for the method. Used says that this policy is in
+	// force. A set is used together with code if it overrides fields of it.
 	Has, Used bool
 }
 
 // FieldState is a field of a policy in force.
 type FieldState struct {
 	Name, Value string
-	From        string // the source that says it, "default" if none does
+	From        string // the source of the value, "default" if no source has it
 }
 
-// RulesState is what can be said of the rules of a store.
+// RulesState says what is known about the rules of a store.
 type RulesState struct {
-	// NoEffect tells what of the set has no effect, since a rule in code is stronger and
+	// NoEffect says what has no effect in the set, because a rule in code is stronger and
 	// [WithLimits] does not say otherwise.
 	NoEffect policy.Faults
-	// Unknown are selectors, in code or in the set, that name a method which its service does
-	// not have, by the proto files that are linked in: they may be misspelt.
+	// Unknown are selectors, in code or in the set, that name a method which its service
+	// does not have, by the proto files that are linked in. They may be misspelt.
 	Unknown []string
 }
 

@@ -12,10 +12,11 @@ import (
 	"github.com/rego-go/rego/policy"
 )
 
-// MethodCounts returns what State counts of each method, over all targets, for reports to a control
-// plane. Methods whose names may be made up are one, whose name is empty: see
-// [MethodState.Registered]. The counts of a target are gone with its last connection. It may be
-// called at any time, and costs less than a microsecond for each method of a target.
+// MethodCounts returns what [Interceptor.State] counts for each method, over all targets,
+// for reports to a control plane. Methods whose names may be made up are counted together,
+// under the empty name: see MethodState.Registered. The counts of a target are gone with its
+// last connection. It may be called at any time, and costs less than a microsecond for each
+// method of a target.
 func (it *Interceptor) MethodCounts() []policy.MethodCounts {
 	if it == nil || it.targets == nil {
 		return nil

@@ -10,20 +10,20 @@ import (
 	"google.golang.org/grpc/codes"
 )
 
-// SampleKind is what makes a call worth seeing.
+// SampleKind says why a call is worth a look.
 type SampleKind uint8
 
 const (
-	// SampleFailed: it failed.
+	// SampleFailed: the call failed.
 	SampleFailed SampleKind = iota
-	// SampleSlow: it took long. Of calls that one attempt was enough for, and that nobody
-	// watched, one in 64 is timed.
+	// SampleSlow: the call took long. If one attempt was enough, and nobody watched the
+	// call, only one call in 64 is timed.
 	SampleSlow
-	// SampleAttempts: it made many attempts.
+	// SampleAttempts: the call made many attempts.
 	SampleAttempts
 	// SampleDenied: a retry or a hedge was denied.
 	SampleDenied
-	// SampleHedged: it was hedged.
+	// SampleHedged: the call was hedged.
 	SampleHedged
 
 	sampleKinds
@@ -36,7 +36,7 @@ func (k SampleKind) String() string { return name(sampleNames[:], int(k)) }
 // MarshalText returns the words of String.
 func (k SampleKind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
-// Sample is a call that is worth seeing.
+// Sample is a call that is worth a look.
 type Sample struct {
 	Kind     SampleKind
 	Timeline *Timeline

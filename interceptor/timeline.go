@@ -21,7 +21,7 @@ const (
 	EndUnfinished EndReason = iota
 	// EndSucceeded: the last attempt was a success.
 	EndSucceeded
-	// EndNonRetryable: the outcome was not one that retries help with.
+	// EndNonRetryable: retries do not help with the outcome.
 	EndNonRetryable
 	// EndNotIdempotent: a retry might have executed the request twice.
 	EndNotIdempotent
@@ -29,26 +29,26 @@ const (
 	EndCallerCancelled
 	// EndDeadline: the caller's deadline or the policy's timeout passed.
 	EndDeadline
-	// EndDeadlineTooClose: the wait for a retry, and the time the method usually
-	// takes, did not fit into the time left.
+	// EndDeadlineTooClose: a retry, with its wait, did not fit into the time left, even if
+	// it were as fast as the method's fast attempts.
 	EndDeadlineTooClose
-	// EndAttemptsExhausted: all attempts the policy allows were made.
+	// EndAttemptsExhausted: all attempts that the policy allows were made.
 	EndAttemptsExhausted
 	// EndBudgetDenied: the budget had nothing left for a retry.
 	EndBudgetDenied
 	// EndPushback: the server forbade retries.
 	EndPushback
-	// EndCommitted: a result had been handed to the application.
+	// EndCommitted: the application already had a message or the header.
 	EndCommitted
-	// EndReplayBufferFull: what was sent no longer fitted the replay buffer.
+	// EndReplayBufferFull: what was sent did not fit the replay buffer any more.
 	EndReplayBufferFull
 	// EndDisabled: retries are switched off.
 	EndDisabled
-	// EndUnreachable: the request was not sent, since the target could not be connected to,
-	// and not in the time that the policy or the deadline gives to wait for it.
+	// EndUnreachable: the request was not sent. There was no connection to the target, also
+	// not within the time that the policy or the deadline gives to wait for one.
 	EndUnreachable
-	// EndChainStopped: the call was made to serve a retry, and the policy leaves the next
-	// one to whoever sent that.
+	// EndChainStopped: the call was made while serving a retry, and the policy leaves the
+	// next attempt to the client that sent the retry.
 	EndChainStopped
 )
 
@@ -63,28 +63,29 @@ func (r EndReason) String() string { return name(endReasons[:], int(r)) }
 // MarshalText returns the words of String.
 func (r EndReason) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 
-// CommitReason is why a stream kept one attempt: from then on no other can take
+// CommitReason is why a stream was committed to one attempt: from then on no other can take
 // its place.
 type CommitReason uint8
 
 const (
-	// CommitNone: it did not. Unary calls never do.
+	// CommitNone: it was not committed. Unary calls never are.
 	CommitNone CommitReason = iota
-	// CommitAnswer: the first message was handed to the application, or the stream
-	// ended well without one.
+	// CommitAnswer: the application got the first message, or the stream ended well without
+	// one.
 	CommitAnswer
 	// CommitHeader: Header returned what the server had sent.
 	CommitHeader
-	// CommitBufferFull: what was sent no longer fitted the replay buffer.
+	// CommitBufferFull: what was sent did not fit the replay buffer any more.
 	CommitBufferFull
-	// CommitMessageType: attempts ran side by side, and a message like the one that
-	// the application receives into could not be made for each.
+	// CommitMessageType: attempts ran side by side, and rego could not make a message for
+	// each, of the type that the application receives into.
 	CommitMessageType
-	// CommitOneAttempt: the policy allows no second attempt or, of a stream that the client
-	// sends on, none after this one.
+	// CommitOneAttempt: the policy allows no second attempt. Or the client sends on the
+	// stream, and the policy allows no attempt after this one.
 	CommitOneAttempt
-	// CommitSendRefused: a message that the application sent was refused, and it was told so:
-	// by an interceptor below, and the stream goes on, or by grpc after CloseSend, which ends it.
+	// CommitSendRefused: a message that the application sent was refused, and the
+	// application was told so. An interceptor below refused it, and the stream goes on. Or
+	// grpc refused it after CloseSend, which ends the stream.
 	CommitSendRefused
 )
 
@@ -95,7 +96,7 @@ func (r CommitReason) String() string { return name(commitReasons[:], int(r)) }
 // MarshalText returns the words of String.
 func (r CommitReason) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 
-// WaitReason is why a retry or a hedge waited as long as it did.
+// WaitReason says what a retry or a hedge waited for.
 type WaitReason uint8
 
 const (
@@ -107,9 +108,10 @@ const (
 	WaitPushback
 	// WaitRetryInfo: at least what the server's RetryInfo says.
 	WaitRetryInfo
-	// WaitHedgeDelay: the delay before a hedge, since the attempt before it began.
+	// WaitHedgeDelay: the delay before a hedge, from the start of the attempt before it.
 	WaitHedgeDelay
-	// WaitBudget: the same and then, since a budget had denied the hedge, until it granted it.
+	// WaitBudget: the delay, and then the time until the budget that had denied the hedge
+	// granted it.
 	WaitBudget
 )
 
@@ -120,19 +122,19 @@ func (r WaitReason) String() string { return name(waitReasons[:], int(r)) }
 // MarshalText returns the words of String.
 func (r WaitReason) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 
-// AttemptResult is what became of an attempt within its call.
+// AttemptResult says how an attempt ended within its call.
 type AttemptResult uint8
 
 const (
-	// AttemptRunning: it has not ended.
+	// AttemptRunning: the attempt has not ended.
 	AttemptRunning AttemptResult = iota
-	// AttemptWon: its reply is the call's.
+	// AttemptWon: the call has this attempt's reply.
 	AttemptWon
-	// AttemptLost: another attempt won, this one was cancelled or too late.
+	// AttemptLost: another attempt won. This one was cancelled or came too late.
 	AttemptLost
-	// AttemptFailed: it failed.
+	// AttemptFailed: the attempt failed.
 	AttemptFailed
-	// AttemptCancelled: it ended because its call did.
+	// AttemptCancelled: the attempt ended because its call ended.
 	AttemptCancelled
 )
 
@@ -143,7 +145,7 @@ func (r AttemptResult) String() string { return name(attemptResults[:], int(r)) 
 // MarshalText returns the words of String.
 func (r AttemptResult) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 
-// Attempt is one try of a call on the wire. That of a stream lasts until the stream
+// Attempt is one try of a call on the wire. The attempt of a stream lasts until the stream
 // has ended.
 type Attempt struct {
 	Number   int // from 1
@@ -153,8 +155,8 @@ type Attempt struct {
 	Wait     time.Duration // before it
 	WaitedOn WaitReason
 	Result   AttemptResult
-	// CancelledAt is when it was cancelled because another attempt had decided
-	// the call; zero if it was not.
+	// CancelledAt is when the attempt was cancelled because another one had decided the
+	// call; zero if it was not.
 	CancelledAt time.Time
 	Code        codes.Code
 	Delivery    classify.Delivery
@@ -162,21 +164,20 @@ type Attempt struct {
 	Hint        classify.Hint
 	Peer        net.Addr // nil if it never got a transport
 	// Backend is the endpoint that a load-balancing policy of package spread has picked for
-	// it: the addresses that the resolver has of it. Empty without such a policy.
+	// the attempt: the addresses that the resolver has for it. Empty without such a policy.
 	Backend string
-	// NoOtherBackend says that another attempt of the call had used that backend, as no other
-	// was found.
+	// NoOtherBackend says that another attempt of the call had already used that backend,
+	// but there was no other.
 	NoOtherBackend bool
-	// Resumed says that it went on where a stream had broken off, with the request
+	// Resumed says that the attempt went on where a stream had broken off, with the request
 	// that WithResume made.
 	Resumed bool
-	// Unreachable is how long the attempt has waited for a connection, after it had found
-	// that there was none.
+	// Unreachable is how long the attempt waited for a connection, after it had found none.
 	Unreachable time.Duration
 }
 
-// Wasted returns how long an attempt ran for nothing, because another one won. It
-// is zero for those that did not lose.
+// Wasted returns how long an attempt ran for nothing because another one won. It is zero if
+// the attempt did not lose.
 func (a *Attempt) Wasted() time.Duration {
 	if a.Result != AttemptLost {
 		return 0
@@ -184,40 +185,39 @@ func (a *Attempt) Wasted() time.Duration {
 	return a.End.Sub(a.Start)
 }
 
-// DenialReason is why an attempt was not made that would have been of use.
+// DenialReason is why an attempt that could have helped was not made.
 type DenialReason uint8
 
 const (
-	// DeniedNothing: it was not denied.
+	// DeniedNothing: nothing was denied.
 	DeniedNothing DenialReason = iota
-	// DeniedByBudget: a budget had nothing left for it.
+	// DeniedByBudget: a budget had nothing left for the attempt.
 	DeniedByBudget
-	// DeniedByDeadline: what it would have taken, its wait included, did not fit
-	// into the time left.
+	// DeniedByDeadline: the attempt, with its wait, did not fit into the time left.
 	DeniedByDeadline
-	// DeniedNotReady: the channel was not ready, so a hedge would have waited for
-	// a connection as the attempt beside it does.
+	// DeniedNotReady: the channel was not ready, so a hedge would have waited for a
+	// connection as the running attempt does.
 	DeniedNotReady
-	// DeniedNotIdempotent: the policy asks for hedging, and the method is not
-	// known to be idempotent.
+	// DeniedNotIdempotent: the policy asks for hedging, but the method is not known to be
+	// idempotent.
 	DeniedNotIdempotent
-	// DeniedReplyType: another reply like the caller's could not be made: it is
-	// neither a proto message nor a pointer to a zero value.
+	// DeniedReplyType: rego could not make another reply like the caller's, which is neither
+	// a proto message nor a pointer to a zero value.
 	DeniedReplyType
-	// DeniedFewSamples: not enough is known of the method's latency.
+	// DeniedFewSamples: not enough is known about the method's latency.
 	DeniedFewSamples
-	// DeniedTooSlow: the delay would be above the policy's Hedge.MaxDelay.
+	// DeniedTooSlow: the delay would be longer than the policy's Hedge.MaxDelay.
 	DeniedTooSlow
 	// DeniedDisabled: hedging is switched off.
 	DeniedDisabled
 	// DeniedNotNamed: the method is a bidirectional stream, and the policy that asks for
-	// hedging is one for a service or for all methods. Opening such a stream may have effects
-	// of its own, so it is hedged only if a rule, or the call itself, names it.
+	// hedging is for a whole service or for all methods. Opening such a stream may have
+	// effects of its own, so it is hedged only if a rule or the call itself names it.
 	DeniedNotNamed
-	// DeniedChainStopped: the call serves a retry, and the policy leaves the next attempt
-	// to whoever sent that.
+	// DeniedChainStopped: the call was made while serving a retry, and the policy leaves the
+	// next attempt to the client that sent the retry.
 	DeniedChainStopped
-	// DeniedByTrigger: the trigger that the policy names wanted no hedge, or has panicked.
+	// DeniedByTrigger: the trigger that the policy names wanted no hedge, or panicked.
 	DeniedByTrigger
 )
 
@@ -231,20 +231,20 @@ func (r DenialReason) String() string { return name(denialReasons[:], int(r)) }
 // MarshalText returns the words of String.
 func (r DenialReason) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 
-// Denial is a retry or a hedge that was not sent although there was reason to. A
-// call that cannot be hedged, though its policy asks for it, has one at its start. A
-// hedge that waits for a budget has one, however often it is asked for; if it is sent
-// after all, its WaitedOn is WaitBudget.
+// Denial is a retry or a hedge that could have helped but was not sent. If a policy asks for
+// hedging and the call cannot be hedged, the call has a denial at its start. A hedge that
+// waits for a budget has one denial, however often it asks. If it is sent in the end, its
+// WaitedOn is WaitBudget.
 type Denial struct {
 	Time   time.Time
 	Kind   budget.Kind
 	Reason DenialReason
-	Wait   time.Duration // that it would have waited
+	Wait   time.Duration // how long it would have waited
 }
 
-// Timeline is the record of one call: what was tried, when, how it ended, what was
-// denied and why it stopped. String draws it; it marshals to JSON and is a
-// slog.LogValuer. It never holds request or reply content, metadata or error texts.
+// Timeline is the record of one call: what was tried, when, how it ended, what was denied
+// and why it stopped. String draws it. It marshals to JSON and is a slog.LogValuer. It never
+// holds request or reply content, metadata or error texts.
 type Timeline struct {
 	Method string
 	Target string
@@ -254,17 +254,17 @@ type Timeline struct {
 	Idempotency   classify.Idempotency
 	Start         time.Time
 	End           time.Time
-	// Untimed says that it is not known when the call began, since nobody watched it: Start is
-	// when its first attempt ended.
+	// Untimed says that the start of the call is not known, because nobody watched it. Then
+	// Start is when its first attempt ended.
 	Untimed bool
 	Reason  EndReason
 	Code    codes.Code
-	// Committed is why a stream kept one attempt, and CommittedAt since when. With
+	// Committed is why a stream was committed to one attempt, and CommittedAt when. With
 	// WithResume they are those of the last attempt that was resumed.
 	Committed   CommitReason
 	CommittedAt time.Time
-	// Attempts are those that have ended: while the call runs in the order in
-	// which they did, and then by number.
+	// Attempts are the attempts that have ended. While the call runs, they are in the order
+	// in which they ended. Afterwards they are ordered by number.
 	Attempts []Attempt
 	Denials  []Denial
 }

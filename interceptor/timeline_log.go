@@ -80,10 +80,10 @@ func listed[T fmt.Stringer](items []T) string {
 	return strings.Join(texts, "; ")
 }
 
-// LogValue returns a group with the keys and the values of MarshalJSON: snake_case, durations as
-// seconds, which log stores index as numbers. JSON handlers write attempts and denials as lists
-// of objects, text handlers write each of the two as one line. If nothing was recorded, there is
-// the reason "unfinished" and an empty list of attempts.
+// LogValue returns a group with the keys and the values of MarshalJSON: snake_case, and
+// durations in seconds, which log stores index as numbers. JSON handlers write attempts and
+// denials as lists of objects. Text handlers write each of the two as one line. If nothing
+// was recorded, there is the reason "unfinished" and an empty list of attempts.
 func (t *Timeline) LogValue() slog.Value {
 	if t == nil {
 		return slog.Value{}
@@ -121,8 +121,8 @@ func (t *Timeline) LogValue() slog.Value {
 	return slog.GroupValue(attrs...)
 }
 
-// MarshalJSON writes times relative to the call's start, in seconds. What is not known, since the
-// call has not ended or nothing was recorded, is left out.
+// MarshalJSON writes times relative to the call's start, in seconds. It leaves out what is
+// not known, because the call has not ended or nothing was recorded.
 func (t *Timeline) MarshalJSON() ([]byte, error) { return json.Marshal(t.record()) }
 
 func (t *Timeline) record() callRecord {

@@ -9,9 +9,9 @@ import (
 // waterfallWidth is the number of columns that the call's duration is drawn on.
 const waterfallWidth = 32
 
-// String draws the call as a waterfall: a line for the call, one per attempt with
-// a bar where it ran, one for the commit of a stream, and one per denial. If nothing
-// was recorded, it says what the cause may be.
+// String draws the call as a waterfall: a line for the call, one per attempt with a bar
+// where it ran, one for the commit of a stream, and one per denial. If nothing was recorded,
+// it says what the cause may be.
 func (t *Timeline) String() string {
 	if t == nil {
 		return "<nil>"

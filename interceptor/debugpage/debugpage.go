@@ -1,12 +1,13 @@
-// Package debugpage shows what an [interceptor.Interceptor] knows of itself as pages of the
-// running process: which methods make extra attempts, why, under which policy and from
-// where, what budgets have left, and calls worth seeing as waterfalls.
+// Package debugpage shows what an [interceptor.Interceptor] does, as pages of the running
+// process. The pages say which methods make extra attempts and why, under which policy and
+// where the policy comes from, and what budgets have left. They show calls that are worth a
+// look as waterfalls.
 //
-// The rule that surprises: only whoever comes from the same machine may look, under a name
-// of that machine. [WithAuth] and [WithHosts] let others in. Nothing can be changed from the
-// pages, and they hold no request content, metadata or error texts of calls.
+// The rule that surprises people: only requests from the same machine, under a name of that
+// machine, may see the pages. [WithAuth] and [WithHosts] let others in. Nothing can be
+// changed from the pages. They hold no request content, metadata or error texts of calls.
 //
-// Nothing is mounted by import. Begin with [New]:
+// Importing the package mounts nothing. Begin with [New]:
 //
 //	page := debugpage.New(it)
 //	defer page.Close()
@@ -25,9 +26,9 @@ import (
 // Handler serves the pages. It is safe for concurrent use.
 //
 // It samples the interceptor's counters every ten seconds and keeps ten minutes of them, at
-// most 4 MiB: some 2.7 kB for each of 1,000 methods and 0.9 kB for each of as many budgets. If
-// there are more, those have a history that need it most. It does so until Close, or until nobody
-// has the handler any more. Calls do not pay for that.
+// most 4 MiB: about 2.7 kB for each of 1,000 methods and 0.9 kB for each of 1,000 budgets.
+// If there are more, those that need it most have a history. It does so until Close, or
+// until the program no longer holds the handler. Calls pay nothing for this.
 type Handler struct {
 	config
 	it      *interceptor.Interceptor
@@ -47,10 +48,10 @@ type optionFunc func(*config)
 
 func (f optionFunc) apply(c *config) { f(c) }
 
-// WithAuth decides who may look at the pages, and who of them may see timelines of single
-// calls, which name peers. It is called for every request and must be safe for concurrent
-// use. Default, and what nil means: all is shown to requests over loopback and over unix
-// sockets that no proxy has passed on, and nothing to others.
+// WithAuth decides who may see the pages, and who may also see timelines of single calls,
+// which name peers. It is called for every request and must be safe for concurrent use.
+// Default, and what nil means: requests over loopback and over unix sockets that no proxy
+// has forwarded may see everything, and others nothing.
 func WithAuth(f func(r *http.Request) (look, timelines bool)) Option {
 	return optionFunc(func(c *config) {
 		if c.auth = f; f == nil {
@@ -60,9 +61,9 @@ func WithAuth(f func(r *http.Request) (look, timelines bool)) Option {
 }
 
 // WithHosts adds names and addresses, without a port, that requests may have as their Host.
-// All others are refused, so that no website can have a browser read the pages by a name of
-// its own that it lets point to this machine (DNS rebinding). Default: localhost and loopback
-// addresses, which are always among them.
+// Requests with any other Host are refused. Otherwise a website could let its own name point
+// to this machine, and make a browser read the pages (DNS rebinding). Default: localhost and
+// loopback addresses, which are always allowed.
 func WithHosts(names ...string) Option {
 	return optionFunc(func(c *config) { c.hosts.Add(names...) })
 }
@@ -82,5 +83,5 @@ func New(it *interceptor.Interceptor, opts ...Option) *Handler {
 	return h
 }
 
-// Close ends the sampling. The pages still work, with what was kept until then.
+// Close ends the sampling. The pages still work, with what was kept so far.
 func (h *Handler) Close() { h.stop() }

@@ -15,8 +15,7 @@ var files embed.FS
 
 var site = webpage.New(files, "pages", formats)
 
-// ServeHTTP serves the pages below "/", so the prefix that they are mounted under has to be
-// stripped.
+// ServeHTTP serves the pages below "/": strip the prefix that they are mounted under.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var timelines bool
 	ok := site.Enter(w, r, webpage.Door{

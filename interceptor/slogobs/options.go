@@ -29,26 +29,26 @@ func newConfig(opts []Option) config {
 	return c
 }
 
-// Levels are those of lines. Nil is the default. A [slog.LevelVar] changes a level while calls
-// run.
+// Levels are the levels of lines. Nil is the default. A [slog.LevelVar] changes a level
+// while calls run.
 type Levels struct {
-	// Failed is for calls that failed although attempts were made for them, or might have
-	// been. Default: Warn, and not Error, since the caller has the error, and knows whether it
-	// can do without the reply.
+	// Failed is for calls that failed although a retry or a hedge was made, or could have
+	// helped. Default: Warn. It is not Error, because the caller has the error and knows how
+	// bad it is.
 	Failed slog.Leveler
-	// Answered is for calls that failed at the first attempt with a status that no retry helps
-	// against, or that their caller cancelled then. Default: Debug, since the target did its work.
+	// Answered is for calls whose first attempt failed with a status that is not retried, or
+	// was cancelled by the caller. Default: Debug, because the target did its work.
 	Answered slog.Leveler
 	// Rescued is for calls that succeeded with retries or hedges. Default: Info.
 	Rescued slog.Leveler
 	// Denied is for calls that succeeded although a retry or a hedge was denied. Default:
 	// Debug.
 	Denied slog.Leveler
-	// Budget is for budgets that begin to deny retries, or stop. Default: Warn, since calls
-	// fail now that a retry might have saved.
+	// Budget is for budgets that begin to deny retries, or stop. Default: Warn, because
+	// calls now fail that a retry might have saved.
 	Budget slog.Leveler
-	// HedgeBudget is the same for hedges. Default: Debug, since a budget that bounds the extra
-	// load of hedging denies some of them at any time.
+	// HedgeBudget is the same for hedges. Default: Debug, because a budget that bounds the
+	// extra load of hedging denies some hedges in normal operation, too.
 	HedgeBudget slog.Leveler
 }
 
@@ -62,10 +62,10 @@ func (l Levels) orDefault() Levels {
 	return l
 }
 
-// WithLevels sets the levels of lines. Default: those that [Levels] says.
+// WithLevels sets the levels of lines. Default: those in [Levels].
 func WithLevels(l Levels) Option { return optionFunc(func(c *config) { c.levels = l }) }
 
-// WithInterval sets how much time lies between two lines about the same, at least: see
-// [Recorder]. It does not hold for lines about budgets. Default: a second. Zero or less logs
-// every call that is worth a line.
+// WithInterval sets the least time between two lines about the same: see [Recorder]. It does
+// not hold for lines about budgets. Default: a second. Zero or less logs every call that is
+// worth a line.
 func WithInterval(d time.Duration) Option { return optionFunc(func(c *config) { c.every = d }) }

@@ -1,13 +1,14 @@
-// Package slogobs logs the calls of an interceptor that are worth a line: those that failed, were
-// retried or hedged, or were denied a retry or a hedge. It also logs when a budget begins to deny,
-// and when it stops. Calls that succeed at once are not logged, and allocate nothing.
+// Package slogobs logs the calls of an interceptor that are worth a line: calls that failed,
+// were retried or hedged, or were denied a retry or a hedge. It also logs when a budget
+// begins to deny, and when it stops. Calls that succeed at once are not logged, and allocate
+// nothing.
 //
-// What surprises people: the rate of lines is limited. Of one target, method and reason there is
-// one line in a second, and the next one says how many were left out. Exact counts are in
-// [interceptor.Interceptor.State].
+// What surprises people: the rate of lines is limited. There is at most one line in a second
+// for one target, method and reason, and the next line says how many were left out. For
+// exact counts use [interceptor.Interceptor.State].
 //
-// Start with [New], and give it to interceptor.WithRecorder. Lines hold no request content,
-// metadata or error texts.
+// Start with [New], and give the result to [interceptor.WithRecorder]. Lines hold no request
+// content, metadata or error texts.
 package slogobs
 
 import (
@@ -24,13 +25,13 @@ import (
 // Recorder logs the calls that are worth a line, with their timelines. It is safe for concurrent
 // use, and may serve several interceptors.
 //
-// Two lines are about the same if they agree in target, method, message, end reason and the
-// reason of the first denial. Methods that are not the program's own count as one. If there are
-// more than 4,096 of these, the others share one line.
+// Two lines are about the same if they have the same target, method, message, end reason and
+// reason of the first denial. All methods that are not the program's own count as one. If
+// there are more than 4,096 such combinations, the others share one line.
 //
-// The log handler gets the context of the call. It runs on the goroutine that ends the call, and
-// slows the call by the time it takes. If it panics, the interceptor cuts the Recorder off, as
-// any recorder: nothing is logged here from then on.
+// The log handler gets the context of the call. It runs on the goroutine that ends the call:
+// a slow handler makes the call slower. If it panics, the interceptor stops using the
+// Recorder, as any recorder. Nothing is logged here from then on.
 type Recorder struct {
 	config
 	log *slog.Logger // nil for slog.Default
@@ -41,7 +42,8 @@ type Recorder struct {
 
 var _ interceptor.Recorder = (*Recorder)(nil)
 
-// New returns a Recorder that logs to l. Nil means slog.Default, as it is when a line is written.
+// New returns a Recorder that logs to l. Nil means what slog.Default is when a line is
+// written.
 func New(l *slog.Logger, opts ...Option) *Recorder {
 	return &Recorder{config: newConfig(opts), log: l}
 }

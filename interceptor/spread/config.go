@@ -13,9 +13,9 @@ import (
 	"github.com/rego-go/rego/internal/backends"
 )
 
-// The names of the policies, as a service config has them.
+// The names of the policies, as in a service config.
 const (
-	// Name is the policy around another one, its childPolicy.
+	// Name is the policy that wraps another one, its childPolicy.
 	Name = "rego_spread"
 	// RoundRobin takes backends in turn. It has no configuration.
 	RoundRobin = "rego_round_robin"
@@ -27,17 +27,17 @@ func init() {
 }
 
 // ServiceConfig returns a service config, for grpc.WithDefaultServiceConfig, in which
-// rego_spread is around the policy of that name, with the defaults of that: round_robin, or
-// least_request_experimental if its package is imported. For [RoundRobin] it is that policy by
-// itself.
+// rego_spread wraps the policy child with its defaults: round_robin, or
+// least_request_experimental if its package is imported. For [RoundRobin] it is that policy
+// without a wrapper.
 //
-// A channel has one default service config, and one that its resolver sends is stronger. Who
-// has more to say there writes the JSON himself:
+// A channel has only one default service config, and a config that its resolver sends is
+// stronger. If you need more in it, write the JSON yourself:
 //
 //	{"loadBalancingConfig": [{"rego_spread": {"childPolicy": [{"round_robin": {}}]}}]}
 //
-// childPolicy is a list as loadBalancingConfig is: the first policy counts that is registered.
-// If none is, [grpc.NewClient] returns an error that says so.
+// childPolicy is a list like loadBalancingConfig: the first policy that is registered
+// counts. If none is, [grpc.NewClient] returns an error that says so.
 func ServiceConfig(child string) string {
 	type policies []map[string]any
 	chosen := policies{{child: struct{}{}}}
