@@ -17,10 +17,10 @@ import (
 	"github.com/rego-go/rego/interceptor"
 )
 
-// Metrics are what calls do as OpenTelemetry metrics: histograms of calls with retries and
-// hedges, as gRFC A96 has them, and of the duration of calls. What the interceptor counts by
-// itself is added with [Metrics.Watch], and read only when metrics are collected. The names
-// are in docs/telemetry.md.
+// Metrics are OpenTelemetry metrics of calls: histograms of calls with retries and hedges,
+// as in gRFC A96, and of the duration of calls. [Metrics.Watch] adds what the interceptor
+// itself counts, which is read only when metrics are collected. The names are in
+// docs/telemetry.md.
 //
 // Metrics are safe for concurrent use, and may serve several interceptors.
 type Metrics struct {
@@ -55,8 +55,9 @@ type labels struct {
 // maxLabels bounds what is kept, also of targets that are gone.
 const maxLabels = 4096
 
-// NewMetrics returns metrics for interceptor.WithRecorder. Without options they go to
-// OpenTelemetry's global meter provider. An error is what the provider says of instruments.
+// NewMetrics returns metrics for [interceptor.WithRecorder]. Without options they go to
+// OpenTelemetry's global meter provider. An error is from the provider, about the
+// instruments.
 func NewMetrics(opts ...Option) (*Metrics, error) {
 	c := newConfig(opts)
 	f := factory{Meter: c.meters.Meter(ScopeName, metric.WithSchemaURL(semconv.SchemaURL))}

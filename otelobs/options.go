@@ -58,29 +58,29 @@ func WithMeterProvider(p metric.MeterProvider) Option {
 	return optionFunc(func(c *config) { c.meters = p })
 }
 
-// WithCallDuration says whether [Metrics] record rpc.client.call.duration, which counts a call
-// once. What measures below rego, such as otelgrpc, records the same name for each attempt, so
-// both together count three attempts of a call as four. Default: they do, unless
+// WithCallDuration says whether Metrics record rpc.client.call.duration, once for each call.
+// Instrumentation below rego, such as otelgrpc, records the same name for each attempt. With
+// both, a call of three attempts counts four times. Default: Metrics record it, unless
 // [WithTracingBelow] is given.
 func WithCallDuration(record bool) Option {
 	return optionFunc(func(c *config) { c.callDuration, c.durationSaid = record, true })
 }
 
-// WithPropagator sets how the trace context is written into the metadata of
-// attempts. Default, and for nil: otel.GetTextMapPropagator, also if it is set
-// after [New]. OpenTelemetry's own default writes nothing.
+// WithPropagator sets how the trace context is written into the metadata of attempts.
+// Default, and for nil: otel.GetTextMapPropagator, also if it is set after New.
+// OpenTelemetry's own default writes nothing.
 func WithPropagator(p propagation.TextMapPropagator) Option {
 	return optionFunc(func(c *config) { c.propagator = p })
 }
 
-// WithTracingBelow says that the connections trace by themselves: they have otelgrpc's
-// client stats handler, or grpc's own plugin (google.golang.org/grpc/stats/opentelemetry)
-// with a propagator. That makes a CLIENT span below each attempt's and writes that one's
-// context into the metadata; attempts become INTERNAL, and the observer writes
-// nothing. Default: there is no tracing below. With otelgrpc and without this option
-// server spans are in the right place too, but an attempt has two CLIENT spans. With the
-// plugin and without this option an attempt has two traceparent headers, and which
-// of them counts is up to the server.
+// WithTracingBelow says that the connections are traced without rego, too: they have
+// otelgrpc's client stats handler, or grpc's own plugin
+// (google.golang.org/grpc/stats/opentelemetry) with a propagator. Then that makes a CLIENT
+// span below each attempt's span, and writes the context of its span into the metadata.
+// Spans of attempts become INTERNAL, and the observer writes no metadata. Default: there is
+// no tracing below. Without this option an attempt has two CLIENT spans with otelgrpc;
+// server spans are still in the right place. With the plugin an attempt has two traceparent
+// headers, and the server decides which of them counts.
 func WithTracingBelow() Option {
 	return optionFunc(func(c *config) { c.otelgrpc = true })
 }

@@ -1,16 +1,15 @@
-// Package otelobs shows the calls of an interceptor in OpenTelemetry: a span for
-// the call and below it one for each attempt, so that a trace tells which attempt
-// a server span belongs to, what failed, how long the call waited and why it
-// stopped.
+// Package otelobs shows the calls of an interceptor in OpenTelemetry: a span for the call,
+// and below it a span for each attempt. So a trace says which attempt a server span belongs
+// to, what failed, how long the call waited and why it stopped.
 //
-// What surprises people: OpenTelemetry's default propagator writes nothing, so
-// server spans start traces of their own until otel.SetTextMapPropagator is
-// called or [WithPropagator] given. And with otelgrpc's stats handler on the same
-// connection, [WithTracingBelow] keeps the two from doing the same work.
+// What surprises people: OpenTelemetry's default propagator writes nothing. So call
+// otel.SetTextMapPropagator or give [WithPropagator]: otherwise each server span starts a
+// trace of its own. If otelgrpc's stats handler is on the same connection, give
+// [WithTracingBelow], so that the two do not do the same work.
 //
-// Start with [New]. The names of spans, attributes and events are part of the
-// compatibility promise and listed in docs/telemetry.md. None of them ever holds
-// request content, metadata values or what a server says in an error.
+// Start with [New]. The names of spans, attributes and events are part of the compatibility
+// promise and are listed in docs/telemetry.md. None of them ever holds request content,
+// metadata values or what a server says in an error.
 package otelobs
 
 import (
@@ -25,18 +24,18 @@ import (
 	"github.com/rego-go/rego/interceptor"
 )
 
-// ScopeName is the instrumentation scope of the spans.
+// ScopeName is the instrumentation scope of spans and metrics.
 const ScopeName = "github.com/rego-go/rego/otelobs"
 
-// Observer makes spans of calls and attempts. The call's span is INTERNAL and
-// named pkg.Service/Method. Those of its attempts are CLIENT, named
-// Attempt.pkg.Service/Method, and their contexts go into the attempts' metadata.
-// Waits, denials and the commit of a stream are events of the call; what a server says about retries,
-// and a wait for a connection, are events of the attempt. A hedge is linked to the attempts that
-// it was started beside.
+// Observer makes spans of calls and attempts. The call's span is INTERNAL and named
+// pkg.Service/Method. Spans of attempts are CLIENT and named Attempt.pkg.Service/Method.
+// Their contexts are written into the attempts' metadata. Waits, denials and the commit of a
+// stream are events of the call. What a server says about retries, and a wait for a
+// connection, are events of the attempt. A hedge is linked to the attempts that ran when it
+// was started.
 //
-// A call that is not sampled costs one look at the sampler, and its attempts carry
-// the call's context. Samplers see the name of a span and no attributes.
+// A call that is not sampled costs one question to the sampler, and its attempts carry the
+// call's context. Samplers see the name of a span, but no attributes.
 //
 // An Observer is safe for concurrent use, and may serve several interceptors.
 type Observer struct {
@@ -47,8 +46,8 @@ type Observer struct {
 
 var _ interceptor.Observer = (*Observer)(nil)
 
-// New returns an Observer for interceptor.WithObserver. Without options it uses
-// the globals of OpenTelemetry.
+// New returns an Observer for [interceptor.WithObserver]. Without options it uses the
+// globals of OpenTelemetry.
 func New(opts ...Option) *Observer {
 	c := newConfig(opts)
 	o := &Observer{
@@ -62,7 +61,7 @@ func New(opts ...Option) *Observer {
 	return o
 }
 
-// Start begins the span of a call or attempt and returns a context that holds it.
+// Start begins the span of a call or attempt and returns a context with the span.
 func (o *Observer) Start(ctx context.Context, e *interceptor.Event) context.Context {
 	switch e.Kind {
 	case interceptor.CallStart:
@@ -74,7 +73,7 @@ func (o *Observer) Start(ctx context.Context, e *interceptor.Event) context.Cont
 	}
 }
 
-// Observe adds the event to the span that it belongs to, or ends the span.
+// Observe adds the event to its span, or ends the span.
 func (o *Observer) Observe(ctx context.Context, e *interceptor.Event) {
 	s := o.spans(ctx)
 	if s == nil {

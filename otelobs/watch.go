@@ -12,11 +12,11 @@ import (
 	"github.com/rego-go/rego/interceptor"
 )
 
-// Watch adds what an interceptor knows of itself: calls, attempts and denials by what became
-// of them, budgets, hedging and the state of its policies. It is read when metrics are
-// collected, and costs calls nothing. Several interceptors of one process need Metrics and a
-// meter provider each, or their numbers fall together. The interceptor is kept until the
-// registration is given up.
+// Watch adds what an interceptor counts: calls, attempts and denials by their results,
+// budgets, hedging and the state of its policies. It is read when metrics are collected, and
+// costs calls nothing. If a process has several interceptors, give each its own Metrics and
+// its own meter provider: otherwise their numbers are mixed up. The interceptor is kept in
+// memory until the registration is unregistered.
 func (m *Metrics) Watch(it *interceptor.Interceptor) (metric.Registration, error) {
 	f := &factory{Meter: m.meter}
 	w := &watch{

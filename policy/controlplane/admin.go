@@ -28,8 +28,9 @@ type admin struct {
 	*Replica
 }
 
-// Admin returns what changes policies. Register it with regov1.RegisterPolicyAdminServiceServer.
-// [AuthorizeChange] says who may.
+// Admin returns the service that changes policies. Register it with
+// regov1.RegisterPolicyAdminServiceServer. [AuthorizeChange] says who may use it: without
+// it, everybody who can reach the service may change policies.
 func (r *Replica) Admin() regov1.PolicyAdminServiceServer { return &admin{Replica: r} }
 
 // answersWithin is how long a call waits for the storage: longer than a member of etcd that is silent, or

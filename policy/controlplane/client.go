@@ -21,8 +21,8 @@ import (
 
 // Node is the identity of a client, as the server lists it.
 type Node struct {
-	// Service that the client is a part of. A server may have a set of its own for it.
-	// It must not be empty.
+	// Service that the client is a part of. A server may have a separate set for it. It must
+	// not be empty.
 	Service string
 	// Instance of the service. Empty means the name of the host.
 	Instance string
@@ -68,34 +68,37 @@ type optionFunc func(*Watcher)
 
 func (f optionFunc) apply(w *Watcher) { f(w) }
 
-// WithDialOptions adds options of the channel to the server. Credentials must be among
-// them. Those of [Watch] itself (keepalive, the largest message, no service config) come
-// first, so that they can be overridden. Leave rego's interceptors out: the channel that
-// policies come over is not to depend on them. Default: none.
+// WithDialOptions adds options for the channel to the server. They must contain credentials.
+// The options of Watch itself (keepalive, the largest message, no service config) come
+// first, so yours can override them. Do not give rego's interceptors: the channel would
+// depend on the policies that it brings. Default: none.
 func WithDialOptions(opts ...grpc.DialOption) Option {
 	return optionFunc(func(w *Watcher) { w.dialOptions = append(w.dialOptions, opts...) })
 }
 
-// WithLogger sets where the client reports sets that it took or refused, and that the
-// server is lost or back. Default, and what nil means: slog.Default.
+// WithLogger sets where the client reports sets that it took or refused, and that the server
+// is lost or back. Default, and what nil means: slog.Default.
 func WithLogger(l *slog.Logger) Option {
 	return optionFunc(func(w *Watcher) { w.log = cmp.Or(l, slog.Default()) })
 }
 
-// WithReports has the client tell the server what its calls did, if the server asks for it (see
-// [ReportEvery]): of each method how many calls ended how, retries, hedges and denials. count
-// returns the totals since the program began, such as Interceptor.MethodCounts of package
-// interceptor. Reports have what was added since the one before, by the set that was in force: calls
-// that end just after another set has come into force count to the set before. Nothing is reported
-// twice. What cannot be sent since there is no stream is sent on the next one, of up to four sets;
-// of more, the counts of the oldest are dropped. Not reported is what was counted before the server
-// first asked, what was on its way when a stream broke, and what came after the last report when
-// the program ends.
+// WithReports makes the client report what its calls did, if the server asks for it (see
+// [ReportEvery]): for each method how many calls ended and how, and the retries, hedges and
+// denials. count returns the totals since the program began, such as
+// Interceptor.MethodCounts of package interceptor. A report has what was added since the
+// last one, by the set that was in force. Calls that end just after another set has come
+// into force count for the set before.
 //
-// count is called by one goroutine at a time, for each report and for each set. Nothing recovers a
-// panic of it. A slow one holds up reports, and [Watcher.Close]; sets and heartbeats do not wait for
-// it. If it takes longer than 250 ms when another set comes into force, what was counted since the
-// call before is not reported. Default, and what nil means: the client reports nothing.
+// Nothing is reported twice. What cannot be sent because there is no stream is sent on the
+// next one, for up to four sets. With more sets, the counts of the oldest are dropped. Some
+// counts are not reported: those from before the server first asked, those on their way when
+// a stream broke, and those after the last report when the program ends.
+//
+// count is called by one goroutine at a time, for each report and for each set. Its panics
+// are not recovered. If it is slow, it holds up reports and [Watcher.Close], but neither
+// sets nor heartbeats. If it takes longer than 250 ms when another set comes into force,
+// what was counted since the last call is not reported. Default, and what nil means: the
+// client reports nothing.
 func WithReports(count func() []policy.MethodCounts) Option {
 	return optionFunc(func(w *Watcher) {
 		if w.reporter = nil; count != nil {
@@ -104,7 +107,7 @@ func WithReports(count func() []policy.MethodCounts) Option {
 	})
 }
 
-// Watcher keeps a store at what a server has.
+// Watcher keeps a store up to date with a server.
 type Watcher struct {
 	node        *regov1.Node
 	store       *policy.Store
@@ -120,14 +123,14 @@ type Watcher struct {
 	said string // what was logged last, so that it is said once
 }
 
-// Watch keeps st at what the server at target has for node, until the Watcher is
-// closed. It does not wait for the server: until that has answered, st has what it has.
+// Watch keeps st up to date with what the server at target has for node, until the Watcher
+// is closed. It does not wait for the server: until that has answered, st keeps what it has.
 //
-// A connection that breaks, on which nothing comes within 15 s, or whose heartbeats stop
-// for a minute, is made again after a wait of 1 to 2 s, which doubles up to 30 s. One that
-// has served for 10 s or more is made again at once when it ends, and the store goes on
-// as StateCurrent, for as much as 5 s. Of sets that come faster than ten a second only the
-// newest is taken. The error tells what is wrong with node or with the dial options.
+// A connection is made again if it breaks, if nothing comes on it within 15 s, or if its
+// heartbeats stop for a minute. The wait before that is 1 to 2 s, and doubles up to 30 s. If
+// the connection had served for 10 s or more, it is made again at once, and the store stays
+// StateCurrent for up to 5 s. If sets come faster than ten a second, only the newest is
+// taken. The error says what is wrong with node or with the dial options.
 func Watch(target string, node Node, st *policy.Store, opts ...Option) (*Watcher, error) {
 	w := &Watcher{
 		target: target,

@@ -24,9 +24,10 @@ type fleet struct {
 	server *Server
 }
 
-// Fleet returns what tells operators of the clients of s, and of s itself. Register it with
-// regov1.RegisterFleetServiceServer, on the grpc.Server that has s, on another one that only
-// operators can reach, or not at all. [AuthorizeFleet] says who may ask.
+// Fleet returns the service that tells operators about the clients of s, and about s itself.
+// Register it with regov1.RegisterFleetServiceServer: on the grpc.Server that has s, on
+// another one that only operators can reach, or not at all. [AuthorizeFleet] says who may
+// ask.
 func (s *Server) Fleet() regov1.FleetServiceServer { return &fleet{server: s} }
 
 func (f *fleet) may(ctx context.Context, method string) error {

@@ -18,8 +18,8 @@ import (
 )
 
 // Identities returns who the peer is by its certificate: its SPIFFE ID and other URIs, then
-// its DNS names. Of a certificate that the server has not verified it returns none, nor of
-// a peer without TLS.
+// its DNS names. It returns none for a certificate that the server has not verified, and
+// none for a peer without TLS.
 func Identities(ctx context.Context) []string {
 	c := certificate(ctx)
 	if c == nil {
@@ -45,18 +45,18 @@ func certificate(ctx context.Context) *x509.Certificate {
 	return info.State.VerifiedChains[0][0]
 }
 
-// ServiceFromCertificate returns a rule for [Authorize]: a client is what its certificate
-// says, and no other service. A pattern is a SPIFFE ID or a DNS name with {service} in the
-// place of one whole segment, and * in the place of any other that may be anything:
+// ServiceFromCertificate returns a rule for [Authorize]: a client may only be the service in
+// its certificate. A pattern is a SPIFFE ID or a DNS name with {service} for one whole
+// segment, and * for any other segment that may be anything:
 //
 //	spiffe://shop.example/ns/*/sa/{service}
 //	{service}.clients.internal
 //
-// node.service must be what {service} stands for in a pattern that a name of the
-// certificate fits. The rest must be the same: paths of SPIFFE IDs to the letter, and DNS
-// names, which are in lower case here, segment by segment. A certificate with more than one
-// URI has no SPIFFE ID. The certificate must be verified, which takes
-// tls.RequireAndVerifyClientCert. The error tells what is wrong with a pattern.
+// node.service must be what {service} stands for, in a pattern that fits a name of the
+// certificate. All else must be equal: paths of SPIFFE IDs exactly, and DNS names, which are
+// in lower case here, segment by segment. A certificate with more than one URI has no SPIFFE
+// ID. The certificate must be verified, so set tls.RequireAndVerifyClientCert: otherwise
+// every client is denied. The error says what is wrong with a pattern.
 func ServiceFromCertificate(patterns ...string) (func(context.Context, *regov1.Node) error, error) {
 	var ps []pattern
 	for _, text := range patterns {
@@ -90,9 +90,10 @@ func ServiceFromCertificate(patterns ...string) (func(context.Context, *regov1.N
 
 var errNoCertificate = status.Error(codes.Unauthenticated, "there is no certificate that says who this is")
 
-// PeerIs returns a rule for [AuthorizeFleet]: only these may. Each is a SPIFFE ID or a DNS
-// name that the peer's verified certificate must have, as in [ServiceFromCertificate], with *
-// in the place of segments that may be anything. The error tells what is wrong with one.
+// PeerIs returns a rule for [AuthorizeFleet]: only these identities may. Each is a SPIFFE ID
+// or a DNS name that the peer's verified certificate must have, as in
+// [ServiceFromCertificate], with * for segments that may be anything. The error says what is
+// wrong with an identity.
 func PeerIs(identities ...string) (func(context.Context) error, error) {
 	var ps []pattern
 	for _, text := range identities {

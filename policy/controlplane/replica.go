@@ -14,14 +14,15 @@ import (
 	"github.com/rego-go/rego/policy/repository"
 )
 
-// Replica is a [Server] of what a repository has: the policies of services, also of those that
-// get some later, and sets that are tried out on a share of the clients. It keeps nothing of its
-// own that matters: any number of replicas can serve one repository that is shared, and any of
-// them can die. Each of them judges the rollouts with what all of them have heard, tells of the
-// clients of all ([Server.Fleet]), and takes changes ([Replica.Admin]).
+// Replica is a [Server] for a repository: it serves the policies of services, also of
+// services that get policies later, and sets that are tried out on a share of the clients.
+// It keeps nothing of its own that matters. Any number of replicas can serve one shared
+// repository, and any of them can die. Each replica judges the rollouts by the reports to
+// all replicas, lists the clients of all ([Server.Fleet]), and takes changes
+// ([Replica.Admin]).
 //
-// While the storage of the repository is out of reach, clients keep what they have, and those
-// that come get what the replica has.
+// While the storage of the repository is out of reach, clients keep what they have. New
+// clients get what the replica has.
 type Replica struct {
 	*Server
 	name string // of this process: another one of the same name has another
@@ -37,10 +38,11 @@ type Replica struct {
 	counting counting
 }
 
-// NewReplica returns a replica that serves repo until it is closed. name is shown to operators;
-// two replicas may have the same. A repository that is not durable has one replica. Clients are asked
-// for reports every 5 s, unless [ReportEvery] says otherwise. Options are those of a server, and
-// [Guarded], [Outlet], [SourceName], [OnDecision] and [LogTo].
+// NewReplica returns a replica that serves repo until it is closed. name is shown to
+// operators; two replicas may have the same name. A repository that is not durable has only
+// one replica. Clients are asked for reports every 5 s, unless [ReportEvery] says otherwise.
+// It takes the options of a server, and also [Guarded], [Outlet], [SourceName], [OnDecision]
+// and [LogTo].
 func NewReplica(repo *repository.Repository, name string, opts ...ServeOption) (*Replica, error) {
 	s := newServer(append([]ServeOption{ReportEvery(5 * time.Second)}, opts...))
 	r := &Replica{
@@ -81,23 +83,24 @@ func NewReplica(repo *repository.Repository, name string, opts ...ServeOption) (
 	return r, nil
 }
 
-// Close ends what the replica does besides serving, which its grpc.Server ends. It returns when
-// other replicas have been told.
+// Close ends what the replica does in addition to serving. Its grpc.Server ends serving.
+// Close returns when other replicas have been told.
 func (r *Replica) Close() error {
 	r.stop()
 	r.done.Wait()
 	return nil
 }
 
-// Ready is closed when the policies have been read once. Until then the replica has nothing to
-// send.
+// Ready is closed when the policies have been read once. Until then the replica has nothing
+// to send.
 func (r *Replica) Ready() <-chan struct{} { return r.ready }
 
-// Store returns what is in force for a service, or for all that have none of their own; nil for
-// a service that has none.
+// Store returns what is in force for a service, or with "" for all services without policies
+// of their own. It is nil for a service without policies of its own.
 func (r *Replica) Store(service string) *policy.Store { return r.stores()[service] }
 
-// Services returns what is in force, by service. "" stands for all that have none of their own.
+// Services returns what is in force, by service. "" stands for all services without policies
+// of their own.
 func (r *Replica) Services() map[string]*policy.Store { return r.stores() }
 
 // serviceState is what a replica has of the policies of a service.

@@ -21,10 +21,10 @@ type replica struct {
 	onChange        func(Made)
 }
 
-// Outlet has the policies of a service be those of st, which are kept elsewhere: in a file that name
-// names. What st gets from there goes into the repository. What is put into the repository has to
-// come into st, which is for the [repository.Files] that it is kept in. It is for repositories that
-// are not durable.
+// Outlet says that the policies of a service are those of st, which are kept elsewhere: name
+// is the name of the file. What st gets from there goes into the repository. What is put
+// into the repository has to come into st, through the repository.Files that it is kept in.
+// It is for repositories that are not durable.
 func Outlet(service string, st *policy.Store, name string) ServeOption {
 	return serveOption(func(c *serving) {
 		if c.outlets == nil {
@@ -34,45 +34,46 @@ func Outlet(service string, st *policy.Store, name string) ServeOption {
 	})
 }
 
-// SourceName sets what the status of stores has as the source of sets. Default: "repository".
+// SourceName sets the source of sets in the status of stores. Default: "repository".
 func SourceName(name string) ServeOption {
 	return serveOption(func(c *serving) { c.sourceName = name })
 }
 
-// Guarded has check asked for every set before a replica serves it, whoever has put it: what it
-// refuses is not served, and what was before is. Default, and what nil means: valid sets are served.
+// Guarded sets a check of every set before a replica serves it, whoever has put the set. A
+// set that check refuses is not served, and the one before it still is. Default, and what
+// nil means: valid sets are served.
 func Guarded(check func(*policy.Table) error) ServeOption {
 	return serveOption(func(c *serving) { c.guard = check })
 }
 
-// LogTo sets where a replica reports what is not as it should be. Default, and what nil means:
-// slog.Default.
+// LogTo sets where a replica reports problems. Default, and what nil means: slog.Default.
 func LogTo(l *slog.Logger) ServeOption {
 	return serveOption(func(c *serving) { c.log = l })
 }
 
-// OnService has told called for every service that gets policies of its own, with the store that
-// will have them. Default, and what nil means: nobody is told.
+// OnService sets a function that is called for every service that gets policies of its own,
+// with the store that will have them. Default, and what nil means: none.
 func OnService(told func(service string, st *policy.Store)) ServeOption {
 	return serveOption(func(c *serving) { c.onService = told })
 }
 
-// OnDecision has told called when this replica has taken a rollout a step further, promoted it or
-// rejected it. The rollout says why. Default, and what nil means: nobody is told.
+// OnDecision sets a function that is called when this replica has taken a rollout a step
+// further, promoted it or rejected it. The rollout says why. Default, and what nil means:
+// none.
 func OnDecision(told func(repository.Policies)) ServeOption {
 	return serveOption(func(c *serving) { c.onDecision = told })
 }
 
-// AuthorizeChange has allow asked for every call of the service that [Replica.Admin] is, with the
-// service whose policies it is about, and whether they are to be changed. [PeerIs] and
-// [ServiceFromCertificate] make rules. Errors are those of [Authorize]. Default, and what nil
-// means: all may who can reach the service.
+// AuthorizeChange sets the rule for the service of [Replica.Admin]. allow is asked for every
+// call, with the service whose policies it is about, and whether they are to be changed.
+// [PeerIs] and [ServiceFromCertificate] make rules. Errors are as in [Authorize]. Default,
+// and what nil means: everybody who can reach the service may.
 func AuthorizeChange(allow func(ctx context.Context, service string, write bool) error) ServeOption {
 	return serveOption(func(c *serving) { c.authorizeChange = allow })
 }
 
-// OnChange has told called for every change that somebody has made, for an audit log. Default, and
-// what nil means: nobody is told.
+// OnChange sets a function that is called for every change that somebody has made, for an
+// audit log. Default, and what nil means: none.
 func OnChange(told func(Made)) ServeOption {
 	return serveOption(func(c *serving) { c.onChange = told })
 }
@@ -85,8 +86,8 @@ type Made struct {
 	// Peer and Identities say who it was, as in a Denial.
 	Peer       string
 	Identities []string
-	// Message says why, in their words.
+	// Message says why, in the author's words.
 	Message string
-	// Before and After are what the service had, and has.
+	// Before and After are the policies of the service before and after the change.
 	Before, After repository.Policies
 }

@@ -24,10 +24,11 @@ const (
 	reportsAtLeast = time.Hour
 )
 
-// ReportEvery has clients that were made with [WithReports] report what their calls did, each d to
-// 1.25 d, if calls have ended since. A client that reports more than twice as often, or without
-// being asked, has its stream ended with RESOURCE_EXHAUSTED. Default, and what zero or less means:
-// no client is asked. Less than a second means a second, and more than an hour an hour.
+// ReportEvery makes clients that have [WithReports] report what their calls did, each d to
+// 1.25 d, if calls have ended since. If a client reports more than twice as often, or
+// without being asked, its stream ends with RESOURCE_EXHAUSTED. Default, and what zero or
+// less means: no client is asked. Less than a second means a second, and more than an hour
+// means an hour.
 func ReportEvery(d time.Duration) ServeOption {
 	return serveOption(func(c *serving) {
 		if c.reportEvery = 0; d > 0 {

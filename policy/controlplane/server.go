@@ -16,15 +16,15 @@ import (
 	regov1 "github.com/rego-go/rego/proto/rego/v1"
 )
 
-// Server serves what a policy.Store has as rego.v1.PolicyDiscoveryService. Register it
-// with regov1.RegisterPolicyDiscoveryServiceServer on a grpc.Server that has
-// [ServerOptions] and credentials: without [Authorize], whoever may connect learns the
-// policies. [Server.Fleet] tells operators who is connected, as a service of its own.
+// Server serves the set of a [policy.Store] as rego.v1.PolicyDiscoveryService. Register it
+// with regov1.RegisterPolicyDiscoveryServiceServer on a grpc.Server that has [ServerOptions]
+// and credentials. Use [Authorize]: without it, everybody who can connect can read the
+// policies. [Server.Fleet] is another service, which lists the clients for operators.
 //
-// A set is encoded once and shared by all clients. A client gets the next set once it
-// has answered the last one. So a client that is slow misses what came between, one that
-// never reads costs no copy, and neither holds up anybody. A client that the server has
-// nothing new for gets a heartbeat every 15 to 20 s.
+// A set is encoded once and shared by all clients. A client gets the next set when it has
+// answered the last one. So a slow client misses the sets in between, and a client that
+// never reads costs no copy. Neither holds up anybody. If the server has nothing new for a
+// client, it sends a heartbeat every 15 to 20 s.
 type Server struct {
 	regov1.UnimplementedPolicyDiscoveryServiceServer
 	config serving
@@ -53,10 +53,10 @@ type Server struct {
 // name is what a client is known by from one connection to the next.
 type name struct{ service, instance string }
 
-// NewServer returns a server of what st has. Sets are sent from when a source of st has
-// spoken, or NewStore was given one that is not empty: a server that has lost its own
-// source must not take away what its clients have. stores are served to the clients of
-// the services they are named by, instead of st; nil means none.
+// NewServer returns a server of the set that st has. It sends sets only after a source of st
+// has reported, or if NewStore was given a set that is not empty: a server that has lost its
+// own source must not take away what its clients have. stores are served to the clients of
+// the services that are their keys, instead of st; nil means none.
 func NewServer(st *policy.Store, stores map[string]*policy.Store, opts ...ServeOption) *Server {
 	s := newServer(opts)
 	shared := make(map[*policy.Store]*feed, len(stores)+1)

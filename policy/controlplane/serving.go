@@ -29,30 +29,31 @@ type serving struct {
 	replica
 }
 
-// Authorize has allow asked for every client, after its first request and before
-// anything is sent to it or kept of it. ctx is that of the stream, with the peer and its
-// certificate; [ServiceFromCertificate] makes a rule from that. An error denies: one
-// that is no gRPC status becomes PERMISSION_DENIED. Its text goes to the client, so it must
-// hold no secret. allow must not change the node. Default, and what nil means: all may.
+// Authorize sets the rule for clients. allow is asked for every client, after its first
+// request and before anything is sent to it or kept of it. ctx is the context of the stream,
+// with the peer and its certificate; [ServiceFromCertificate] makes a rule from that. An
+// error denies. If it is no gRPC status, it becomes PERMISSION_DENIED. Its text goes to the
+// client, so it must hold no secret. allow must not change the node. Default, and what nil
+// means: every client may.
 func Authorize(allow func(ctx context.Context, node *regov1.Node) error) ServeOption {
 	return serveOption(func(c *serving) { c.authorize = allow })
 }
 
-// AuthorizeFleet has allow asked for every call of the service that [Server.Fleet] is.
-// [PeerIs] makes a rule. Errors are those of [Authorize]. Default, and what nil means: all
-// may who can reach the service.
+// AuthorizeFleet sets the rule for the service of [Server.Fleet]. allow is asked for every
+// call. [PeerIs] makes a rule. Errors are as in [Authorize]. Default, and what nil means:
+// everybody who can reach the service may.
 func AuthorizeFleet(allow func(ctx context.Context) error) ServeOption {
 	return serveOption(func(c *serving) { c.authorizeFleet = allow })
 }
 
-// OnDenial has told called for whatever [Authorize] and [AuthorizeFleet] deny, for an audit
-// log. The client waits meanwhile, and several calls may run at a time. Default, and what
-// nil means: nobody is told.
+// OnDenial sets a function that is called for everything that [Authorize] and
+// [AuthorizeFleet] deny, for an audit log. The client waits while it runs, and several calls
+// may run at a time. Default, and what nil means: none.
 func OnDenial(told func(Denial)) ServeOption {
 	return serveOption(func(c *serving) { c.onDenial = told })
 }
 
-// MaxClients bounds how many clients may be connected at a time. Others get
+// MaxClients bounds how many clients may be connected at a time. Further clients get
 // RESOURCE_EXHAUSTED. Default, and what less than 1 means: 100,000.
 func MaxClients(n int) ServeOption {
 	return serveOption(func(c *serving) {
@@ -62,7 +63,7 @@ func MaxClients(n int) ServeOption {
 	})
 }
 
-// Denial is something that somebody wanted and was not allowed.
+// Denial is a request that was denied.
 type Denial struct {
 	Time time.Time
 	// Method is the full name of the RPC.
@@ -71,9 +72,9 @@ type Denial struct {
 	Peer string
 	// Identities are those of [Identities]: what a verified certificate says.
 	Identities []string
-	// Node is who a client said that it is; nil for calls of the fleet service.
+	// Node is who the client said that it is; nil for calls of the fleet service.
 	Node *regov1.Node
-	// Err is why: the answer, a gRPC status.
+	// Err is the answer, a gRPC status that says why.
 	Err error
 }
 
@@ -100,8 +101,8 @@ const (
 
 // ServerOptions returns what the grpc.Server needs. It allows the clients' keepalive, and
 // ends connections whose clients do not answer within 45 s. It bounds what a connection can
-// send: messages of 256 KiB, 100 streams, headers of 16 KiB. And it has connections use
-// buffers that are small or shared, since a fleet is many connections with little to say.
+// send: messages of 256 KiB, 100 streams, headers of 16 KiB. It makes connections use small
+// or shared buffers, because a fleet has many connections that send little.
 func ServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingAfter / 2, PermitWithoutStream: true}),

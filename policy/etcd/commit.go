@@ -17,13 +17,13 @@ import (
 	"github.com/rego-go/rego/policy/repository"
 )
 
-// Commit is as repository.Storage says. All is one transaction of etcd, which has limits: as a
-// rule 128 conditions and 128 changes (--max-txn-ops) and 1.5 MiB (--max-request-bytes). What
-// exceeds them is an error, and nothing is changed. A commit of no changes asks only whether the
-// conditions hold, and its revision is that of the commit before.
+// Commit is as in [repository.Storage]. It is one transaction of etcd, which has limits:
+// usually 128 conditions and 128 changes (--max-txn-ops) and 1.5 MiB (--max-request-bytes).
+// What exceeds them is an error, and nothing is changed. A commit without changes only asks
+// whether the conditions hold, and its revision is the one of the commit before.
 //
-// It is sent once, to a member that knows a leader, and it waits for such a member until ctx is
-// done. Without a deadline that can be forever.
+// It is sent once, to a member that knows a leader. It waits for such a member until ctx is
+// done. Without a deadline that can be for ever.
 func (s *Storage) Commit(ctx context.Context, conditions []repository.Condition, changes []repository.Change) (uint64, error) {
 	ifs := make([]clientv3.Cmp, len(conditions))
 	for i, c := range conditions {

@@ -9,17 +9,18 @@ import (
 	"google.golang.org/grpc/backoff"
 )
 
-// Config returns what a client of a control plane is made with: clientv3.New(Config(endpoints...)).
-// TLS and credentials are for the caller to add. DialOptions are to be appended to, not replaced.
+// Config returns the configuration for the client of a control plane:
+// clientv3.New(Config(endpoints...)). Add TLS and credentials yourself. Append to
+// DialOptions, and do not replace them: otherwise dead connections are not noticed.
 //
-// A connection that is in use and does not answer is closed after 13 seconds: etcd
-// takes a ping every five seconds and no oftener, grpc sends one every ten and no oftener. Pings
-// without a call, which PermitWithoutStream would send, are not set: etcd closes connections for them.
-// A member that was away is dialled at least every two seconds, so that a watch is back soon
-// after etcd is. Without that, grpc's backoff grows to two minutes.
+// A connection that is in use and does not answer is closed after 13 seconds. etcd accepts a
+// ping every five seconds and not more often. grpc sends one every ten seconds and not more
+// often. Pings without a call (PermitWithoutStream) are not set: etcd closes connections
+// because of them. A member that was away is dialled at least every two seconds, so that a
+// watch is back soon after etcd is. Without that, grpc's backoff grows to two minutes.
 //
-// The client logs nothing, since a [Storage] returns or tells every error that matters. Set
-// Logger to see what clientv3 says.
+// The client logs nothing, because a Storage returns or reports every error that matters.
+// Set Logger to see what clientv3 says.
 func Config(endpoints ...string) clientv3.Config {
 	return clientv3.Config{
 		Endpoints:            endpoints,

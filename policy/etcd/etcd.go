@@ -1,9 +1,10 @@
-// Package etcd keeps what the replicas of a control plane share in etcd: a [Storage] is a
-// repository.Storage, of which any number of processes have one each.
+// Package etcd keeps in etcd what the replicas of a control plane share. A [Storage] is a
+// repository.Storage. Any number of processes have one each.
 //
-// All keys of a storage begin with its prefix, and nothing else may write there. Reads and
-// watches are never older than what was known before, and a watch says when etcd cannot be
-// reached. A commit is sent once: what is not known to have failed may have been made.
+// All keys of a storage begin with its prefix. Let nothing else write there: it would change
+// policies without any check. Reads and watches are never older than what was known before.
+// A watch says when etcd cannot be reached. A commit is sent once: if it is not known to
+// have failed, it may have been made.
 //
 // Begin with [Config] for a client that notices dead connections, and [New].
 package etcd
@@ -25,22 +26,23 @@ import (
 // Storage is a part of what etcd keeps: all keys that begin with a prefix. It is safe for
 // concurrent use.
 //
-// Revisions are etcd's own. They are of all keys of the cluster, so that between two commits of a
-// storage there may be gaps. An entry may be as large as a request to etcd: 1.5 MiB, keys and
-// all changes of its commit included, unless the servers have another --max-request-bytes.
+// Revisions are etcd's own. They count all keys of the cluster, so there may be gaps between
+// two commits of a storage. An entry may be as large as a request to etcd: 1.5 MiB with keys
+// and all changes of its commit, unless the servers have another --max-request-bytes.
 type Storage struct {
 	client *clientv3.Client
 	kv     clientv3.KV
 	prefix string
 }
 
-// New returns the storage of all keys that begin with prefix, such as "/rego/". An empty prefix
-// means all keys of the cluster. Two control planes in one cluster have prefixes of which none
-// begins with the other.
+// New returns the storage of all keys that begin with prefix, such as "/rego/". An empty
+// prefix means all keys of the cluster. If two control planes are in one cluster, none of
+// their prefixes may begin with the other: otherwise one reads and changes the policies of
+// the other.
 //
-// The client belongs to the caller, who closes it after all watches and leases have ended. The
-// storage uses the client's connection and credentials; what the caller has put into the fields
-// KV, Watcher and Lease, such as a namespace, is passed by.
+// The client belongs to the caller. Close it after all watches and leases have ended. The
+// storage uses the client's connection and credentials. It does not use the fields KV,
+// Watcher and Lease, so a namespace in them has no effect.
 func New(client *clientv3.Client, prefix string) *Storage {
 	kv := clientv3.NewKVFromKVClient(once{clientv3.RetryKVClient(client)}, client)
 	return &Storage{client: client, kv: kv, prefix: prefix}
@@ -49,8 +51,8 @@ func New(client *clientv3.Client, prefix string) *Storage {
 // Durable is true.
 func (s *Storage) Durable() bool { return true }
 
-// List is as repository.Storage says. It asks in pages, all at one revision, so that the
-// number of entries has no limit. It asks one member after the other until ctx is done.
+// List is as in [repository.Storage]. It asks in pages, all at one revision, so the number
+// of entries has no limit. It asks one member after the other until ctx is done.
 func (s *Storage) List(ctx context.Context, prefix string) ([]repository.Entry, error) {
 	entries, _, err := s.list(ctx, prefix, 0, firstPatience)
 	if err != nil {

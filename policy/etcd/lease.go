@@ -15,13 +15,14 @@ import (
 	"github.com/rego-go/rego/policy/repository"
 )
 
-// Lease is as repository.Storage says. The ttl is rounded up to whole seconds, and etcd lets none
-// be shorter than one and a half election timeouts, which are two seconds as a rule. The lease is kept
-// alive three times in each ttl, each time by a call of its own, so that a member that does not
-// answer delays it and does not end it.
+// Lease is as in [repository.Storage]. The ttl is rounded up to whole seconds. etcd has a
+// minimum of one and a half election timeouts, usually two seconds. The lease is kept alive
+// three times in each ttl, each time by a separate call, so that a member that does not
+// answer delays it but does not end it.
 //
-// Done is closed also when etcd has not answered for ttl: then the entries are gone, unless etcd
-// has had no leader meanwhile. It lets them live for another ttl after a leader was elected.
+// Done is also closed when etcd has not answered for ttl. Then the entries are gone, unless
+// etcd has had no leader during that time: after a leader was elected, etcd lets them live
+// for another ttl.
 func (s *Storage) Lease(ctx context.Context, ttl time.Duration) (repository.Lease, error) {
 	remote := clientv3.RetryLeaseClient(s.client)
 	seconds := max(1, int64((ttl+time.Second-1)/time.Second))

@@ -23,17 +23,17 @@ const (
 	lastDelay  = 2 * time.Second
 )
 
-// Watch is as repository.Storage says. It asks once a second whether it still hears all, by a
-// read of no entries that the quorum of etcd confirms: a member that is cut off from the
-// others and a connection that has died silently are left within six seconds. Then, as after a
-// compaction that it was too slow for, all entries are read again. A member that knows no leader
-// is left at once, and the next goes on where it was.
+// Watch is as in [repository.Storage]. Once a second it checks whether it still gets all
+// updates, by a read of no entries that the quorum of etcd confirms. So within six seconds
+// it leaves a member that is cut off from the others, or a connection that has died
+// silently. Then it reads all entries again, as after a compaction that it was too slow for.
+// It leaves a member that knows no leader at once, and goes on at the next member.
 //
-// Lost is told within ten seconds of the fault, once three members in turn have not answered, or
-// as many as the client knows. Tries
-// continue at random intervals of up to two seconds. Lost is told also while etcd has an older
-// revision than the watch has seen, as after a backup was restored without raising revisions:
-// such a watch goes on when etcd has passed it, or in a new process.
+// Lost is reported within ten seconds of the fault, when three members in turn have not
+// answered, or as many as the client knows. It tries again at random intervals of up to two
+// seconds. Lost is also reported while etcd has an older revision than the watch has seen,
+// for example after a backup was restored without raising revisions. Such a watch goes on
+// when etcd has passed that revision, or in a new process.
 func (s *Storage) Watch(ctx context.Context, prefix string) iter.Seq[repository.Update] {
 	return func(yield func(repository.Update) bool) {
 		ctx, stop := context.WithCancel(ctx)

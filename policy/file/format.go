@@ -1,16 +1,16 @@
-// Package file keeps the policies of a process in a file, and takes every change of
-// it while calls run.
+// Package file reads the policies of a process from a file, and takes every change of the
+// file while calls run.
 //
 //	store := new(policy.Store)
 //	w, err := file.Watch("/etc/rego/policies.yaml", store)
 //
-// The rule that surprises people: a file that is missing or bad is no error, not at
-// the start either. What the store has stays in force, and [policy.Store.Status]
-// says why. Somebody should look there, or at the log.
+// The rule that surprises people: a file that is missing or bad is no error, also not at the
+// start. What the store has stays in force, and [policy.Store.Status] says why. So watch the
+// status, or the log: otherwise nobody notices.
 //
-// The file is a message rego.v1.Set (policy.proto), as YAML, JSON or binary. Begin
-// with [Watch]. [Parse] tells everything that is wrong with a file, for a test
-// beside it.
+// The file is a message rego.v1.Set (policy.proto), as YAML, JSON or binary. Begin with
+// [Watch]. [Parse] lists everything that is wrong with a file. Use it in a test beside the
+// file.
 package file
 
 import (
@@ -30,17 +30,17 @@ import (
 	regov1 "github.com/rego-go/rego/proto/rego/v1"
 )
 
-// Format is how a file spells a message rego.v1.Set. The zero Format is none.
+// Format is the format of a file with a message rego.v1.Set. The zero Format is none.
 type Format uint8
 
 const (
 	// JSON is proto JSON, as protojson reads it.
 	JSON Format = iota + 1
-	// YAML has the fields and values of JSON. Names are in snake case, as in
-	// policy.proto, or in camel case. Strings need no quotes, and durations may have
-	// any unit of time.ParseDuration: 500ms. Not allowed are fields without a
-	// value, since a file cut short looks like that, and aliases, tags and more than
-	// one document.
+	// YAML has the fields and values of JSON. Names are in snake case, as in policy.proto,
+	// or in camel case. Strings need no quotes. Durations may have any unit of
+	// time.ParseDuration: 500ms. Fields without a value are not allowed, because a file that
+	// is cut short looks like that. Aliases, tags and more than one document are not allowed
+	// either.
 	YAML
 	// Binary is the wire format of proto. Its faults have no place.
 	Binary
@@ -62,8 +62,8 @@ func (f Format) check() error {
 	return nil
 }
 
-// FormatOf returns the format that the name of a file stands for: .json, .yaml, .yml,
-// .binpb and .pb, in lower or upper case. Of others it is an error.
+// FormatOf returns the format for the name of a file: .json, .yaml, .yml, .binpb and .pb, in
+// lower or upper case. Any other name is an error.
 func FormatOf(path string) (Format, error) {
 	switch ext := strings.ToLower(filepath.Ext(path)); ext {
 	case ".json":
@@ -77,14 +77,14 @@ func FormatOf(path string) (Format, error) {
 	}
 }
 
-// Parse returns the set that data spells, if it is valid. Unknown fields and fields
-// given twice are faults. The error is a [policy.Faults] with all that can be told,
-// in the order of the file, but for those after the first hundred; and one fault if
-// data is no such document at all. Only a format that is unknown is another error.
+// Parse returns the set in data, if it is valid. Unknown fields and fields given twice are
+// faults. The error is a [policy.Faults] with all faults in the order of the file, at most a
+// hundred and one that says that there are more. If data cannot be read as such a document,
+// there is one fault. Only an unknown format is another error.
 //
-// Text is UTF-8, and a byte order mark at its begin is skipped. Data without content is refused,
-// since it would switch every rule off: {} is the set without rules. More than [policy.MaxSize]
-// bytes are refused unread.
+// Text is UTF-8, and a byte order mark at its start is skipped. Data without content is
+// refused, because it would switch every rule off: {} is the set without rules. More than
+// [policy.MaxSize] bytes are refused unread.
 func Parse(data []byte, f Format) (policy.Set, error) {
 	if err := f.check(); err != nil {
 		return policy.Set{}, err
@@ -188,8 +188,8 @@ func parseJSON[V any](data []byte, s *subject[V]) (v V, faults policy.Faults) {
 	return v, protojsonFault(err)
 }
 
-// Marshal returns s in a format, the same bytes for the same set. [Parse] returns s
-// again. The error is a [policy.Faults] if s is not valid.
+// Marshal returns s in a format. The same set always gives the same bytes, and Parse returns
+// s again. The error is a [policy.Faults] if s is not valid.
 func Marshal(s policy.Set, f Format) ([]byte, error) {
 	if err := f.check(); err != nil {
 		return nil, err

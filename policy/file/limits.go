@@ -7,8 +7,8 @@ import (
 	regov1 "github.com/rego-go/rego/proto/rego/v1"
 )
 
-// ParseLimits returns the limits that data spells: a message rego.v1.Limits (limits.proto) in the
-// formats of a set. Faults are told as [Parse] does.
+// ParseLimits returns the limits in data: a message rego.v1.Limits (limits.proto) in the
+// formats of a set. Faults are reported as in [Parse].
 func ParseLimits(data []byte, f Format) (policy.Limits, error) {
 	if err := f.check(); err != nil {
 		return policy.Limits{}, err
@@ -20,8 +20,9 @@ func ParseLimits(data []byte, f Format) (policy.Limits, error) {
 	return l, nil
 }
 
-// ReadLimits returns the limits in a file, whose name says the format as for [FormatOf]. They are
-// the owner's, and read once: a program whose limits cannot be read should not start.
+// ReadLimits returns the limits in a file. The name of the file says its format, as in
+// [FormatOf]. They are the owner's limits, and are read once. If they cannot be read, the
+// program should not start: it would run without limits.
 func ReadLimits(path string) (policy.Limits, error) {
 	f, err := FormatOf(path)
 	if err != nil {

@@ -57,9 +57,9 @@ func (d *decoder) place(faults policy.Faults, of protoreflect.MessageDescriptor)
 	return faults
 }
 
-// Locate returns faults of the set that data spells with the place of each in data: for what
-// looks at a set after [Parse] has taken it. A field that is not written has the place of the
-// nearest one above that is. In a format without places the faults are returned as they are.
+// Locate returns the faults of a set with their places in data, which the set was read from.
+// It is for checks after Parse. A field that is not written has the place of the nearest
+// field above it that is. In a format without places the faults are returned unchanged.
 func Locate(data []byte, f Format, faults policy.Faults) policy.Faults {
 	if f != JSON && f != YAML {
 		return faults

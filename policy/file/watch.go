@@ -33,17 +33,17 @@ type optionFunc func(*Watcher)
 
 func (f optionFunc) apply(w *Watcher) { f(w) }
 
-// WithFormat sets the format of the file. Default, and what zero means: what the
-// extension of its name says.
+// WithFormat sets the format of the file. Default, and what zero means: the extension of its
+// name says the format.
 func WithFormat(f Format) Option { return optionFunc(func(w *Watcher) { w.format = f }) }
 
-// WithLogger sets where sets that were taken or refused are reported, and that the file is
-// lost. Default, and what nil means: slog.Default.
+// WithLogger sets where the watcher reports sets that were taken or refused, and that the
+// file is lost. Default, and what nil means: slog.Default.
 func WithLogger(l *slog.Logger) Option {
 	return optionFunc(func(w *Watcher) { w.log = cmp.Or(l, slog.Default()) })
 }
 
-// Watcher keeps a store at what a file says.
+// Watcher keeps a store up to date with a file.
 type Watcher struct {
 	path   string
 	format Format
@@ -63,18 +63,21 @@ type Watcher struct {
 	said     string // what was logged last, so that it is said once
 }
 
-// Watch keeps st at what the file at path says, until the Watcher is closed. The file is
-// read at once, and then looked at ten times a second: it may be rewritten, replaced by
-// renaming, swapped as a symlink, which is how Kubernetes mounts a ConfigMap, removed and
-// put back. A new content counts once two looks have found it, or after a second or more in
-// which the file was replaced all the time. So a file that is being written is not taken, but
-// for one whose writer pauses in the middle: only who writes aside and renames can be sure. A YAML
-// file that has ended with the end marker, a line of three dots as [Marshal] writes it, must go on
-// ending with it: without it the file was cut short, and is refused. At
-// the start it is taken as it stands. While it is gone, or has a fault, the store keeps what
-// it has, and [policy.Store.Status] says why.
+// Watch keeps st up to date with the file at path, until the Watcher is closed. It reads the
+// file at once, and then looks at it ten times a second. The file may be rewritten, replaced
+// by renaming, swapped as a symlink (as Kubernetes mounts a ConfigMap), removed and put
+// back. New content counts when two looks have found it, or when the file was replaced all
+// the time for a second or more.
 //
-// The error is for a path whose extension does not say the format, without [WithFormat].
+// So a file that is being written is not taken, unless its writer pauses in the middle. To
+// be sure, write the file under another name and rename it. If a YAML file has once ended
+// with the end marker, a line of three dots as [Marshal] writes it, it must go on ending
+// with it: without it the file was cut short, and is refused. At the start it is taken as it
+// is. While the file is gone, or has a fault, the store keeps what it has, and
+// [policy.Store.Status] says why.
+//
+// The error says that the extension of path does not say the format, and that there is no
+// [WithFormat].
 func Watch(path string, st *policy.Store, opts ...Option) (*Watcher, error) {
 	w := &Watcher{
 		path: path, store: st, source: st.Source("file " + path), log: slog.Default(),

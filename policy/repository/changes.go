@@ -13,25 +13,25 @@ import (
 	regov1 "github.com/rego-go/rego/proto/rego/v1"
 )
 
-// Put is a set that is to be put in force.
+// Put is a request to put a set in force.
 type Put struct {
 	By
 	Service string
 	// Set to be put. Its revision does not count; its epoch must not be below that in force.
 	Set policy.Set
-	// Base is the revision that is in force as far as the author knows; 0 if none is. If
-	// another one is by now, or a rollout is under way, the error is [ErrConflict].
+	// Base is the revision in force as far as the author knows; 0 if none is. If another one
+	// is in force, or a rollout is under way, the error is [ErrConflict].
 	Base uint64
-	// Overwrite has Base not looked at, and ends a rollout that is under way.
+	// Overwrite ignores Base, and ends a rollout that is under way.
 	Overwrite bool
-	// Plan has the set tried out first. Nil means that it is in force for all at once.
+	// Plan makes some clients try the set first. Nil means that all clients get it at once.
 	Plan *rollout.Plan
-	// DryRun checks it all and changes nothing.
+	// DryRun checks everything and changes nothing.
 	DryRun bool
 }
 
-// Put puts a set in force, or has it tried out, and returns what is there then. A set that is
-// in force already is not put again.
+// Put puts a set in force, or starts to try it out, and returns what there is then. A set
+// that is already in force is not put again.
 func (r *Repository) Put(ctx context.Context, p Put) (Policies, error) {
 	t, err := p.Set.Compile()
 	if err != nil {
@@ -126,21 +126,21 @@ func (p Put) edit(have Policies, floor uint64) (*edit, error) {
 	return e, nil
 }
 
-// RollBack is a change that is to be taken back.
+// RollBack is a request to take a change back.
 type RollBack struct {
 	By
 	Service string
-	// Base is the revision to be taken back: what is tried out or, if nothing is, what is in
-	// force. 0 means whichever that is. If it is another one the error is [ErrConflict].
+	// Base is the revision to take back: what is tried out or, if nothing is, what is in
+	// force. 0 means any. If it is another one, the error is [ErrConflict].
 	Base uint64
 	// To is the revision whose set is put in force again. 0 means the one that was in force
 	// before. It must be 0 while a set is tried out.
 	To uint64
 }
 
-// RollBack ends the rollout that is under way. If none is, it puts an earlier set in force
-// again. Either way clients that have got another set go back by a new revision, with an old
-// content.
+// RollBack ends the rollout that is under way. If there is none, it puts an earlier set in
+// force again. In both cases the old content gets a new revision, so that clients go back to
+// it.
 func (r *Repository) RollBack(ctx context.Context, b RollBack) (Policies, error) {
 	if err := cmp.Or(validService(b.Service), b.validate()); err != nil {
 		return Policies{}, err
@@ -209,16 +209,16 @@ func because(done string, b By) string {
 	return fmt.Sprintf("%s by %s: %s", done, b.Author, b.Message)
 }
 
-// Promotion puts the set that is tried out in force for all.
+// Promotion puts the set that is tried out in force for all clients.
 type Promotion struct {
 	By
 	Service string
-	// Candidate is the revision that is tried out. 0 means whichever it is. If it is another
-	// one the error is [ErrConflict].
+	// Candidate is the revision that is tried out. 0 means any. If another one is tried out,
+	// the error is [ErrConflict].
 	Candidate uint64
 }
 
-// Promote puts the set that is tried out in force for all, now.
+// Promote puts the set that is tried out in force for all clients now.
 func (r *Repository) Promote(ctx context.Context, p Promotion) (Policies, error) {
 	if err := cmp.Or(validService(p.Service), p.validate()); err != nil {
 		return Policies{}, err

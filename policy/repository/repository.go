@@ -14,12 +14,13 @@ import (
 	regov1 "github.com/rego-go/rego/proto/rego/v1"
 )
 
-// Repository keeps the policies of services in a storage. The service "" stands for all that
-// have none of their own. It is safe for concurrent use, also with repositories of other
-// processes in the same storage.
+// Repository keeps the policies of services in a storage. The service "" stands for all
+// services without policies of their own. It is safe for concurrent use, also with
+// repositories of other processes in the same storage.
 //
-// Revisions are the storage's own if it is durable: every replica and every client has the same
-// number for the same set. Else they follow those of the sets that were there first.
+// If the storage is durable, revisions are the storage's own: every replica and every client
+// has the same number for the same set. Otherwise they follow the revisions of the sets that
+// were there first.
 type Repository struct {
 	storage Storage
 	check   func(service string, t *policy.Table) error
@@ -28,34 +29,34 @@ type Repository struct {
 	writing sync.Mutex // held while a change is made that files are told of before
 }
 
-// New returns a repository in s. check is asked for every set that is to be put, with its
-// service; its error refuses the set. Nil means that valid sets may be put.
+// New returns a repository in s. check is called for every set that somebody puts, with its
+// service. Its error refuses the set. Nil means that all valid sets may be put.
 func New(s Storage, check func(service string, t *policy.Table) error) *Repository {
 	return &Repository{storage: s, check: check}
 }
 
-// Files are where a repository that is not durable has what is to outlive it.
+// Files keep what must outlive a repository that is not durable.
 type Files interface {
-	// Write writes the set that is to be in force for a service. It is called before anybody gets
-	// the set, and its error refuses the change.
+	// Write writes the set that will be in force for a service. It is called before any
+	// client gets the set. Its error refuses the change.
 	Write(service string, s policy.Set) error
-	// Mark remembers the highest revision that clients of a service may have, before any of them
-	// gets it. Its error refuses the change.
+	// Mark remembers the highest revision that clients of a service may have, before any
+	// client gets it. Its error refuses the change.
 	Mark(service string, m Mark) error
-	// Marked returns what was remembered last; the zero Mark if nothing was.
+	// Marked returns what Mark remembered last; the zero Mark if nothing.
 	Marked(service string) Mark
 }
 
-// KeepIn has r keep in f what is to outlive its storage, and returns r.
+// KeepIn makes r keep in f what must outlive its storage, and returns r.
 func (r *Repository) KeepIn(f Files) *Repository {
 	r.files = f
 	return r
 }
 
-// Durable reports whether what is put outlives this process.
+// Durable reports whether the policies outlive this process.
 func (r *Repository) Durable() bool { return r.storage.Durable() }
 
-// Storage returns what the repository is kept in.
+// Storage returns the storage of the repository.
 func (r *Repository) Storage() Storage { return r.storage }
 
 // Policies are what a service has.
@@ -64,8 +65,8 @@ type Policies struct {
 	// Set that is in force, and who put it; nil if none ever was.
 	Set      policy.Set
 	Revision *regov1.Revision
-	// Candidate is the set that is tried out; nil if none is. Rollout tells of it, and goes on
-	// telling of the last one when it has ended; nil if there was none.
+	// Candidate is the set that is tried out; nil if none is. Rollout describes its rollout,
+	// or the last one when it has ended; nil if there was none.
 	Candidate *policy.Set
 	Rollout   *regov1.Rollout
 
@@ -82,8 +83,8 @@ func (p Policies) Same(o Policies) bool { return p.entry == o.entry }
 // ErrNotFound is for a service that has no policies, or a revision that is not in its history.
 var ErrNotFound = errors.New("not found")
 
-// ErrInvalid is for a change that cannot be made as it is. If a set is at fault, the error is a
-// [policy.Faults] instead.
+// ErrInvalid is for a change that cannot be made as it is. If a set has faults, the error is
+// a [policy.Faults] instead.
 var ErrInvalid = errors.New("invalid")
 
 // Bounds of what a change says.
@@ -97,8 +98,8 @@ const (
 type By struct {
 	Author  string // at most 512 bytes
 	Message string // at most 1 KiB
-	// ChangeID tells the change from others: while it is the last one of its service, the
-	// same again is answered and not made again. Empty means none.
+	// ChangeID identifies the change: if the last change of the service has the same ID, the
+	// change is answered and not made again. Empty means none.
 	ChangeID string // at most 128 bytes
 }
 

@@ -26,12 +26,12 @@ func countsKey(service string, revision uint64) string {
 
 func evidenceKey(service string) string { return evidence + escape(service) + "/" }
 
-// Judge notes what a replica has heard since the set of that revision is tried out, all in all,
-// and decides by what all replicas have heard: the set stays where it is, goes to more clients or
-// to all, or is taken back from all. It returns what there is then, and whether this call has
-// decided that. Any number of replicas may call it at any time: nothing is counted twice. The
-// error is [ErrConflict] if somebody else has changed something meanwhile, and [ErrNotFound] if the
-// set is not tried out any more.
+// Judge records what a replica has heard in all since the set of that revision is tried out.
+// Then it decides by what all replicas have heard: the set stays, goes to more clients or to
+// all, or is taken back from all. It returns what there is then, and whether this call has
+// made the decision. Any number of replicas may call it at any time: nothing is counted
+// twice. The error is [ErrConflict] if somebody else has changed something at the same time,
+// and [ErrNotFound] if the set is not tried out any more.
 func (r *Repository) Judge(ctx context.Context, service, replica string, revision uint64, heard *regov1.StoredCounts) (after Policies, decided bool, err error) {
 	if r.files != nil {
 		r.writing.Lock()
@@ -156,8 +156,8 @@ func newLook(have Policies, was *regov1.StoredEvidence, told []Entry, now time.T
 // clocks of replicas may differ by as much.
 const aliveFor = 30 * time.Second
 
-// MaxStrata bounds the methods of a rollout that are told apart, since clients say what they are. The
-// rest are taken together.
+// MaxStrata is the most methods of a rollout that are counted separately, because clients
+// can make up names. The rest are counted together.
 const MaxStrata = 1000
 
 // add adds up what replicas have told. Calls count also if their replica has died; its clients are at
@@ -276,7 +276,7 @@ func (l *look) stored() *regov1.StoredEvidence {
 	}
 }
 
-// Progress returns the rollout of p with what was last seen of it; nil if there is none.
+// Progress returns the rollout of p with the newest counts; nil if there is none.
 func (r *Repository) Progress(ctx context.Context, p Policies) (*regov1.Rollout, error) {
 	if !p.Trying() {
 		return p.Rollout, nil
@@ -318,7 +318,7 @@ func planProto(p rollout.Plan) *regov1.RolloutPlan {
 	return &regov1.RolloutPlan{Steps: p.Steps, Bake: durationpb.New(p.Bake), Alpha: p.Alpha, MinCalls: p.MinCalls, MaxExtra: p.MaxExtra}
 }
 
-// PlanFromProto returns the plan that m is the wire form of; nil if m is.
+// PlanFromProto returns the plan of the wire form m; nil if m is nil.
 func PlanFromProto(m *regov1.RolloutPlan) *rollout.Plan {
 	if m == nil {
 		return nil

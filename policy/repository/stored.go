@@ -179,8 +179,8 @@ func (r *Repository) commitIf(ctx context.Context, e *edit, conditions []Conditi
 	return err
 }
 
-// Get returns what a service has. The error is [ErrNotFound] if it has never had anything of its
-// own; the rest is as if it had nothing.
+// Get returns the policies of a service. The error is [ErrNotFound] if it has never had
+// policies of its own; then the rest is as if it had none.
 func (r *Repository) Get(ctx context.Context, service string) (Policies, error) {
 	e, err := r.entry(ctx, headKey(service))
 	if err != nil {
@@ -224,8 +224,8 @@ func (r *Repository) load(ctx context.Context, service string, e Entry) (Policie
 	return p, nil
 }
 
-// ErrDamaged is for entries of a storage that are there and cannot be read, or are missing beside
-// others. Whoever looks after the storage has to remove or restore them.
+// ErrDamaged is for entries of a storage that cannot be read, or that are missing although
+// others are there. Remove or restore them in the storage.
 var ErrDamaged = errors.New("what is stored cannot be read")
 
 // numbered returns a set by its number, which a head or the log names.
@@ -297,8 +297,8 @@ func numberOf(key string) (n uint64) {
 	return n
 }
 
-// Log returns the history of a service, the newest first: at most n revisions below before, or
-// from the newest if that is 0. more says that there are older ones.
+// Log returns the history of a service, the newest first: at most n revisions below before,
+// or from the newest if before is 0. more says that there are older ones.
 func (r *Repository) Log(ctx context.Context, service string, before uint64, n int) (list []*regov1.Revision, more bool, err error) {
 	all, err := r.storage.List(ctx, logs+escape(service)+"/")
 	if err != nil {
@@ -319,15 +319,15 @@ func (r *Repository) Log(ctx context.Context, service string, before uint64, n i
 	return list, false, nil
 }
 
-// Overview is what there is to say of the policies of a service.
+// Overview says what is known about the policies of a service.
 type Overview struct {
 	Service string
 	InForce *regov1.Revision // nil if what is stored cannot be read
 	Rollout *regov1.Rollout  // the last one; nil if there was none
 }
 
-// Services returns what there is to say of services, by name: of the first n, and how many more
-// there are.
+// Services returns an overview of the first n services, by name, and how many more there
+// are.
 func (r *Repository) Services(ctx context.Context, n int) (list []Overview, more int, err error) {
 	all, err := r.storage.List(ctx, heads)
 	if err != nil {

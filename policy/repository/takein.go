@@ -12,17 +12,18 @@ import (
 	regov1 "github.com/rego-go/rego/proto/rego/v1"
 )
 
-// Found is a set that is in force elsewhere: in a file, which somebody has edited.
+// Found is a set that is in force elsewhere: in a file that somebody has edited.
 type Found struct {
 	By
 	Service string
 	Set     policy.Set
 }
 
-// TakeIn takes in what was found, and returns what is there then. A set keeps its revision if the
-// clients take it with that. Else it gets a higher one, and is written where it was found. It ends a
-// rollout. What is in the history with that revision is nothing new. The check of [New] is not asked:
-// the set is in force where it was found. It is for storages that are not durable.
+// TakeIn takes in a set that was found, and returns what there is then. The set keeps its
+// revision if clients accept it with that. Otherwise it gets a higher one, and is written
+// where it was found. It ends a rollout. If the history has that set with that revision,
+// nothing changes. The check of [New] is not asked, because the set is already in force
+// where it was found. It is for storages that are not durable.
 func (r *Repository) TakeIn(ctx context.Context, f Found) (Policies, error) {
 	if _, err := f.Set.Compile(); err != nil {
 		return Policies{}, err
@@ -82,9 +83,9 @@ func (e *edit) number(s policy.Set, highest Mark) policy.Set {
 	return s
 }
 
-// Mark is the highest revision that was given to a set. Clients that have it refuse a lower one,
-// and the same one with another content, also when a process is started again that has forgotten what
-// was tried out, or finds another file.
+// Mark is the highest revision that was given to a set. Clients that have it refuse a lower
+// revision, and the same revision with other content. They do so also after the server
+// starts again and has forgotten what was tried out, or finds another file.
 type Mark struct {
 	Epoch, Revision uint64
 	SHA256          []byte // of the set in its binary form, without epoch and revision

@@ -11,12 +11,12 @@ import (
 	"github.com/rego-go/rego/policy"
 )
 
-// Changes is what a watch tells of policies.
+// Changes is what a watch reports about policies.
 type Changes struct {
-	// Policies of services that have changed: all of them at first, and after the storage was
+	// Policies of services that have changed: all of them first, and after the storage was
 	// lost.
 	Policies []Policies
-	// All says that the services which are not among Policies have none that can be read.
+	// All says that services which are not in Policies have no policies that can be read.
 	All bool
 	// Lost says why the storage is out of reach. Everything else is empty then.
 	Lost error
@@ -25,9 +25,9 @@ type Changes struct {
 // backoff is the wait before what could not be read is read again.
 var backoff = policy.Backoff{Initial: 200 * time.Millisecond, Multiplier: 2, Max: 5 * time.Second, Jitter: policy.JitterEqual}
 
-// Watch yields the policies of all services and then each change, until ctx is done. Of changes
-// that come faster than they are taken, some are left out, but never the newest. A service whose
-// entries are damaged is left out, and logged: whoever has its policies keeps them.
+// Watch yields the policies of all services and then each change, until ctx is done. If
+// changes come faster than they are taken, some are left out, but never the newest. A
+// service with damaged entries is left out, and logged: its clients keep what they have.
 func (r *Repository) Watch(ctx context.Context, log *slog.Logger) iter.Seq[Changes] {
 	return func(yield func(Changes) bool) {
 		for u := range r.storage.Watch(ctx, heads) {
@@ -73,16 +73,17 @@ func (r *Repository) read(ctx context.Context, service string, e Entry, log *slo
 	}
 }
 
-// Follower keeps a store at what a service has.
+// Follower keeps a store up to date with the policies of a service.
 type Follower struct {
 	stop context.CancelFunc
 	done chan struct{}
 }
 
-// Follow keeps st at what is in force for service, or for all that have none of their own if
-// that has none, until the Follower is closed. name is the source's in the status of the store.
-// A set that is tried out is not for whoever follows: who does is not among the clients that are
-// compared. Nil means slog.Default.
+// Follow keeps st up to date with what is in force for service, until the Follower is
+// closed. If the service has no policies of its own, these are the policies of all others.
+// name is the name of the source in the status of the store. st never gets a set that is
+// tried out, because this program is not among the clients that are compared. A nil log
+// means slog.Default.
 func (r *Repository) Follow(service, name string, st *policy.Store, log *slog.Logger) *Follower {
 	if log == nil {
 		log = slog.Default()

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Verdict is what is to be done with a set that is tried out.
+// Verdict says what to do with a set that is tried out.
 type Verdict int
 
 const (
@@ -16,7 +16,7 @@ const (
 	Stay Verdict = iota
 	// Advance to the next step, or give the set to all clients.
 	Advance
-	// Reject the set: no client is to have it any more.
+	// Reject the set: no client should have it any more.
 	Reject
 )
 
@@ -34,7 +34,7 @@ func (v Verdict) String() string {
 	}
 }
 
-// Stratum is what is compared with each other: the calls of one method.
+// Stratum holds what is compared: the calls of one method.
 type Stratum struct {
 	// Method that was called.
 	Method string
@@ -42,7 +42,7 @@ type Stratum struct {
 	Arms Arms
 }
 
-// State is how far a rollout is.
+// State says how far a rollout is.
 type State struct {
 	// Step of the plan, from 0.
 	Step int
@@ -54,8 +54,8 @@ type State struct {
 	Evidence *Evidence
 	// InStep is what all calls did since the step began.
 	InStep Arms
-	// Seen is what the calls of each method did in the whole rollout. It is only used to say why
-	// a set is rejected.
+	// Seen is what the calls of each method did in the whole rollout. It is only used to say
+	// why a set is rejected.
 	Seen []Stratum
 	// Refusing is how many clients of the canary have refused the set.
 	Refusing int
@@ -63,25 +63,26 @@ type State struct {
 
 // Decision is what [Plan.Decide] returns.
 type Decision struct {
-	// Verdict says what is to be done.
+	// Verdict says what to do.
 	Verdict Verdict
-	// Step is the one to go to if the verdict is Advance. The number of the plan's steps means
-	// that all clients get the set. Otherwise it is the step of the State.
+	// Step is the step to go to if the verdict is Advance. The number of the plan's steps
+	// means that all clients get the set. With any other verdict it is the step of the
+	// State.
 	Step int
 	// Reason says why, in words.
 	Reason string
 }
 
-// Decide says what is to be done. The first of these rules that applies decides:
+// Decide says what to do. The first of these rules that applies decides:
 //
 //   - a set is rejected as soon as the evidence reaches 1/alpha, at any time;
 //   - it stays while a client of the canary refuses it;
-//   - it stays until the calls of the canary in this step are enough, and there are calls of the
-//     rest to compare them with: nobody complained is no reason to go on;
-//   - it stays until the step has baked;
-//   - else it advances.
+//   - it stays until there are enough calls of the canary in this step, and calls of the rest
+//     to compare them with: if nothing was seen, that is no reason to go on;
+//   - it stays until the step has lasted for Bake;
+//   - otherwise it advances.
 //
-// With a plan that is invalid, or a step that the plan does not have, it stays and says so.
+// If the plan is invalid, or does not have the step, the set stays, and the reason says so.
 func (p Plan) Decide(s State) Decision {
 	if err := p.Validate(); err != nil {
 		return Decision{Stay, s.Step, "the plan is invalid: " + err.Error()}

@@ -1,22 +1,23 @@
-// Package rollout judges a change of policies that is tried out on a share of the clients, the
-// canary, before all get it. It says who is in the canary ([Includes]), gathers evidence
-// ([Evidence]), and decides whether the set stays, advances or is rejected ([Plan.Decide]).
+// Package rollout judges a change of policies. A share of the clients, the canary, tries the
+// change before all get it. The package says who is in the canary ([Includes]), collects
+// evidence ([Evidence]), and decides whether the set stays, advances or is rejected
+// ([Plan.Decide]).
 //
-// The evidence may be looked at all the time, and a set that does no harm is still rejected with a
-// probability of at most alpha over the whole rollout. A test that is made for one look would
-// reject almost any set in the end, if it were made every few seconds. The other error has no such
-// bound: a set advances when its step has baked and no harm has been found, and small harm takes many
-// calls to be found.
+// The evidence may be looked at all the time: a set that does no harm is still rejected with
+// a probability of at most alpha over the whole rollout. A test that is made for one look
+// would in the end reject almost any set, if it were made every few seconds. For the other
+// error there is no such bound: a set advances when its step has lasted long enough and no
+// harm was found, and small harm takes many calls to be found.
 //
 // # Harm
 //
-// Two things are harm: that more calls fail in the canary than in the rest, and that its calls
-// make more extra attempts than those of the rest and more than are allowed in any case.
-// Calls are compared with calls of the same method in the same few seconds. So methods may fail at
-// any rate, rates may change, and so may the share of the canary.
+// Two things are harm: more calls fail in the canary than in the rest; or its calls make
+// more extra attempts than those of the rest, and more than are always allowed. Calls are
+// compared with calls of the same method in the same few seconds. So methods may fail at any
+// rate, rates may change, and so may the share of the canary.
 //
-// How many calls of both arms it takes to reject a set, on average, with alpha at 1 % and looks of
-// a hundred calls; of ten where all calls fail:
+// This table says how many calls of both arms it takes to reject a set, on average. Alpha is
+// 1 %, and each look is at a hundred calls, or at ten where all calls fail:
 //
 //	                                                share 1 %     5 %    20 %    50 %
 //	all calls fail in the canary, 1 % in the rest         410      86      30      21
@@ -25,22 +26,22 @@
 //
 // # Limits
 //
-// The arms must be alike but for the set. If they are not, evidence of that is true, and the set is
-// rejected for it:
+// The set must be the only difference between the arms. If there is another difference, the
+// evidence of it is real, and the set is rejected because of it:
 //
-//   - Instances that fail more than others whatever policies they have. If one of ten fails ten times
-//     as often as the others, a canary of one instance is rejected for that in one rollout of ten.
-//     [SkewOf] takes what was before the set from what is compared.
-//   - What happens to one client alone, such as a network that it has lost. In a canary of few clients,
-//     three or four calls that fail for that are enough to reject the set. So a canary should have
-//     many clients. A set that is rejected does no harm, and can be put again.
+//   - Some instances fail more than others whatever policies they have. Say one of ten fails
+//     ten times as often as the others. Then a canary of one instance is rejected because of
+//     that in one rollout of ten. [SkewOf] corrects for differences from before the set.
+//   - Something may happen to one client only, such as a lost network. In a canary of few
+//     clients, three or four calls that fail for this reason are enough to reject the set. So
+//     a canary should have many clients. A rejected set does no harm, and can be put again.
 //
-// Harm that the canary does to all is not found among failed calls: if its retries overload a server,
-// the calls of the rest fail too. That is what the bound on extra attempts is for. Latency is
-// not judged.
+// Failed calls do not show harm that the canary does to all: if its retries overload a
+// server, the calls of the rest fail, too. The bound on extra attempts is for this case.
+// Latency is not judged.
 //
-// Where calls are few, there is little to compare, since an increment without calls in one arm
-// says nothing. [Evidence.Add] says how to choose increments.
+// Where calls are few, there is little to compare, because an increment without calls in one
+// arm says nothing. [Evidence.Add] says how to choose increments.
 //
 // # The test
 //

@@ -8,13 +8,13 @@ import (
 	"slices"
 )
 
-// Counts is what the calls of some clients did. Numbers that cannot be are taken for the nearest
-// that can: negative ones for 0, more failed calls than calls for as many, and more than 10^15
-// for that.
+// Counts says what the calls of some clients did. Impossible numbers are replaced by the
+// nearest possible ones: negative ones by 0, more failed calls than calls by the number of
+// calls, and more than 10^15 by 10^15.
 type Counts struct {
 	// Calls that ended.
 	Calls int64
-	// Failed is how many of them failed, as their callers saw it.
+	// Failed is how many of them failed for their callers.
 	Failed int64
 	// Extra is how many retries and hedges they made.
 	Extra int64
@@ -46,16 +46,18 @@ func (a Arms) Plus(b Arms) Arms { return Arms{a.Canary.Plus(b.Canary), a.Rest.Pl
 // quarters of a call.
 const perCall = 4
 
-// Evidence is what speaks against a set that is tried out, as e-values. An e-value is how many
-// times a unit of money has multiplied that was bet against the set doing no harm. If it does
-// none, the e-value ever reaches 1/alpha with a probability of at most alpha. So it may be looked
-// at after every increment, and evidence goes on from step to step.
+// Evidence is the evidence against a set that is tried out, as e-values. Think of a bet
+// against the set doing no harm: an e-value is how many times the money of the bet has
+// multiplied. If the set does no harm, the e-value ever reaches 1/alpha with a probability
+// of at most alpha. So it may be looked at after every increment, and evidence goes on from
+// step to step.
 //
-// It is kept for all calls together, for harm that is the same everywhere, and besides for each
-// method, for harm to a method that has a small part of the calls. Half the money is bet on each.
+// It is kept for all calls together, for harm that is the same everywhere. It is also kept
+// for each method, for harm to a method with a small part of the calls. Half the money is
+// bet on each.
 //
-// The zero value is no evidence. It is not for use by several goroutines at once, and not copied
-// by assignment: [Evidence.Floats] makes a copy.
+// The zero value is no evidence. It must not be used by several goroutines at once, and not
+// be copied by assignment: [Evidence.Floats] makes a copy.
 type Evidence struct {
 	all     wagers
 	methods []methodWagers
@@ -86,22 +88,23 @@ func onMethod(i int) float64 {
 	return manyMethods / (n * (n + 1))
 }
 
-// Add takes in what the calls of one method did in both arms since the last look, and maxExtra of
-// the plan. Calls are compared only with those of the same increment, so the share of the canary
-// and the rate of failures may change from look to look. For that, both arms must be counted
-// over the same time. An increment without calls in one arm says nothing.
+// Add takes in what the calls of one method did in both arms since the last look, and
+// maxExtra of the plan. Calls are compared only with those of the same increment, so the
+// share of the canary and the rate of failures may change from look to look. For this, both
+// arms must be counted over the same time. An increment without calls in one arm says
+// nothing.
 //
-// Looks at fixed times serve best, as far apart as it takes every client to tell of its calls. A
-// method with few calls is better left for a later look, until it has some twenty calls in both arms
-// together, or a minute has passed. When a look is made must not depend on what one of the arms did:
-// to wait for a call of the canary would compare it with calls of another time, and find harm where
-// there is none.
+// Looks at fixed times are best, so far apart that every client has reported its calls.
+// Leave a method with few calls for a later look, until it has about twenty calls in both
+// arms together, or a minute has passed. The time of a look must not depend on what one of
+// the arms did. If you waited for a call of the canary, you would compare it with calls of
+// another time, and find harm where there is none.
 func (e *Evidence) Add(method string, increment Arms, maxExtra float64) {
 	e.AddSkewed(method, increment, Skew{}, maxExtra)
 }
 
-// AddSkewed is Add for arms that were not alike before the set was tried out. What the skew
-// explains is no evidence.
+// AddSkewed is Add for arms that already differed before the set was tried out. What the
+// skew explains is no evidence.
 func (e *Evidence) AddSkewed(method string, increment Arms, skew Skew, maxExtra float64) {
 	failed, extra := increment.comparisons(maxExtra)
 	if failed.canary == 0 || failed.rest == 0 {
@@ -213,7 +216,7 @@ func (w *wagers) append(fs []float64) []float64 {
 	return fs
 }
 
-// EvidenceFrom returns the evidence that [Evidence.Floats] made numbers of. No numbers are no
+// EvidenceFrom returns the evidence of the numbers from [Evidence.Floats]. No numbers are no
 // evidence. Numbers that Floats cannot have made are an error.
 func EvidenceFrom(fs []float64) (*Evidence, error) {
 	e := new(Evidence)

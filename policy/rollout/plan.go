@@ -17,24 +17,24 @@ type Plan struct {
 	// one step, and at most a hundred.
 	Steps []float64
 
-	// Bake is how long each step lasts, at least. Zero means 10 minutes.
+	// Bake is how long each step lasts at least. Zero means 10 minutes.
 	Bake time.Duration
 
-	// Alpha bounds the probability that a set is rejected which does no harm, over the whole
+	// Alpha bounds the probability of rejecting a set that does no harm, over the whole
 	// rollout and however often it is looked at. It is above 0 and below 1. Zero means 0.01.
 	Alpha float64
 
-	// MinCalls is how many calls of the canary each step takes, at least. Zero means 1000.
+	// MinCalls is the least number of calls of the canary in each step. Zero means 1000.
 	MinCalls int64
 
-	// MaxExtra is how many extra attempts per call are no harm, whatever the other clients make.
-	// It is at most 4. Zero means 0.1: the default budget lets retries be a tenth of the calls.
+	// MaxExtra is how many extra attempts per call never count as harm. It is at most 4.
+	// Zero means 0.1: the default budget lets retries be a tenth of the calls.
 	MaxExtra float64
 }
 
 const maxSteps = 100
 
-// WithDefaults returns the plan with the defaults in the place of zeros.
+// WithDefaults returns the plan with defaults instead of zeros.
 func (p Plan) WithDefaults() Plan {
 	if p.Bake == 0 {
 		p.Bake = 10 * time.Minute
@@ -89,14 +89,14 @@ func (p Plan) Validate() error {
 	return faults
 }
 
-// Includes reports whether an instance of a client is among a share of them, for the set of this
-// version. It answers the same in every process and release. An instance that is in a share is in
-// every larger one, so a client that has the set keeps it when the next step begins. Which
-// instances come first is different for each version, so it is not always the same ones that
-// take the risk.
+// Includes reports whether an instance of a client is in a share of them, for the set of
+// this version. The answer is the same in every process and release. An instance that is in
+// a share is in every larger one, so a client that has the set keeps it when the next step
+// begins. The order of the instances is different for each version, so it is not always the
+// same ones that take the risk.
 //
-// Of many instances, about the share is included; of a few, it can be none. A share of 0 or less
-// includes no instance, and one of 1 or more includes all.
+// With many instances, about the share is included. With few, it can be none. A share of 0
+// or less includes no instance, and a share of 1 or more includes all.
 func Includes(version, instance string, share float64) bool { return place(version, instance) < share }
 
 // place returns where an instance stands among all, from 0 to below 1.

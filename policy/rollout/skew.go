@@ -2,25 +2,28 @@ package rollout
 
 import "math"
 
-// Skew is how much more often the instances of the canary fail than the others, whatever policies
-// they have: because of the machine that they run on, the network, or who uses them. Both numbers are
-// ratios of odds. The zero value, like 1, says that the arms are alike, and so does less than 1.
+// Skew says how much more often the instances of the canary fail than the others, whatever
+// policies they have: because of their machine, their network or their users. Both numbers
+// are ratios of odds. The zero value, 1, and anything less than 1 say that the arms are
+// alike.
 type Skew struct {
-	// Failed is that of failed calls.
+	// Failed is the skew of failed calls.
 	Failed float64
-	// Extra is that of extra attempts.
+	// Extra is the skew of extra attempts.
 	Extra float64
 }
 
-// SkewOf returns the highest skew that agrees with what the calls of a method did before the set was
-// tried out, counted for the instances that are its canary now and for the rest. The true skew is
-// higher with a probability of at most doubt; a tenth of the plan's alpha is a good one. That adds
-// to the probability that a set is rejected which does no harm, once per method and step.
+// SkewOf returns the highest skew that agrees with what the calls of a method did before the
+// set was tried out, counted for the instances that are its canary now and for the rest. The
+// true skew is higher with a probability of at most doubt. Choose a tenth of the plan's
+// alpha. It adds to the probability of rejecting a set that does no harm, once per method
+// and step.
 //
-// The more failures were counted, the closer it is to the true one. Of 36,000 failures, 5 % of them in
-// the canary, a skew of 1 is known as up to 1.1; of 1,000 as up to 1.6, and harm takes twice as long to
-// be found; of 100 as up to 4, which hides what triples the failures. Without calls of both arms
-// before, nothing is known, and the arms count as alike.
+// The more failures were counted, the closer the result is to the true skew. Say 5 % of the
+// failures are in the canary. With 36,000 failures, a skew of 1 gives up to 1.1. With 1,000
+// it gives up to 1.6, and harm takes twice as long to be found. With 100 it gives up to 4,
+// which hides harm that triples the failures. Without earlier calls of both arms nothing is
+// known, and the arms count as alike.
 func SkewOf(before Arms, doubt float64) Skew {
 	failed, extra := before.comparisons(0)
 	return Skew{failed.highestOdds(doubt), extra.highestOdds(doubt)}
