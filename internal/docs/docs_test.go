@@ -133,6 +133,7 @@ var imports = map[string]string{
 	"time":         "time",
 	"tls":          "crypto/tls",
 	"trace":        "go.opentelemetry.io/otel/trace",
+	"virtual":      "github.com/rego-go/rego/internal/virtual",
 }
 
 // given is what a block has without saying so: the text around it does.

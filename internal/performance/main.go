@@ -56,7 +56,9 @@ func main() {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	if missing := write(os.Stdout, runs); len(missing) > 0 {
+	text, missing := table(runs)
+	fmt.Print(text)
+	if len(missing) > 0 {
 		fmt.Fprintln(os.Stderr, "not measured:", strings.Join(missing, ", "))
 		os.Exit(1)
 	}
@@ -109,19 +111,19 @@ func read(r io.Reader) (map[key]*figures, error) {
 	return runs, in.Err()
 }
 
-// write prints the table, and returns the benchmarks that it lacks.
-func write(w io.Writer, runs map[key]*figures) (missing []string) {
-	fmt.Fprintln(w, "| path | one goroutine | two goroutines | allocations |")
-	fmt.Fprintln(w, "|---|---|---|---|")
+// table returns the table, and the benchmarks that it lacks.
+func table(runs map[key]*figures) (text string, missing []string) {
+	var b strings.Builder
+	b.WriteString("| path | one goroutine | two goroutines | allocations |\n|---|---|---|---|\n")
 	for _, r := range rows {
 		one := runs[key{r.benchmark, 1}]
 		if one == nil || r.bare != "" && runs[key{r.bare, 1}] == nil {
 			missing = append(missing, r.benchmark)
 			continue
 		}
-		fmt.Fprintf(w, "| %s | %s | %s | %s |\n", r.path, r.cost(runs, 1), r.cost(runs, 2), r.allocations(runs))
+		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", r.path, r.cost(runs, 1), r.cost(runs, 2), r.allocations(runs))
 	}
-	return missing
+	return b.String(), missing
 }
 
 // cost is what the path takes: on top of bare, as a multiple of it, or alone.
