@@ -23,19 +23,19 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// RolloutState is how far a rollout is.
+// RolloutState says how far a rollout is.
 type RolloutState int32
 
 const (
-	// Not told: there was none.
+	// Not known: there was none.
 	RolloutState_ROLLOUT_STATE_UNSPECIFIED RolloutState = 0
 	// Some clients have the set.
 	RolloutState_ROLLOUT_STATE_BAKING RolloutState = 1
-	// It has passed, or somebody has promoted it: all clients have the set.
+	// The rollout has passed, or somebody has promoted the set: all clients have it.
 	RolloutState_ROLLOUT_STATE_PROMOTED RolloutState = 2
-	// It did harm, and no client has the set any more.
+	// The set did harm, and no client has it any more.
 	RolloutState_ROLLOUT_STATE_REJECTED RolloutState = 3
-	// Somebody has ended it, and no client has the set any more.
+	// Somebody has ended the rollout, and no client has the set any more.
 	RolloutState_ROLLOUT_STATE_ENDED RolloutState = 4
 )
 
@@ -87,7 +87,7 @@ func (RolloutState) EnumDescriptor() ([]byte, []int) {
 // Revision is a set that is or was put in force, and who did so. It does not hold the set.
 type Revision struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Service that it is for. Empty means all that have none of their own.
+	// Service that it is for. Empty means all services without policies of their own.
 	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
 	// Epoch of the set.
 	Epoch uint64 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
@@ -97,24 +97,24 @@ type Revision struct {
 	Version string `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
 	// Time when it was put.
 	Time *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=time,proto3" json:"time,omitempty"`
-	// Author is who put it: the identities of a certificate, or else an address. The control
-	// plane itself names what it did.
+	// Author is who put it: the identities of a certificate, or otherwise an address. The control
+	// plane itself has its own name here for what it did.
 	Author string `protobuf:"bytes,6,opt,name=author,proto3" json:"author,omitempty"`
 	// Message says why, in the author's words.
 	Message string `protobuf:"bytes,7,opt,name=message,proto3" json:"message,omitempty"`
-	// Base is the revision that a rollback leads to: the one that was in force before it or, if it
-	// restores an earlier one, before that.
+	// Base is the revision that a rollback leads to: the one that was in force before or, if this
+	// one restores an earlier one, the one before that.
 	Base uint64 `protobuf:"varint,8,opt,name=base,proto3" json:"base,omitempty"`
-	// Restores is the revision whose content this one has again; zero if it is new.
+	// Restores is the revision whose content this one has again; zero if its content is new.
 	Restores uint64 `protobuf:"varint,9,opt,name=restores,proto3" json:"restores,omitempty"`
-	// ChangeId is that of the request.
+	// ChangeId is the change_id of the request.
 	ChangeId string `protobuf:"bytes,10,opt,name=change_id,json=changeId,proto3" json:"change_id,omitempty"`
 	// Sha256 of the set in its binary form, without epoch and revision.
 	Sha256 []byte `protobuf:"bytes,11,opt,name=sha256,proto3" json:"sha256,omitempty"`
 	// Canary says that it was tried out first.
 	Canary bool `protobuf:"varint,12,opt,name=canary,proto3" json:"canary,omitempty"`
-	// Replaces is the revision that was in force when this one was put; zero if none was. A revision
-	// that was tried out, and that the next one replaces, had been promoted.
+	// Replaces is the revision that was in force when this one was put; zero if none was. If a
+	// revision was tried out, and the next one replaces it, it had been promoted.
 	Replaces      uint64 `protobuf:"varint,13,opt,name=replaces,proto3" json:"replaces,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -244,18 +244,17 @@ func (x *Revision) GetReplaces() uint64 {
 // RolloutPlan says how a set is tried out.
 type RolloutPlan struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Steps are shares of the clients, rising, each above 0 and below 1: first those in the
+	// Steps are shares of the clients, rising, each above 0 and below 1: first the clients in the
 	// first share get the set, in the end all.
 	Steps []float64 `protobuf:"fixed64,1,rep,packed,name=steps,proto3" json:"steps,omitempty"`
-	// Bake is how long each step lasts, at least. 0 means 10m.
+	// Bake is how long each step lasts at least. 0 means 10m.
 	Bake *durationpb.Duration `protobuf:"bytes,2,opt,name=bake,proto3" json:"bake,omitempty"`
-	// Alpha bounds the probability that a set is rejected which does no harm. 0 means 0.01.
+	// Alpha bounds the probability of rejecting a set that does no harm. 0 means 0.01.
 	Alpha float64 `protobuf:"fixed64,3,opt,name=alpha,proto3" json:"alpha,omitempty"`
-	// MinCalls is how many calls of the clients that have the set are enough, in each step. 0
+	// MinCalls is the least number of calls of the clients that have the set, in each step. 0
 	// means 1000.
 	MinCalls int64 `protobuf:"varint,4,opt,name=min_calls,json=minCalls,proto3" json:"min_calls,omitempty"`
-	// MaxExtra is how many extra attempts per call are no harm, whatever the others do. 0 means
-	// 0.1.
+	// MaxExtra is how many extra attempts per call never count as harm. 0 means 0.1.
 	MaxExtra      float64 `protobuf:"fixed64,5,opt,name=max_extra,json=maxExtra,proto3" json:"max_extra,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -326,14 +325,14 @@ func (x *RolloutPlan) GetMaxExtra() float64 {
 	return 0
 }
 
-// Rollout is a set that is tried out, or was.
+// Rollout describes a set that is or was tried out.
 type Rollout struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Candidate is the set.
 	Candidate *Revision `protobuf:"bytes,1,opt,name=candidate,proto3" json:"candidate,omitempty"`
 	// Plan that it follows.
 	Plan *RolloutPlan `protobuf:"bytes,2,opt,name=plan,proto3" json:"plan,omitempty"`
-	// State of it.
+	// State of the rollout.
 	State RolloutState `protobuf:"varint,3,opt,name=state,proto3,enum=rego.v1.RolloutState" json:"state,omitempty"`
 	// Step of the plan, from 0.
 	Step int32 `protobuf:"varint,4,opt,name=step,proto3" json:"step,omitempty"`
@@ -341,22 +340,24 @@ type Rollout struct {
 	Share float64 `protobuf:"fixed64,5,opt,name=share,proto3" json:"share,omitempty"`
 	// StepStarted is when the step began.
 	StepStarted *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=step_started,json=stepStarted,proto3" json:"step_started,omitempty"`
-	// Canary is what the calls of the clients did that have the set.
+	// Canary says what the calls of the clients that have the set did.
 	Canary *ArmCounts `protobuf:"bytes,7,opt,name=canary,proto3" json:"canary,omitempty"`
-	// Rest is what the calls of the others did since then.
+	// Rest says what the calls of the other clients did in the same time.
 	Rest *ArmCounts `protobuf:"bytes,8,opt,name=rest,proto3" json:"rest,omitempty"`
-	// FailedEvidence is the evidence that more calls fail with the set, as a part of an e-value. The
-	// set is rejected when both parts together reach 1/alpha. Without evidence they are 1.
+	// FailedEvidence is the evidence that more calls fail with the set, as a part of an e-value.
+	// The set is rejected when both parts together reach 1/alpha. Without evidence their sum is
+	// 1.
 	FailedEvidence float64 `protobuf:"fixed64,9,opt,name=failed_evidence,json=failedEvidence,proto3" json:"failed_evidence,omitempty"`
-	// ExtraEvidence is the evidence that the set causes too many extra attempts, likewise.
+	// ExtraEvidence is the evidence that the set causes too many extra attempts, as the other
+	// part.
 	ExtraEvidence float64 `protobuf:"fixed64,10,opt,name=extra_evidence,json=extraEvidence,proto3" json:"extra_evidence,omitempty"`
 	// Reason says in words why the rollout is where it is.
 	Reason string `protobuf:"bytes,11,opt,name=reason,proto3" json:"reason,omitempty"`
 	// Ended is when it ended; absent while it has not.
 	Ended *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=ended,proto3" json:"ended,omitempty"`
-	// CanaryClients is how many of the clients that are connected get the set.
+	// CanaryClients is how many of the connected clients get the set.
 	CanaryClients uint64 `protobuf:"varint,13,opt,name=canary_clients,json=canaryClients,proto3" json:"canary_clients,omitempty"`
-	// Clients that are connected and get this set or that which it may take the place of.
+	// Clients is the number of connected clients that get this set or the set that it may replace.
 	Clients uint64 `protobuf:"varint,14,opt,name=clients,proto3" json:"clients,omitempty"`
 	// Refusing is how many clients of the canary have refused the set.
 	Refusing      uint64 `protobuf:"varint,15,opt,name=refusing,proto3" json:"refusing,omitempty"`
@@ -499,13 +500,13 @@ func (x *Rollout) GetRefusing() uint64 {
 	return 0
 }
 
-// ArmCounts is what the calls of some clients did.
+// ArmCounts says what the calls of some clients did.
 type ArmCounts struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Calls that ended.
 	Calls int64 `protobuf:"varint,1,opt,name=calls,proto3" json:"calls,omitempty"`
-	// Failed is how many of them failed as their callers saw it: with another code than OK, and
-	// not since the caller cancelled.
+	// Failed is how many of them failed for their callers: with another code than OK, and not
+	// because the caller cancelled.
 	Failed int64 `protobuf:"varint,2,opt,name=failed,proto3" json:"failed,omitempty"`
 	// Extra is how many retries and hedges they made.
 	Extra         int64 `protobuf:"varint,3,opt,name=extra,proto3" json:"extra,omitempty"`
@@ -567,9 +568,11 @@ func (x *ArmCounts) GetExtra() int64 {
 // GetPoliciesRequest asks for the policies of a service.
 type GetPoliciesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Service that has them. Empty asks for those of all that have none of their own.
+	// Service whose policies these are. Empty asks for the policies of all services without
+	// policies of their own.
 	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
-	// Revision asks for that one, as long as it is in the history. 0 asks for what is in force.
+	// Revision asks for this revision, as long as it is in the history. 0 asks for what is in
+	// force.
 	Revision      uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -619,19 +622,19 @@ func (x *GetPoliciesRequest) GetRevision() uint64 {
 	return 0
 }
 
-// GetPoliciesResponse is what a service has.
+// GetPoliciesResponse has the policies of a service.
 type GetPoliciesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Set that is in force, or that was asked for; absent if there is none.
 	Set *Set `protobuf:"bytes,1,opt,name=set,proto3" json:"set,omitempty"`
-	// Revision tells of it.
+	// Revision describes the set.
 	Revision *Revision `protobuf:"bytes,2,opt,name=revision,proto3" json:"revision,omitempty"`
 	// Candidate is the set that is tried out; absent if none is.
 	Candidate *Set `protobuf:"bytes,3,opt,name=candidate,proto3" json:"candidate,omitempty"`
 	// Rollout is the last one, under way or ended; absent if there was none.
 	Rollout *Rollout `protobuf:"bytes,4,opt,name=rollout,proto3" json:"rollout,omitempty"`
-	// Durable says that all of this outlives the server. Otherwise history and rollout are in
-	// its memory alone.
+	// Durable says that all of this outlives the server. Otherwise history and rollout are only
+	// in its memory.
 	Durable       bool `protobuf:"varint,5,opt,name=durable,proto3" json:"durable,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -705,26 +708,26 @@ func (x *GetPoliciesResponse) GetDurable() bool {
 // PutPoliciesRequest puts a set in force.
 type PutPoliciesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Service to put it for. Empty means all that have none of their own.
+	// Service to put it for. Empty means all services without policies of their own.
 	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
-	// Set to be put. Its revision is not looked at: the server gives it one.
+	// Set to put. Its revision is ignored: the server gives it one.
 	Set *Set `protobuf:"bytes,2,opt,name=set,proto3" json:"set,omitempty"`
-	// Base is the revision that is in force as far as the author knows; 0 if none is.
+	// Base is the revision in force as far as the author knows; 0 if none is.
 	Base uint64 `protobuf:"varint,3,opt,name=base,proto3" json:"base,omitempty"`
 	// Overwrite puts the set whatever is in force, and ends a rollout that is under way.
 	Overwrite bool `protobuf:"varint,4,opt,name=overwrite,proto3" json:"overwrite,omitempty"`
 	// Message says why, at most 1 KiB.
 	Message string `protobuf:"bytes,5,opt,name=message,proto3" json:"message,omitempty"`
-	// Rollout has the set tried out first. Its absence means that all clients get it at once.
+	// Rollout makes some clients try the set first. Absent means that all clients get it at once.
 	Rollout *RolloutPlan `protobuf:"bytes,6,opt,name=rollout,proto3" json:"rollout,omitempty"`
-	// ChangeId tells this change from others, at most 128 bytes. The same one again changes
-	// nothing, and gets the same answer, while it is the last change of the service. Empty means
+	// ChangeId identifies this change, at most 128 bytes. While it is the last change of the
+	// service, the same change_id again changes nothing, and gets the same answer. Empty means
 	// none.
 	ChangeId string `protobuf:"bytes,7,opt,name=change_id,json=changeId,proto3" json:"change_id,omitempty"`
-	// DryRun checks it all and changes nothing.
+	// DryRun checks everything and changes nothing.
 	DryRun bool `protobuf:"varint,8,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
-	// Packed is the set in its binary form, compressed with gzip, in the place of set. A server
-	// takes messages of 256 KiB, and sets that are larger than that when they are not compressed.
+	// Packed is the set in its binary form, compressed with gzip, instead of set. A server takes
+	// messages of 256 KiB. A set may be larger than that before it is compressed.
 	Packed        []byte `protobuf:"bytes,9,opt,name=packed,proto3" json:"packed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -823,7 +826,7 @@ func (x *PutPoliciesRequest) GetPacked() []byte {
 	return nil
 }
 
-// PutPoliciesResponse tells what was put.
+// PutPoliciesResponse says what was put.
 type PutPoliciesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Revision that it has.
@@ -890,11 +893,11 @@ func (x *PutPoliciesResponse) GetDurable() bool {
 // ListRevisionsRequest asks for the history of a service.
 type ListRevisionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Service whose history it is. Empty means that of all that have none of their own.
+	// Service whose history it is. Empty means all services without policies of their own.
 	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
-	// PageSize is how many revisions a response may have, at most 100, which is the default.
+	// PageSize is the most revisions of a response, at most 100, which is the default.
 	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// Before asks for what was before that revision. 0 begins with the newest.
+	// Before asks for the revisions before this one. 0 begins with the newest.
 	Before        uint64 `protobuf:"varint,3,opt,name=before,proto3" json:"before,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -954,7 +957,7 @@ func (x *ListRevisionsRequest) GetBefore() uint64 {
 // ListRevisionsResponse is a part of the history, the newest first.
 type ListRevisionsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Revisions that were put, tried-out ones that came to nothing included.
+	// Revisions that were put, also those that were tried out and never in force for all.
 	Revisions []*Revision `protobuf:"bytes,1,rep,name=revisions,proto3" json:"revisions,omitempty"`
 	// InForce is the revision that is in force.
 	InForce uint64 `protobuf:"varint,2,opt,name=in_force,json=inForce,proto3" json:"in_force,omitempty"`
@@ -1027,10 +1030,10 @@ func (x *ListRevisionsResponse) GetMore() bool {
 // RollBackPoliciesRequest takes a change back.
 type RollBackPoliciesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Service whose policies it is about. Empty means those of all that have none of their own.
+	// Service whose policies these are. Empty means all services without policies of their own.
 	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
-	// Base is the revision that is to be taken back: that which is tried out or, if none is, that
-	// in force. 0 means whichever it is.
+	// Base is the revision to take back: the one that is tried out or, if none is, the one in
+	// force. 0 means any.
 	Base uint64 `protobuf:"varint,2,opt,name=base,proto3" json:"base,omitempty"`
 	// To is the revision whose set is put in force again. 0 means the one before; while a
 	// rollout is under way it must be 0.
@@ -1108,7 +1111,7 @@ func (x *RollBackPoliciesRequest) GetChangeId() string {
 	return ""
 }
 
-// RollBackPoliciesResponse tells what is in force now.
+// RollBackPoliciesResponse says what is in force now.
 type RollBackPoliciesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Revision that is.
@@ -1163,12 +1166,12 @@ func (x *RollBackPoliciesResponse) GetRollout() *Rollout {
 	return nil
 }
 
-// PromoteRolloutRequest ends a rollout well.
+// PromoteRolloutRequest puts the set that is tried out in force for all clients.
 type PromoteRolloutRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Service whose rollout it is. Empty means that of all that have none of their own.
+	// Service whose rollout it is. Empty means all services without policies of their own.
 	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
-	// Candidate is the revision that is tried out. 0 means whichever it is.
+	// Candidate is the revision that is tried out. 0 means any.
 	Candidate uint64 `protobuf:"varint,2,opt,name=candidate,proto3" json:"candidate,omitempty"`
 	// Message says why, at most 1 KiB.
 	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
@@ -1236,7 +1239,7 @@ func (x *PromoteRolloutRequest) GetChangeId() string {
 	return ""
 }
 
-// PromoteRolloutResponse tells what is in force now.
+// PromoteRolloutResponse says what is in force now.
 type PromoteRolloutResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Revision that is.
@@ -1383,10 +1386,11 @@ func (x *ListServicesResponse) GetLeftOut() uint64 {
 	return 0
 }
 
-// ServicePolicies is what there is to say of the policies of a service.
+// ServicePolicies says what is known about the policies of a service.
 type ServicePolicies struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Service that has them. Empty stands for all that have none of their own.
+	// Service whose policies these are. Empty stands for all services without policies of their
+	// own.
 	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
 	// InForce is what is in force; absent if what is stored cannot be read.
 	InForce *Revision `protobuf:"bytes,2,opt,name=in_force,json=inForce,proto3" json:"in_force,omitempty"`

@@ -31,26 +31,26 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// PolicyAdminService changes the policies that a control plane hands out. Its rights are those
-// of operators who write.
+// PolicyAdminService changes the policies of a control plane. It needs the rights of
+// operators who write.
 //
-// Policies are those of a service, or of all that have none of their own: the service "".
-// Whoever changes them says which revision the change is based on, and gets ABORTED if another
-// one is there by now. After UNAVAILABLE, DEADLINE_EXCEEDED or UNKNOWN a change may have been
-// made: the same request again, with the same change_id, is safe.
+// Policies are those of a service. The service "" stands for all services without policies
+// of their own. A change says which revision it is based on, and gets ABORTED if another one
+// is in force. After UNAVAILABLE, DEADLINE_EXCEEDED or UNKNOWN a change may have been made.
+// Then it is safe to send the same request again, with the same change_id.
 type PolicyAdminServiceClient interface {
-	// GetPolicies tells what is in force, and what is tried out.
+	// GetPolicies returns what is in force, and what is tried out.
 	GetPolicies(ctx context.Context, in *GetPoliciesRequest, opts ...grpc.CallOption) (*GetPoliciesResponse, error)
-	// PutPolicies puts a set in force: for all clients, or for some at first.
+	// PutPolicies puts a set in force: for all clients, or for some first.
 	PutPolicies(ctx context.Context, in *PutPoliciesRequest, opts ...grpc.CallOption) (*PutPoliciesResponse, error)
-	// ListRevisions tells what was in force before, the newest first.
+	// ListRevisions lists what was in force before, the newest first.
 	ListRevisions(ctx context.Context, in *ListRevisionsRequest, opts ...grpc.CallOption) (*ListRevisionsResponse, error)
-	// RollBackPolicies ends the rollout that is under way. If none is, it puts an earlier set
-	// in force again, with a new revision.
+	// RollBackPolicies ends the rollout that is under way. If there is none, it puts an earlier
+	// set in force again, with a new revision.
 	RollBackPolicies(ctx context.Context, in *RollBackPoliciesRequest, opts ...grpc.CallOption) (*RollBackPoliciesResponse, error)
 	// PromoteRollout puts the set that is tried out in force for all clients now.
 	PromoteRollout(ctx context.Context, in *PromoteRolloutRequest, opts ...grpc.CallOption) (*PromoteRolloutResponse, error)
-	// ListServices tells which services have policies of their own.
+	// ListServices lists the services that have policies of their own.
 	ListServices(ctx context.Context, in *ListServicesRequest, opts ...grpc.CallOption) (*ListServicesResponse, error)
 }
 
@@ -126,26 +126,26 @@ func (c *policyAdminServiceClient) ListServices(ctx context.Context, in *ListSer
 // All implementations must embed UnimplementedPolicyAdminServiceServer
 // for forward compatibility.
 //
-// PolicyAdminService changes the policies that a control plane hands out. Its rights are those
-// of operators who write.
+// PolicyAdminService changes the policies of a control plane. It needs the rights of
+// operators who write.
 //
-// Policies are those of a service, or of all that have none of their own: the service "".
-// Whoever changes them says which revision the change is based on, and gets ABORTED if another
-// one is there by now. After UNAVAILABLE, DEADLINE_EXCEEDED or UNKNOWN a change may have been
-// made: the same request again, with the same change_id, is safe.
+// Policies are those of a service. The service "" stands for all services without policies
+// of their own. A change says which revision it is based on, and gets ABORTED if another one
+// is in force. After UNAVAILABLE, DEADLINE_EXCEEDED or UNKNOWN a change may have been made.
+// Then it is safe to send the same request again, with the same change_id.
 type PolicyAdminServiceServer interface {
-	// GetPolicies tells what is in force, and what is tried out.
+	// GetPolicies returns what is in force, and what is tried out.
 	GetPolicies(context.Context, *GetPoliciesRequest) (*GetPoliciesResponse, error)
-	// PutPolicies puts a set in force: for all clients, or for some at first.
+	// PutPolicies puts a set in force: for all clients, or for some first.
 	PutPolicies(context.Context, *PutPoliciesRequest) (*PutPoliciesResponse, error)
-	// ListRevisions tells what was in force before, the newest first.
+	// ListRevisions lists what was in force before, the newest first.
 	ListRevisions(context.Context, *ListRevisionsRequest) (*ListRevisionsResponse, error)
-	// RollBackPolicies ends the rollout that is under way. If none is, it puts an earlier set
-	// in force again, with a new revision.
+	// RollBackPolicies ends the rollout that is under way. If there is none, it puts an earlier
+	// set in force again, with a new revision.
 	RollBackPolicies(context.Context, *RollBackPoliciesRequest) (*RollBackPoliciesResponse, error)
 	// PromoteRollout puts the set that is tried out in force for all clients now.
 	PromoteRollout(context.Context, *PromoteRolloutRequest) (*PromoteRolloutResponse, error)
-	// ListServices tells which services have policies of their own.
+	// ListServices lists the services that have policies of their own.
 	ListServices(context.Context, *ListServicesRequest) (*ListServicesResponse, error)
 	mustEmbedUnimplementedPolicyAdminServiceServer()
 }

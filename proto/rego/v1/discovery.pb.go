@@ -22,28 +22,28 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// StreamPoliciesRequest is what a client says: who it is, and after each response what
-// became of the set.
+// StreamPoliciesRequest is what a client says: who it is, and after each response whether it
+// took the set.
 type StreamPoliciesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Node is who the client is. In the first request of a stream, and ignored later.
+	// Node is who the client is. It is in the first request of a stream, and ignored later.
 	Node *Node `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
-	// Version of the set the client has in force, wherever it is from. At most 256 bytes.
+	// Version of the set that the client has in force, from any source. At most 256 bytes.
 	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
 	// Revision of that set.
 	Revision uint64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
 	// Nonce of the response that this answers. Empty in the first request.
 	Nonce string `protobuf:"bytes,4,opt,name=nonce,proto3" json:"nonce,omitempty"`
-	// Faults for which the set was refused. None means it is in force.
+	// Faults for which the set was refused. None means that it is in force.
 	Faults []*Fault `protobuf:"bytes,5,rep,name=faults,proto3" json:"faults,omitempty"`
 	// Epoch of the set in force.
 	Epoch uint64 `protobuf:"varint,6,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	// Warnings tell what of the set in force has no effect in this client, since its code is
-	// stronger, and what may be misspelt.
+	// Warnings say what has no effect in this client, because its code is stronger, and what may
+	// be misspelt in the set in force.
 	Warnings []*Fault `protobuf:"bytes,7,rep,name=warnings,proto3" json:"warnings,omitempty"`
-	// Report tells what the calls of the client did. A request that has one answers nothing:
-	// its nonce is empty, and so is the rest. A client sends reports only while the server asks
-	// for them.
+	// Report says what the calls of the client did. A request with a report answers nothing: its
+	// nonce is empty, and so is the rest. A client sends reports only while the server asks for
+	// them.
 	Report        *Report `protobuf:"bytes,8,opt,name=report,proto3" json:"report,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -135,7 +135,7 @@ func (x *StreamPoliciesRequest) GetReport() *Report {
 	return nil
 }
 
-// StreamPoliciesResponse is a set that is to be in force from now on, or a heartbeat.
+// StreamPoliciesResponse is a set that should be in force from now on, or a heartbeat.
 type StreamPoliciesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Set replaces all that the client had from this server.
@@ -143,11 +143,11 @@ type StreamPoliciesResponse struct {
 	// Nonce identifies the response in the client's answer. Clients that get the same set
 	// may get the same nonce.
 	Nonce string `protobuf:"bytes,2,opt,name=nonce,proto3" json:"nonce,omitempty"`
-	// Heartbeat is there instead of a set if the server has nothing new. The client answers
-	// it like a set, so that both directions of the connection are used.
+	// Heartbeat is sent instead of a set if the server has nothing new. The client answers it
+	// like a set, so that both directions of the connection are used.
 	Heartbeat *Heartbeat `protobuf:"bytes,3,opt,name=heartbeat,proto3" json:"heartbeat,omitempty"`
-	// ReportEvery asks for a Report so often, if calls have ended since the last one. At least
-	// 1s; its absence asks for none.
+	// ReportEvery asks for a Report in this interval, if calls have ended since the last one. At
+	// least 1s. Absent asks for none.
 	ReportEvery   *durationpb.Duration `protobuf:"bytes,4,opt,name=report_every,json=reportEvery,proto3" json:"report_every,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -212,11 +212,11 @@ func (x *StreamPoliciesResponse) GetReportEvery() *durationpb.Duration {
 }
 
 // Heartbeat says that the server has nothing newer than the last set that it sent on this
-// stream; if it sent none, that it has no policies yet.
+// stream. If it sent none, it has no policies yet.
 type Heartbeat struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Interval until the next response, at most. A client that hears nothing for three of
-	// them gives the stream up.
+	// Interval until the next response at most. A client that hears nothing for three intervals
+	// ends the stream.
 	Interval      *durationpb.Duration `protobuf:"bytes,1,opt,name=interval,proto3" json:"interval,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -259,8 +259,8 @@ func (x *Heartbeat) GetInterval() *durationpb.Duration {
 	return nil
 }
 
-// Node is the identity of a client. All its words together have at most 4096 bytes, and each
-// has at most 256.
+// Node is the identity of a client. Each of its words has at most 256 bytes, and all
+// together at most 4096.
 type Node struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Service that the client is a part of.
@@ -397,9 +397,9 @@ func (x *Fault) GetColumn() int32 {
 	return 0
 }
 
-// Report is what the calls did that have ended since the last report of the client, while one
-// set was in force. What was not sent is not sent again: counts can be missing, and none is
-// told twice.
+// Report says what the calls did that have ended since the last report of the client, while
+// one set was in force. What was not sent is not sent again: counts can be missing, but none
+// is reported twice.
 type Report struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Version of the set that was in force.
@@ -408,7 +408,8 @@ type Report struct {
 	Epoch uint64 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	// Revision of that set.
 	Revision uint64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
-	// Methods whose calls have ended, at most 1000. The rest are one without a name.
+	// Methods whose calls have ended, at most 1000. The rest are counted together, without a
+	// name.
 	Methods       []*MethodReport `protobuf:"bytes,4,rep,name=methods,proto3" json:"methods,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -472,16 +473,17 @@ func (x *Report) GetMethods() []*MethodReport {
 	return nil
 }
 
-// MethodReport is what the calls of a method did.
+// MethodReport says what the calls of a method did.
 type MethodReport struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Method is the full name, "/pkg.Service/Method". Empty for those whose names may be made up.
+	// Method is the full name, "/pkg.Service/Method". Empty for methods whose names may be made
+	// up.
 	Method string `protobuf:"bytes,1,opt,name=method,proto3" json:"method,omitempty"`
 	// Ends of calls.
 	Ends []*EndCount `protobuf:"bytes,2,rep,name=ends,proto3" json:"ends,omitempty"`
-	// Retries is how many attempts of them were retries.
+	// Retries is how many of their attempts were retries.
 	Retries uint64 `protobuf:"varint,3,opt,name=retries,proto3" json:"retries,omitempty"`
-	// Hedges is how many attempts of them were hedges.
+	// Hedges is how many of their attempts were hedges.
 	Hedges uint64 `protobuf:"varint,4,opt,name=hedges,proto3" json:"hedges,omitempty"`
 	// Denials of attempts that would have been of use.
 	Denials       []*DenialCount `protobuf:"bytes,5,rep,name=denials,proto3" json:"denials,omitempty"`
@@ -554,7 +556,7 @@ func (x *MethodReport) GetDenials() []*DenialCount {
 	return nil
 }
 
-// EndCount is how many calls ended like that.
+// EndCount says how many calls ended with a code and a reason.
 type EndCount struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Code that the caller got.
@@ -562,7 +564,7 @@ type EndCount struct {
 	// Reason why there was no further attempt, in the words of timelines: "succeeded",
 	// "budget-denied".
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
-	// Calls that ended like that.
+	// Calls that ended in this way.
 	Calls         uint64 `protobuf:"varint,3,opt,name=calls,proto3" json:"calls,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -619,7 +621,7 @@ func (x *EndCount) GetCalls() uint64 {
 	return 0
 }
 
-// DenialCount is how many attempts were denied.
+// DenialCount says how many attempts were denied for a reason.
 type DenialCount struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Kind is "retry" or "hedge".

@@ -26,13 +26,12 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// PolicyDiscoveryService hands sets of policies to clients, in the manner of xDS.
+// PolicyDiscoveryService sends sets of policies to clients, similar to xDS.
 type PolicyDiscoveryServiceClient interface {
-	// StreamPolicies sends a client its set, and each one that takes its place. A client
-	// says who it is in its first request, and answers every response with another:
-	// with the version it has in force now or, if it refused the set, with the faults.
-	// The server sends the next set once the last one is answered, and then the newest: a
-	// client that is slow misses those between.
+	// StreamPolicies sends a client its set, and each set that replaces it. In its first request
+	// a client says who it is. It answers every response with a request: with the version that it
+	// has in force now or, if it refused the set, with the faults. When the last set is answered,
+	// the server sends the newest one: a slow client misses the sets in between.
 	StreamPolicies(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[StreamPoliciesRequest, StreamPoliciesResponse], error)
 }
 
@@ -61,13 +60,12 @@ type PolicyDiscoveryService_StreamPoliciesClient = grpc.BidiStreamingClient[Stre
 // All implementations must embed UnimplementedPolicyDiscoveryServiceServer
 // for forward compatibility.
 //
-// PolicyDiscoveryService hands sets of policies to clients, in the manner of xDS.
+// PolicyDiscoveryService sends sets of policies to clients, similar to xDS.
 type PolicyDiscoveryServiceServer interface {
-	// StreamPolicies sends a client its set, and each one that takes its place. A client
-	// says who it is in its first request, and answers every response with another:
-	// with the version it has in force now or, if it refused the set, with the faults.
-	// The server sends the next set once the last one is answered, and then the newest: a
-	// client that is slow misses those between.
+	// StreamPolicies sends a client its set, and each set that replaces it. In its first request
+	// a client says who it is. It answers every response with a request: with the version that it
+	// has in force now or, if it refused the set, with the faults. When the last set is answered,
+	// the server sends the newest one: a slow client misses the sets in between.
 	StreamPolicies(grpc.BidiStreamingServer[StreamPoliciesRequest, StreamPoliciesResponse]) error
 	mustEmbedUnimplementedPolicyDiscoveryServiceServer()
 }

@@ -23,17 +23,17 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// ClientState is how a client stands to the newest set of the server.
+// ClientState compares a client with the newest set of the server.
 type ClientState int32
 
 const (
-	// Not told: the server has sent it nothing, since it has no policies.
+	// Not known: the server has sent the client nothing, because it has no policies.
 	ClientState_CLIENT_STATE_UNSPECIFIED ClientState = 0
-	// The client has not answered it yet.
+	// The client has not answered the newest set yet.
 	ClientState_CLIENT_STATE_PENDING ClientState = 1
-	// The client has it in force.
+	// The client has the newest set in force.
 	ClientState_CLIENT_STATE_CURRENT ClientState = 2
-	// The client has refused it, and has an earlier one in force.
+	// The client has refused the newest set, and has an earlier one in force.
 	ClientState_CLIENT_STATE_REFUSED ClientState = 3
 	// The client is not connected any more. Version is what it had in force then.
 	ClientState_CLIENT_STATE_DISCONNECTED ClientState = 4
@@ -84,19 +84,19 @@ func (ClientState) EnumDescriptor() ([]byte, []int) {
 	return file_rego_v1_fleet_proto_rawDescGZIP(), []int{0}
 }
 
-// Standing is how a set stands to what its source has.
+// Standing compares a set with what its source has.
 type Standing int32
 
 const (
-	// Not told.
+	// Not known.
 	Standing_STANDING_UNSPECIFIED Standing = 0
-	// No source has spoken: it is what the server began with.
+	// No source has reported: the set is what the server began with.
 	Standing_STANDING_INITIAL Standing = 1
-	// It is the newest that the source has.
+	// The set is the newest that the source has.
 	Standing_STANDING_CURRENT Standing = 2
-	// It is the last known good: the source is out of reach.
+	// The set is the last good one: the source is out of reach.
 	Standing_STANDING_STALE Standing = 3
-	// The newest that the source has was refused.
+	// The newest set of the source was refused.
 	Standing_STANDING_REFUSED Standing = 4
 )
 
@@ -153,8 +153,8 @@ type ListClientsRequest struct {
 	// Disconnected asks also for clients that were connected within the last hour, and are not
 	// now. The server remembers 10,000 of them.
 	Disconnected bool `protobuf:"varint,2,opt,name=disconnected,proto3" json:"disconnected,omitempty"`
-	// PageSize is how many clients a response may have, at most 1000, which is the default. It
-	// may have fewer: a response is small enough for the 4 MiB that gRPC allows.
+	// PageSize is the most clients of a response, at most 1000, which is the default. A response
+	// may have fewer, to stay within the 4 MiB that gRPC allows.
 	PageSize int32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// PageToken is the next_page_token of the response before. Empty asks for the first page.
 	PageToken     string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
@@ -225,8 +225,8 @@ type ListClientsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Clients of this page.
 	Clients []*Client `protobuf:"bytes,1,rep,name=clients,proto3" json:"clients,omitempty"`
-	// NextPageToken asks for the next page. Empty means that this is the last one. A client
-	// that stays connected while somebody pages is listed once, whoever comes and goes.
+	// NextPageToken asks for the next page. Empty means that this is the last one. A client that
+	// stays connected during the listing is listed once, whichever other clients come and go.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -276,7 +276,7 @@ func (x *ListClientsResponse) GetNextPageToken() string {
 	return ""
 }
 
-// Client is what a server knows of a client.
+// Client is what a server knows about a client.
 type Client struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Node is who the client says it is.
@@ -291,19 +291,20 @@ type Client struct {
 	Revision uint64 `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"`
 	// State of the client.
 	State ClientState `protobuf:"varint,6,opt,name=state,proto3,enum=rego.v1.ClientState" json:"state,omitempty"`
-	// Refusal is the last one; absent if there was none. The server keeps up to 8 KiB of its
-	// faults.
+	// Refusal is the last set that the client refused; absent if there was none. The server keeps
+	// up to 8 KiB of its faults.
 	Refusal *Refusal `protobuf:"bytes,7,opt,name=refusal,proto3" json:"refusal,omitempty"`
-	// Pending is for how long the client has owed an answer; absent if it owes none.
+	// Pending is how long the server has waited for an answer of the client; absent if it waits
+	// for none.
 	Pending *durationpb.Duration `protobuf:"bytes,8,opt,name=pending,proto3" json:"pending,omitempty"`
-	// LastSeen is when the client was found gone; absent while it is connected.
+	// LastSeen is when the server noticed that the client was gone; absent while it is connected.
 	LastSeen *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=last_seen,json=lastSeen,proto3" json:"last_seen,omitempty"`
 	// Epoch of the set that the client has in force.
 	Epoch uint64 `protobuf:"varint,10,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	// Warnings tell what of that set has no effect in this client, since its code is stronger,
-	// and what may be misspelt. The server keeps up to 8 KiB of them.
+	// Warnings say what has no effect in this client, because its code is stronger, and what may
+	// be misspelt in that set. The server keeps up to 8 KiB of them.
 	Warnings []*Fault `protobuf:"bytes,11,rep,name=warnings,proto3" json:"warnings,omitempty"`
-	// Replica of the control plane that the client is connected to. Empty if there is one alone.
+	// Replica of the control plane that the client is connected to. Empty if there is only one.
 	Replica string `protobuf:"bytes,12,opt,name=replica,proto3" json:"replica,omitempty"`
 	// Canary says that the client gets the set that is tried out.
 	Canary        bool `protobuf:"varint,13,opt,name=canary,proto3" json:"canary,omitempty"`
@@ -432,14 +433,14 @@ func (x *Client) GetCanary() bool {
 	return false
 }
 
-// Refusal is a set that was not taken, and why.
+// Refusal is a set that was refused, and why.
 type Refusal struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Version of the set.
 	Version string `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
 	// Revision of the set.
 	Revision uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
-	// Time of it.
+	// Time of the refusal.
 	Time *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
 	// Faults are the reasons.
 	Faults []*Fault `protobuf:"bytes,4,rep,name=faults,proto3" json:"faults,omitempty"`
@@ -576,8 +577,8 @@ type SummarizeClientsResponse struct {
 	Clients uint64 `protobuf:"varint,1,opt,name=clients,proto3" json:"clients,omitempty"`
 	// Counts by service, state, version, epoch and revision, in this order.
 	Counts []*ClientCount `protobuf:"bytes,2,rep,name=counts,proto3" json:"counts,omitempty"`
-	// LeftOut is how many clients are in counts that the response had no room for. Ask for
-	// each service alone.
+	// LeftOut is how many clients are in counts that did not fit into the response. Then ask for
+	// each service separately.
 	LeftOut       uint64 `protobuf:"varint,3,opt,name=left_out,json=leftOut,proto3" json:"left_out,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -634,7 +635,7 @@ func (x *SummarizeClientsResponse) GetLeftOut() uint64 {
 	return 0
 }
 
-// ClientCount is how many clients are alike.
+// ClientCount says how many clients have the same service, state and set.
 type ClientCount struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Service that they are a part of.
@@ -645,7 +646,7 @@ type ClientCount struct {
 	Version string `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
 	// Revision of that set.
 	Revision uint64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
-	// Clients is how many they are.
+	// Clients is their number.
 	Clients uint64 `protobuf:"varint,5,opt,name=clients,proto3" json:"clients,omitempty"`
 	// Warned is how many of them have warnings.
 	Warned uint64 `protobuf:"varint,6,opt,name=warned,proto3" json:"warned,omitempty"`
@@ -778,11 +779,11 @@ type GetServerStateResponse struct {
 	Started *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=started,proto3" json:"started,omitempty"`
 	// Clients that are connected, in all.
 	Clients uint64 `protobuf:"varint,2,opt,name=clients,proto3" json:"clients,omitempty"`
-	// Stores that sets are served from: first the one for every service that has none of its
-	// own, then those that have, by service.
+	// Stores that sets are served from: first the one for all services without a set of their
+	// own, then the others, by service.
 	Stores []*StoreState `protobuf:"bytes,3,rep,name=stores,proto3" json:"stores,omitempty"`
-	// Replicas of the control plane that share a storage, this one included. Empty if there is
-	// one alone.
+	// Replicas of the control plane that share a storage, including this one. Empty if there is
+	// only one.
 	Replicas      []*ReplicaState `protobuf:"bytes,4,rep,name=replicas,proto3" json:"replicas,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -846,14 +847,14 @@ func (x *GetServerStateResponse) GetReplicas() []*ReplicaState {
 	return nil
 }
 
-// ReplicaState is what is known of a replica of the control plane.
+// ReplicaState says what is known about a replica of the control plane.
 type ReplicaState struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of it.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Started is when it was made.
 	Started *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=started,proto3" json:"started,omitempty"`
-	// Told is when it has last told of itself.
+	// Told is when the replica last reported.
 	Told *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=told,proto3" json:"told,omitempty"`
 	// Clients that are connected to it.
 	Clients       uint64 `protobuf:"varint,4,opt,name=clients,proto3" json:"clients,omitempty"`
@@ -919,10 +920,10 @@ func (x *ReplicaState) GetClients() uint64 {
 	return 0
 }
 
-// StoreState is what is known of a set that the server hands out.
+// StoreState says what is known about a set that the server sends.
 type StoreState struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Service that it is handed out to. Empty means all that have no set of their own.
+	// Service that gets the set. Empty means all services without a set of their own.
 	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
 	// Version of the set.
 	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
@@ -936,11 +937,12 @@ type StoreState struct {
 	Accepted *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=accepted,proto3" json:"accepted,omitempty"`
 	// Confirmed is when the set was last known to be the newest; absent if it never was.
 	Confirmed *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=confirmed,proto3" json:"confirmed,omitempty"`
-	// Age is for how long it has not been known to be the newest.
+	// Age is for how long the set has not been known to be the newest.
 	Age *durationpb.Duration `protobuf:"bytes,8,opt,name=age,proto3" json:"age,omitempty"`
 	// Lost says why the source is out of reach. Empty while it is not.
 	Lost string `protobuf:"bytes,9,opt,name=lost,proto3" json:"lost,omitempty"`
-	// Refusal is the last set that the server itself refused since; absent if there is none.
+	// Refusal is the last set that the server itself has refused since it took the current one;
+	// absent if there is none.
 	Refusal *Refusal `protobuf:"bytes,10,opt,name=refusal,proto3" json:"refusal,omitempty"`
 	// Refusals is how many sets the server has refused in all.
 	Refusals int64 `protobuf:"varint,11,opt,name=refusals,proto3" json:"refusals,omitempty"`
@@ -1087,7 +1089,7 @@ type ListTrafficRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Service asks only for the clients of that service. Empty means all.
 	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
-	// Recent asks for the last 10 to 20 s, in the place of the last minute.
+	// Recent asks for the last 10 to 20 s instead of the last minute.
 	Recent        bool `protobuf:"varint,2,opt,name=recent,proto3" json:"recent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1137,16 +1139,16 @@ func (x *ListTrafficRequest) GetRecent() bool {
 	return false
 }
 
-// ListTrafficResponse is the traffic of some time, by service and method.
+// ListTrafficResponse is the traffic of a period, by service and method.
 type ListTrafficResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Over is the time that it is counted over, less than was asked for if the server is younger.
+	// Over is the length of the period, shorter than requested if the server is younger.
 	Over *durationpb.Duration `protobuf:"bytes,1,opt,name=over,proto3" json:"over,omitempty"`
 	// Traffic of each method of each service, the one with the most calls first; at most 1000.
 	Traffic []*Traffic `protobuf:"bytes,2,rep,name=traffic,proto3" json:"traffic,omitempty"`
-	// LeftOut is how many methods the response had no room for.
+	// LeftOut is how many methods did not fit into the response.
 	LeftOut uint64 `protobuf:"varint,3,opt,name=left_out,json=leftOut,proto3" json:"left_out,omitempty"`
-	// Reporting is how many clients have told of their calls in that time.
+	// Reporting is how many clients have reported calls in that period.
 	Reporting     uint64 `protobuf:"varint,4,opt,name=reporting,proto3" json:"reporting,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1210,12 +1212,12 @@ func (x *ListTrafficResponse) GetReporting() uint64 {
 	return 0
 }
 
-// Traffic is what the calls of a method did, of all clients of a service.
+// Traffic says what the calls of a method did, over all clients of a service.
 type Traffic struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Service of the clients that made the calls.
 	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
-	// Method that they called, empty for those whose names may be made up.
+	// Method that they called, empty for methods whose names may be made up.
 	Method string `protobuf:"bytes,2,opt,name=method,proto3" json:"method,omitempty"`
 	// Ends of calls.
 	Ends []*EndCount `protobuf:"bytes,3,rep,name=ends,proto3" json:"ends,omitempty"`

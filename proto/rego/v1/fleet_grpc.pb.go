@@ -29,19 +29,19 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// FleetService tells operators what became of the policies that a server hands out. It is a
-// service of its own, so that it can have a port and rights of its own. Replicas of a control
-// plane that share a storage tell of the clients of all of them. A server without one tells of
-// its own.
+// FleetService tells operators what clients have in force of the policies that a server
+// sends. It is a separate service, so that it can have a port and rights of its own.
+// Replicas of a control plane that share a storage report the clients of all of them. A
+// server without a shared storage reports only its own.
 type FleetServiceClient interface {
-	// ListClients tells which clients are connected, what they have in force and what
-	// they refused last.
+	// ListClients lists the connected clients, what they have in force and what they refused
+	// last.
 	ListClients(ctx context.Context, in *ListClientsRequest, opts ...grpc.CallOption) (*ListClientsResponse, error)
 	// SummarizeClients counts the clients that are connected.
 	SummarizeClients(ctx context.Context, in *SummarizeClientsRequest, opts ...grpc.CallOption) (*SummarizeClientsResponse, error)
-	// GetServerState tells what the server itself has, and whether its own source is there.
+	// GetServerState says what the server itself has, and whether its own source is there.
 	GetServerState(ctx context.Context, in *GetServerStateRequest, opts ...grpc.CallOption) (*GetServerStateResponse, error)
-	// ListTraffic tells what the calls of the clients did of late, by service and method.
+	// ListTraffic says what the recent calls of the clients did, by service and method.
 	ListTraffic(ctx context.Context, in *ListTrafficRequest, opts ...grpc.CallOption) (*ListTrafficResponse, error)
 }
 
@@ -97,19 +97,19 @@ func (c *fleetServiceClient) ListTraffic(ctx context.Context, in *ListTrafficReq
 // All implementations must embed UnimplementedFleetServiceServer
 // for forward compatibility.
 //
-// FleetService tells operators what became of the policies that a server hands out. It is a
-// service of its own, so that it can have a port and rights of its own. Replicas of a control
-// plane that share a storage tell of the clients of all of them. A server without one tells of
-// its own.
+// FleetService tells operators what clients have in force of the policies that a server
+// sends. It is a separate service, so that it can have a port and rights of its own.
+// Replicas of a control plane that share a storage report the clients of all of them. A
+// server without a shared storage reports only its own.
 type FleetServiceServer interface {
-	// ListClients tells which clients are connected, what they have in force and what
-	// they refused last.
+	// ListClients lists the connected clients, what they have in force and what they refused
+	// last.
 	ListClients(context.Context, *ListClientsRequest) (*ListClientsResponse, error)
 	// SummarizeClients counts the clients that are connected.
 	SummarizeClients(context.Context, *SummarizeClientsRequest) (*SummarizeClientsResponse, error)
-	// GetServerState tells what the server itself has, and whether its own source is there.
+	// GetServerState says what the server itself has, and whether its own source is there.
 	GetServerState(context.Context, *GetServerStateRequest) (*GetServerStateResponse, error)
-	// ListTraffic tells what the calls of the clients did of late, by service and method.
+	// ListTraffic says what the recent calls of the clients did, by service and method.
 	ListTraffic(context.Context, *ListTrafficRequest) (*ListTrafficResponse, error)
 	mustEmbedUnimplementedFleetServiceServer()
 }

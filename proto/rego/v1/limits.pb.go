@@ -22,43 +22,42 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Limits are guard rails that the owner of a client sets, and no set can lift: one that
-// exceeds them is refused. A field that is absent or zero limits nothing.
+// Limits are set by the owner of a client, and no set can exceed them: a set beyond them is
+// refused. A field that is absent or zero limits nothing.
 type Limits struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// MaxAttempts is the most attempts of a call. A policy that leaves its own absent asks
-	// for three.
+	// MaxAttempts is the most attempts of a call. A policy without its own value asks for three.
 	MaxAttempts int32 `protobuf:"varint,1,opt,name=max_attempts,json=maxAttempts,proto3" json:"max_attempts,omitempty"`
 	// MaxExtraLoad is the largest share of extra attempts, from 0 to below 1: of
-	// hedge.max_extra_load, of 1 less hedge.percentile, and of the ratio of a budget. What
-	// has no such share is refused: a fixed hedge.delay, a hedge.trigger without
-	// max_extra_load, a throttle and a concurrency budget.
+	// hedge.max_extra_load, of 1 minus hedge.percentile, and of the ratio of a budget. What has
+	// no such share is refused: a fixed hedge.delay, a hedge.trigger without max_extra_load, a
+	// throttle and a concurrency budget.
 	MaxExtraLoad float64 `protobuf:"fixed64,2,opt,name=max_extra_load,json=maxExtraLoad,proto3" json:"max_extra_load,omitempty"`
-	// MaxExtraPerSecond is how many extra attempts per second the budgets of a set may allow
-	// a client together, for each target and whatever the traffic: the min_per_second of a
-	// ratio, and the larger of a token bucket's per_second and burst. It is given beside
-	// max_extra_load alone. 0, the default, means 10 there.
+	// MaxExtraPerSecond is how many extra attempts per second the budgets of a set may allow a
+	// client together, for each target and whatever the traffic: the min_per_second of a ratio,
+	// and the larger of a token bucket's per_second and burst. It may be set only together with
+	// max_extra_load. Then 0 means 10.
 	MaxExtraPerSecond float64 `protobuf:"fixed64,3,opt,name=max_extra_per_second,json=maxExtraPerSecond,proto3" json:"max_extra_per_second,omitempty"`
-	// MaxTimeout is the longest timeout and attempt_timeout. A policy without them leaves it
-	// to the caller's deadline, and is within the limit.
+	// MaxTimeout is the longest timeout and attempt_timeout. A policy without them has only the
+	// caller's deadline, and is within the limit.
 	MaxTimeout *durationpb.Duration `protobuf:"bytes,4,opt,name=max_timeout,json=maxTimeout,proto3" json:"max_timeout,omitempty"`
 	// MinTimeout is the shortest timeout. A policy without one is within the limit.
 	MinTimeout *durationpb.Duration `protobuf:"bytes,5,opt,name=min_timeout,json=minTimeout,proto3" json:"min_timeout,omitempty"`
 	// MinAttemptTimeout is the shortest attempt_timeout. A policy without one is within the
 	// limit.
 	MinAttemptTimeout *durationpb.Duration `protobuf:"bytes,6,opt,name=min_attempt_timeout,json=minAttemptTimeout,proto3" json:"min_attempt_timeout,omitempty"`
-	// MinBackoff is the shortest wait before any retry, before jitter. A policy that leaves
-	// its own absent asks for 50ms.
+	// MinBackoff is the shortest wait before any retry, before jitter. A policy without its own
+	// value asks for 50ms.
 	MinBackoff *durationpb.Duration `protobuf:"bytes,7,opt,name=min_backoff,json=minBackoff,proto3" json:"min_backoff,omitempty"`
-	// MaxReconnect is the longest retry.reconnect. A policy that leaves its own absent asks
-	// for 5s, or for none with as_grpc.
+	// MaxReconnect is the longest retry.reconnect. A policy without its own value asks for 5s, or
+	// for none with as_grpc.
 	MaxReconnect *durationpb.Duration `protobuf:"bytes,8,opt,name=max_reconnect,json=maxReconnect,proto3" json:"max_reconnect,omitempty"`
-	// Forbidden are fields that a set must not write, by their paths in a policy:
-	// "idempotency", "retry.codes", "budget". "retry" stands for all below it. Outside of
-	// methods, "budgets", "retries_off" and "hedges_off" of the set itself can be among them.
+	// Forbidden are fields that a set must not write, by their paths in a policy: "idempotency",
+	// "retry.codes", "budget". "retry" stands for all fields below it. The fields "budgets",
+	// "retries_off" and "hedges_off" of the set itself can be here, too, but not in methods.
 	Forbidden []string `protobuf:"bytes,9,rep,name=forbidden,proto3" json:"forbidden,omitempty"`
-	// Overridable are fields in which a set has the last word over a rule in the client's
-	// code, by their paths in a policy. Without them a rule in code is stronger in all.
+	// Overridable are fields in which a set is stronger than a rule in the client's code, by
+	// their paths in a policy. In all other fields a rule in code is stronger.
 	Overridable []string `protobuf:"bytes,10,rep,name=overridable,proto3" json:"overridable,omitempty"`
 	// Methods are further limits for some methods. All limits that cover a method hold.
 	Methods       []*MethodLimits `protobuf:"bytes,11,rep,name=methods,proto3" json:"methods,omitempty"`
@@ -176,7 +175,7 @@ func (x *Limits) GetMethods() []*MethodLimits {
 // MethodLimits are limits for some methods.
 type MethodLimits struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Methods they are for, at least one, as in a rule: "/pkg.Service/Method",
+	// Methods that they are for, at least one, as in a rule: "/pkg.Service/Method",
 	// "/pkg.Service/*" or "*".
 	Methods []string `protobuf:"bytes,1,rep,name=methods,proto3" json:"methods,omitempty"`
 	// Limits of these methods. They cannot have methods themselves.

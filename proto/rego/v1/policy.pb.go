@@ -28,9 +28,9 @@ type Idempotency int32
 const (
 	// Nothing is declared: an attempt that may have been executed is not repeated.
 	Idempotency_IDEMPOTENCY_UNSPECIFIED Idempotency = 0
-	// As unspecified, and overrides what the method's proto file says.
+	// Like unspecified, and overrides what the method's proto file says.
 	Idempotency_IDEMPOTENCY_NOT_IDEMPOTENT Idempotency = 1
-	// Executing a request twice has the effect of executing it once.
+	// Executing a request twice has the same effect as executing it once.
 	Idempotency_IDEMPOTENCY_IDEMPOTENT Idempotency = 2
 	// Executing a request has no effect that counts.
 	Idempotency_IDEMPOTENCY_NO_SIDE_EFFECTS Idempotency = 3
@@ -79,8 +79,8 @@ func (Idempotency) EnumDescriptor() ([]byte, []int) {
 	return file_rego_v1_policy_proto_rawDescGZIP(), []int{0}
 }
 
-// Jitter is how a computed backoff b is spread, so that clients which failed
-// together do not come back together.
+// Jitter says how a computed backoff b is spread, so that clients which failed together do
+// not come back together.
 type Jitter int32
 
 const (
@@ -141,8 +141,8 @@ func (Jitter) EnumDescriptor() ([]byte, []int) {
 	return file_rego_v1_policy_proto_rawDescGZIP(), []int{1}
 }
 
-// Code is a gRPC status code, by its number and in its own words, which no prefix
-// should stand before: files spell them as gRPC service configs do.
+// Code is a gRPC status code, with its number and its own name. The names have no prefix,
+// because files spell them as gRPC service configs do.
 //
 // buf:lint:ignore ENUM_VALUE_PREFIX
 // buf:lint:ignore ENUM_ZERO_VALUE_SUFFIX
@@ -256,31 +256,31 @@ func (Code) EnumDescriptor() ([]byte, []int) {
 	return file_rego_v1_policy_proto_rawDescGZIP(), []int{2}
 }
 
-// Set is one version of all rules. A client takes a set whole or not at all.
+// Set is one version of all rules. A client takes a whole set, or nothing of it.
 //
-// The fields stand in the order in which files have them: the switches that operators
-// reach for come before all that is long.
+// The fields are in the order in which files have them: the switches that operators need in
+// an incident come before everything that is long.
 type Set struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Version names the set in timelines, spans and reports. It may be empty, and has
-	// at most 256 bytes.
+	// Version names the set in timelines, spans and reports. It may be empty, and has at most 256
+	// bytes.
 	Version string `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
-	// Epoch begins the revisions anew. A set of a higher epoch takes the place of one of a
-	// lower, whatever their revisions: that is the way back from a revision that was too
-	// high. 0, the default, is the first.
+	// Epoch lets the revisions start again. A set with a higher epoch replaces a set with a lower
+	// one, whatever their revisions are. Use it if a revision was too high by mistake. 0, the
+	// default, is the first epoch.
 	Epoch uint64 `protobuf:"varint,7,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	// Revision orders the sets of a source within an epoch. A client refuses one that is
-	// lower than that in force, so that a lagging replica cannot take it back, and the same
-	// one with another content. To roll back, serve the old rules with a higher revision. 0,
-	// the default, means that the source does not count its sets; once it has counted, it
-	// must go on.
+	// Revision orders the sets of a source within an epoch. A client refuses a set with a lower
+	// revision than the one in force, so that a replica that lags cannot take it back. It also
+	// refuses the same revision with other content. To roll back, serve the old rules with a
+	// higher revision. 0, the default, means that the source does not count its sets. A source
+	// that has counted must go on counting.
 	Revision uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
-	// RetriesOff switches retries off for every call, covered by a rule or not.
+	// RetriesOff switches retries off for every call, whether a rule covers it or not.
 	RetriesOff bool `protobuf:"varint,5,opt,name=retries_off,json=retriesOff,proto3" json:"retries_off,omitempty"`
 	// HedgesOff switches hedging off for every call.
 	HedgesOff bool `protobuf:"varint,6,opt,name=hedges_off,json=hedgesOff,proto3" json:"hedges_off,omitempty"`
-	// Budgets that policies can name. A client keeps one of each per target, and
-	// keeps its state from one set to the next while its definition is the same.
+	// Budgets that policies can name. A client has one of each per target, and keeps its state
+	// from one set to the next while its definition stays the same.
 	Budgets []*Budget `protobuf:"bytes,4,rep,name=budgets,proto3" json:"budgets,omitempty"`
 	// Rules, at most 100,000. No two may name the same methods.
 	Rules         []*Rule `protobuf:"bytes,3,rep,name=rules,proto3" json:"rules,omitempty"`
@@ -370,9 +370,9 @@ func (x *Set) GetRules() []*Rule {
 // Rule gives a policy to methods.
 type Rule struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Methods it covers, at least one: "/pkg.Service/Method" is that method,
-	// "/pkg.Service/*" every method of the service, "*" every method. The more
-	// specific one decides.
+	// Methods that the rule covers, at least one: "/pkg.Service/Method" is that method,
+	// "/pkg.Service/*" every method of the service, "*" every method. The most specific one
+	// decides.
 	Methods []string `protobuf:"bytes,1,rep,name=methods,proto3" json:"methods,omitempty"`
 	// Policy of these methods. Its absence means the default policy.
 	Policy        *Policy `protobuf:"bytes,2,opt,name=policy,proto3" json:"policy,omitempty"`
@@ -424,42 +424,40 @@ func (x *Rule) GetPolicy() *Policy {
 	return nil
 }
 
-// Policy is the resilience envelope of a method. A field that is absent or zero
-// means its default.
+// Policy says how calls of a method are timed, retried and hedged. A field that is absent or
+// zero means its default.
 type Policy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name is shown in timelines, spans and errors. It may be empty, and has at most
 	// 256 bytes.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Idempotency declares what repeating the method does. Unspecified leaves it to
-	// the idempotency_level in the method's own proto file.
+	// Idempotency declares what happens if the method is repeated. Unspecified means what the
+	// idempotency_level in the method's own proto file says.
 	Idempotency Idempotency `protobuf:"varint,2,opt,name=idempotency,proto3,enum=rego.v1.Idempotency" json:"idempotency,omitempty"`
-	// Timeout bounds the whole call, waits included, of a stream to its last message:
-	// from 0 to 24h. 0, the default, leaves it to the caller's deadline; if both are
-	// there, the earlier wins.
+	// Timeout bounds the whole call with its waits, and a stream up to its last message: from 0
+	// to 24h. 0, the default, means only the caller's deadline. With both, the earlier one wins.
 	Timeout *durationpb.Duration `protobuf:"bytes,3,opt,name=timeout,proto3" json:"timeout,omitempty"`
-	// AttemptTimeout is when an attempt that has not ended makes place for another one,
-	// if another one can follow: from 0 to 24h, and not above timeout. Of a stream it
-	// counts until the first message. 0, the default, means no such time.
+	// AttemptTimeout is the time after which another attempt may replace an attempt that has not
+	// ended: from 0 to 24h, and not above timeout. The attempt goes on if no other can follow. In
+	// a stream it counts until the header. 0, the default, means no attempt timeout.
 	AttemptTimeout *durationpb.Duration `protobuf:"bytes,4,opt,name=attempt_timeout,json=attemptTimeout,proto3" json:"attempt_timeout,omitempty"`
-	// WaitForReady has calls wait for a connection instead of failing while there is
-	// none, unless a call says otherwise itself.
+	// WaitForReady makes calls wait for a connection instead of failing while there is none,
+	// unless a call says otherwise itself.
 	WaitForReady bool `protobuf:"varint,5,opt,name=wait_for_ready,json=waitForReady,proto3" json:"wait_for_ready,omitempty"`
 	// Retry says how failed attempts are repeated.
 	Retry *Retry `protobuf:"bytes,6,opt,name=retry,proto3" json:"retry,omitempty"`
-	// Hedge says when a second attempt is started beside a running one.
+	// Hedge says when a second attempt is started while the first one runs.
 	Hedge *Hedge `protobuf:"bytes,7,opt,name=hedge,proto3" json:"hedge,omitempty"`
-	// Budget names the budget that extra attempts are taken from: one of the set, or
-	// one that the client has in code. Empty, the default, means the budget that the
-	// calls to a target share.
+	// Budget names the budget that extra attempts are taken from: one of the set, or one that the
+	// client has in code. Empty, the default, means the budget that the calls to a target share.
 	Budget string `protobuf:"bytes,8,opt,name=budget,proto3" json:"budget,omitempty"`
-	// Classifier names a classifier that the client has in code, or is "none", to
-	// which every failure is final. Empty, the default, means retry.codes if there
-	// are any, and else gRPC's own table.
+	// Classifier names a classifier that the client has in code, or is "none", which makes every
+	// failure final. Empty, the default, means retry.codes if there are any, and otherwise rego's
+	// default table, which looks at what may have been executed.
 	Classifier string `protobuf:"bytes,9,opt,name=classifier,proto3" json:"classifier,omitempty"`
-	// AsGRPC keeps to gRFC A6 where rego's own rules differ from it: a response header
-	// commits the call, and every status of a hedge that is not among retry.codes ends
-	// the call at once. Imported service configs have it.
+	// AsGRPC follows gRFC A6 where rego's own rules differ: a response header commits the call,
+	// and every status of a hedge that is not among retry.codes ends the call at once. Imported
+	// service configs have it.
 	AsGrpc        bool `protobuf:"varint,10,opt,name=as_grpc,json=asGrpc,proto3" json:"as_grpc,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -576,18 +574,19 @@ type Retry struct {
 	MaxAttempts int32 `protobuf:"varint,2,opt,name=max_attempts,json=maxAttempts,proto3" json:"max_attempts,omitempty"`
 	// Backoff is the wait between attempts.
 	Backoff *Backoff `protobuf:"bytes,3,opt,name=backoff,proto3" json:"backoff,omitempty"`
-	// Codes make attempts that failed with one of them retryable, whatever the
-	// idempotency (gRFC A6's retryableStatusCodes). None, the default, means gRPC's
-	// own table, which knows whether an attempt may have been executed.
+	// Codes makes attempts that failed with one of these codes retryable, whatever the
+	// idempotency (gRFC A6's retryableStatusCodes). So list a code only if repeating is safe:
+	// otherwise a server may do the work twice. None, the default, means rego's default table,
+	// which looks at what may have been executed.
 	Codes []Code `protobuf:"varint,4,rep,packed,name=codes,proto3,enum=rego.v1.Code" json:"codes,omitempty"`
-	// Reconnect is how long calls wait for a connection, within their deadlines, after a
-	// target has become unreachable: from 0 to 24h. An attempt that waits has not been
-	// sent, so it counts once and takes nothing from a budget. Its absence means 5s, or 0s
-	// with as_grpc; 0s means that calls do not wait.
+	// Reconnect is how long calls wait for a connection, within their deadlines, after a target
+	// has become unreachable: from 0 to 24h. An attempt that waits was not sent, so it counts
+	// once and takes nothing from a budget. Absent means 5s, or 0s with as_grpc. 0s means that
+	// calls do not wait.
 	Reconnect *durationpb.Duration `protobuf:"bytes,5,opt,name=reconnect,proto3" json:"reconnect,omitempty"`
-	// StopChain makes one attempt of a call that is made while serving one which is itself
-	// a retry or a hedge, as its grpc-previous-rpc-attempts says: whoever sent that will
-	// send the next.
+	// StopChain is for calls that are made while serving a retry or a hedge, as
+	// grpc-previous-rpc-attempts says. Such a call has one attempt and no hedges. The client that
+	// sent the retry sends the next one.
 	StopChain     bool `protobuf:"varint,6,opt,name=stop_chain,json=stopChain,proto3" json:"stop_chain,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -669,12 +668,11 @@ func (x *Retry) GetStopChain() bool {
 // jitter.
 type Backoff struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Initial is the wait before the first retry, from 0 to 24h, and not above max.
-	// Its absence means 50ms, or max if that is shorter; 0s means no wait before any
-	// retry.
+	// Initial is the wait before the first retry, from 0 to 24h, and not above max. Absent means
+	// 50ms, or max if that is shorter. 0s means no wait before any retry.
 	Initial *durationpb.Duration `protobuf:"bytes,1,opt,name=initial,proto3" json:"initial,omitempty"`
-	// Multiplier is the growth from one retry to the next: above 0 and at most 100.
-	// 0, the default, means 2.
+	// Multiplier is the factor from one wait to the next: above 0 and at most 100. 0, the
+	// default, means 2.
 	Multiplier float64 `protobuf:"fixed64,2,opt,name=multiplier,proto3" json:"multiplier,omitempty"`
 	// Max bounds the wait, from 0 to 24h. 0, the default, means 5s, or initial if that
 	// is longer.
@@ -743,16 +741,16 @@ func (x *Backoff) GetJitter() Jitter {
 	return Jitter_JITTER_UNSPECIFIED
 }
 
-// Hedge says when a second attempt is started beside a running one, to cut the tail
-// of a method's latency. At most one of max_extra_load, percentile, delay and trigger
-// may be set, but for max_extra_load beside trigger; without any of them a method is
-// not hedged. Only methods known to be idempotent are.
+// Hedge says when a second attempt is started while the first one runs, to cut the tail of a
+// method's latency. Set at most one of max_extra_load, percentile, delay and trigger; only
+// max_extra_load and trigger may be set together. Without any of them a method is not
+// hedged. Only methods that are known to be idempotent are hedged.
 type Hedge struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Off switches hedging off, whatever the other fields say.
 	Off bool `protobuf:"varint,1,opt,name=off,proto3" json:"off,omitempty"`
-	// MaxExtraLoad is the share of extra attempts that hedging may cause, from 0 to
-	// below 1: 0.02 for two percent. The delay follows from it.
+	// MaxExtraLoad is the share of extra attempts that hedging may cause, from 0 to below 1: 0.02
+	// for two percent. The delay follows from it.
 	MaxExtraLoad float64 `protobuf:"fixed64,2,opt,name=max_extra_load,json=maxExtraLoad,proto3" json:"max_extra_load,omitempty"`
 	// Percentile starts a hedge when an attempt takes longer than this quantile of
 	// the method's latency, from 0 to below 1. Only the shared budget bounds the load.
@@ -761,16 +759,15 @@ type Hedge struct {
 	// it has passed again (gRFC A6's hedgingDelay); 0s starts all at once. Its absence
 	// means that another field says when. Only the shared budget bounds the load.
 	Delay *durationpb.Duration `protobuf:"bytes,4,opt,name=delay,proto3" json:"delay,omitempty"`
-	// MinDelay is the least time before a hedge that max_extra_load or percentile may
-	// lead to, from 0 to 24h. 0, the default, means 1ms.
+	// MinDelay is the shortest delay that max_extra_load or percentile may lead to, from 0 to
+	// 24h. 0, the default, means 1ms.
 	MinDelay *durationpb.Duration `protobuf:"bytes,5,opt,name=min_delay,json=minDelay,proto3" json:"min_delay,omitempty"`
-	// MaxDelay is the point above which hedging stops, from min_delay to 24h: while
-	// max_extra_load or percentile lead to a longer delay, no hedge is started. 0, the
-	// default, means that there is no such point.
+	// MaxDelay, from min_delay to 24h: while max_extra_load or percentile lead to a longer delay
+	// than this, no hedge is started. 0, the default, means no such limit.
 	MaxDelay *durationpb.Duration `protobuf:"bytes,6,opt,name=max_delay,json=maxDelay,proto3" json:"max_delay,omitempty"`
-	// Trigger names a trigger that the client has in code, and which says when a hedge is
-	// due, at most 256 bytes. max_extra_load beside it bounds the load. Empty, the
-	// default, means that another field says when.
+	// Trigger names a trigger that the client has in code, at most 256 bytes. The trigger says
+	// when a hedge is due. Set max_extra_load, too, to bound the load. Empty, the default, means
+	// that another field says when.
 	Trigger       string `protobuf:"bytes,7,opt,name=trigger,proto3" json:"trigger,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -858,10 +855,10 @@ func (x *Hedge) GetTrigger() string {
 // Budget defines a budget that policies can name.
 type Budget struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Name that policies give, at most 256 bytes. A name that a client has a budget for
-	// in code cannot be defined.
+	// Name that policies use, at most 256 bytes. It must not be the name of a budget in the
+	// client's code.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Kind is how the budget decides; one must be set.
+	// Kind says how the budget decides. One must be set.
 	//
 	// Types that are valid to be assigned to Kind:
 	//
@@ -991,8 +988,8 @@ type Ratio struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Ratio is the share of an extra attempt that a success pays, from 0 to 1.
 	Ratio float64 `protobuf:"fixed64,1,opt,name=ratio,proto3" json:"ratio,omitempty"`
-	// MinPerSecond is how many successes per second pay a whole extra attempt besides,
-	// from 0 to a million.
+	// MinPerSecond is how many successes per second pay a whole extra attempt in addition, from 0
+	// to a million.
 	MinPerSecond  float64 `protobuf:"fixed64,2,opt,name=min_per_second,json=minPerSecond,proto3" json:"min_per_second,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1047,8 +1044,8 @@ type TokenBucket struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// PerSecond is how many are allowed in the long run, above 0 and at most a million.
 	PerSecond float64 `protobuf:"fixed64,1,opt,name=per_second,json=perSecond,proto3" json:"per_second,omitempty"`
-	// Burst is how many can be saved up, from 1 to a million. 0, the default, means one
-	// second's worth, and at least one.
+	// Burst is how many extra attempts can be saved, from 1 to a million. 0, the default, means
+	// what one second adds, and at least one.
 	Burst         float64 `protobuf:"fixed64,2,opt,name=burst,proto3" json:"burst,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1101,9 +1098,8 @@ func (x *TokenBucket) GetBurst() float64 {
 // Throttle is the retryThrottling of a gRPC service config (gRFC A6).
 type Throttle struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// MaxTokens is how many tokens there are at first and at most: above 0 and at most
-	// 1000. A failure takes one; extra attempts are allowed while more than half are
-	// left.
+	// MaxTokens is the number of tokens at the start, and the most there can be: above 0 and at
+	// most 1000. A failure takes one. Extra attempts are allowed while more than half are left.
 	MaxTokens float64 `protobuf:"fixed64,1,opt,name=max_tokens,json=maxTokens,proto3" json:"max_tokens,omitempty"`
 	// TokenRatio is what a success adds, from 0.001 to 1000.
 	TokenRatio    float64 `protobuf:"fixed64,2,opt,name=token_ratio,json=tokenRatio,proto3" json:"token_ratio,omitempty"`
@@ -1158,10 +1154,9 @@ func (x *Throttle) GetTokenRatio() float64 {
 // Concurrency limits how many extra attempts are in flight at a time.
 type Concurrency struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Share is the part of all attempts in flight that may be extra ones, from 0 to 1.
+	// Share is the part of all attempts in flight that may be extra attempts, from 0 to 1.
 	Share float64 `protobuf:"fixed64,1,opt,name=share,proto3" json:"share,omitempty"`
-	// Min is how many may be in flight however few attempts there are, from 0 to a
-	// million.
+	// Min is how many extra attempts are always allowed in flight, from 0 to a million.
 	Min           int32 `protobuf:"varint,2,opt,name=min,proto3" json:"min,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

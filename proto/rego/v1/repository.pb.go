@@ -23,7 +23,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// StoredHead is what is in force for a service, and what is tried out.
+// StoredHead says what is in force for a service, and what is tried out.
 type StoredHead struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Current is the number of the set in force.
@@ -34,9 +34,9 @@ type StoredHead struct {
 	Last uint64 `protobuf:"varint,3,opt,name=last,proto3" json:"last,omitempty"`
 	// Rollout is the last one, under way or ended.
 	Rollout *Rollout `protobuf:"bytes,4,opt,name=rollout,proto3" json:"rollout,omitempty"`
-	// ChangeId is that of the last change of any kind.
+	// ChangeId is the change_id of the last change of any kind.
 	ChangeId string `protobuf:"bytes,5,opt,name=change_id,json=changeId,proto3" json:"change_id,omitempty"`
-	// Highest is the highest revision that was given, where the storage itself gives none.
+	// Highest is the highest revision that was given, if the storage itself gives none.
 	Highest       uint64 `protobuf:"varint,6,opt,name=highest,proto3" json:"highest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -160,7 +160,7 @@ func (x *StoredSet) GetSet() []byte {
 	return nil
 }
 
-// StoredCounts is what a replica has heard of the calls of clients during a rollout.
+// StoredCounts says what a replica has heard about the calls of clients during a rollout.
 type StoredCounts struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Strata by method.
@@ -169,11 +169,12 @@ type StoredCounts struct {
 	Refusing uint64 `protobuf:"varint,2,opt,name=refusing,proto3" json:"refusing,omitempty"`
 	// CanaryClients is how many of its clients get the set.
 	CanaryClients uint64 `protobuf:"varint,3,opt,name=canary_clients,json=canaryClients,proto3" json:"canary_clients,omitempty"`
-	// Clients is how many of its clients get this set or that which it may take the place of.
+	// Clients is how many of its clients get this set or the set that it may replace.
 	Clients uint64 `protobuf:"varint,4,opt,name=clients,proto3" json:"clients,omitempty"`
-	// Told is when the replica told this. What it told of clients is void when it does not go on telling.
+	// Told is when the replica reported this. If the replica stops reporting, what it has
+	// reported about clients does not count any more.
 	Told *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=told,proto3" json:"told,omitempty"`
-	// ReportEvery is how often the replica asks its clients what their calls did.
+	// ReportEvery is how often the replica asks its clients for reports.
 	ReportEvery   *durationpb.Duration `protobuf:"bytes,6,opt,name=report_every,json=reportEvery,proto3" json:"report_every,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -251,16 +252,16 @@ func (x *StoredCounts) GetReportEvery() *durationpb.Duration {
 	return nil
 }
 
-// StoredStratum is what is compared with each other: the calls of a method.
+// StoredStratum holds what is compared: the calls of a method.
 type StoredStratum struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Method that was called.
 	Method string `protobuf:"bytes,1,opt,name=method,proto3" json:"method,omitempty"`
-	// Canary is what the calls of clients did that have the set.
+	// Canary says what the calls of the clients that have the set did.
 	Canary *ArmCounts `protobuf:"bytes,2,opt,name=canary,proto3" json:"canary,omitempty"`
-	// Rest is what those of the others did.
+	// Rest says what the calls of the other clients did.
 	Rest *ArmCounts `protobuf:"bytes,3,opt,name=rest,proto3" json:"rest,omitempty"`
-	// Looked is when this was last looked at, in evidence.
+	// Looked is when this was last judged, in evidence.
 	Looked        *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=looked,proto3" json:"looked,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -324,18 +325,18 @@ func (x *StoredStratum) GetLooked() *timestamppb.Timestamp {
 	return nil
 }
 
-// StoredEvidence is how far a rollout has been judged.
+// StoredEvidence says how far a rollout has been judged.
 type StoredEvidence struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Time of the last look.
 	Time *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
-	// Seen are the counts of all replicas together that have been looked at.
+	// Seen are the counts of all replicas together that have been judged.
 	Seen []*StoredStratum `protobuf:"bytes,2,rep,name=seen,proto3" json:"seen,omitempty"`
 	// Evidence in the form of package policy/rollout.
 	Evidence []float64 `protobuf:"fixed64,3,rep,packed,name=evidence,proto3" json:"evidence,omitempty"`
-	// BeforeCanary is what of Seen was before the step began.
+	// BeforeCanary is the part of Seen from before the step began, for the canary.
 	BeforeCanary *ArmCounts `protobuf:"bytes,4,opt,name=before_canary,json=beforeCanary,proto3" json:"before_canary,omitempty"`
-	// BeforeRest likewise.
+	// BeforeRest is the same for the rest.
 	BeforeRest *ArmCounts `protobuf:"bytes,5,opt,name=before_rest,json=beforeRest,proto3" json:"before_rest,omitempty"`
 	// Progress is the rollout with what was seen of it.
 	Progress      *Rollout `protobuf:"bytes,6,opt,name=progress,proto3" json:"progress,omitempty"`
@@ -516,12 +517,12 @@ func (x *StoredClient) GetClient() *Client {
 	return nil
 }
 
-// StoredTraffic is what a replica has heard of the calls of clients.
+// StoredTraffic says what a replica has heard about the calls of clients.
 type StoredTraffic struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Traffic of the last minute, by service and method.
 	Traffic *ListTrafficResponse `protobuf:"bytes,1,opt,name=traffic,proto3" json:"traffic,omitempty"`
-	// Recent is that of the last 10 to 20 s.
+	// Recent is the traffic of the last 10 to 20 s.
 	Recent        *ListTrafficResponse `protobuf:"bytes,2,opt,name=recent,proto3" json:"recent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -22,15 +22,15 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Snapshot is the last known good set as a client keeps it on disk. In the file the
-// message stands behind 16 bytes that name the format, and its SHA-256.
+// Snapshot is the last good set as a client keeps it on disk. In the file the message
+// follows 16 bytes that name the format, and its SHA-256.
 type Snapshot struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Set that was in force.
 	Set *Set `protobuf:"bytes,1,opt,name=set,proto3" json:"set,omitempty"`
-	// Source it was from.
+	// Source of the set.
 	Source string `protobuf:"bytes,2,opt,name=source,proto3" json:"source,omitempty"`
-	// Accepted is when it was put in force.
+	// Accepted is when the set was put in force.
 	Accepted      *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=accepted,proto3" json:"accepted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
