@@ -72,7 +72,7 @@ func TestTableAndPlot(t *testing.T) {
 	for d := xml.NewDecoder(svg); err == nil; {
 		_, err = d.Token()
 	}
-	assert.ErrorIs(t, err, io.EOF)
+	require.ErrorIs(t, err, io.EOF)
 
 	file = filepath.Join(t.TempDir(), "plot.png")
 	some := result{latencies: []time.Duration{4 * ms, 5 * ms, 200 * ms}}
