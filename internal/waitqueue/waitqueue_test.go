@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
+
+	"github.com/rego-go/rego/internal/virtual"
 )
 
 const ms = time.Millisecond
@@ -37,7 +39,7 @@ func (w *waiting) note(i int) {
 
 // after returns who asks within a time.
 func (w *waiting) after(d time.Duration) []int {
-	time.Sleep(d)
+	virtual.Sleep(d)
 	synctest.Wait()
 	w.noting.Lock()
 	defer w.noting.Unlock()
