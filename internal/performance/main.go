@@ -26,7 +26,7 @@ type row struct {
 var rows = []row{
 	{"unary call, retries and budget armed, the first attempt succeeds", "interceptor.FirstAttemptSucceeds", "interceptor.Bare", false},
 	{"the same, of 10,000 rules that change ten times a second", "interceptor.DynamicPolicy/changing=true", "interceptor.Bare", false},
-	{"the same, with a policy made anew for the call", "interceptor.OwnPolicy", "interceptor.Bare", false},
+	{"the same, with a policy that the call brings", "interceptor.OwnPolicy", "interceptor.Bare", false},
 	{"hedging armed, not fired", "interceptor.HedgingArmed/background", "interceptor.Bare", false},
 	{"the same, with a context that can be cancelled", "interceptor.HedgingArmed/cancellable", "interceptor.Bare", false},
 	{"two failures, then success, without backoff", "interceptor.TwoFailuresThenSuccess", "interceptor.Bare", false},
