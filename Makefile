@@ -147,7 +147,7 @@ MEASURED := ^Benchmark(Bare|FirstAttemptSucceeds|DynamicPolicy|OwnPolicy|Hedging
 
 .PHONY: performance
 performance: ## Measure what calls cost, and print the table of docs/performance.md: some six minutes
-	@go test -p 1 -run '^$$' -bench '$(MEASURED)' -benchmem -benchtime 0.3s -count 5 -cpu 1,2 -timeout 2h \
+	@go test -run '^$$' -bench '$(MEASURED)' -benchmem -benchtime 0.3s -count 5 -cpu 1,2 -timeout 2h \
 		./interceptor ./otelobs ./budget ./hedge ./policy ./policy/file | go run ./internal/performance
 
 .PHONY: pages
