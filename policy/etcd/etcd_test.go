@@ -22,7 +22,7 @@ func TestMain(m *testing.M) {
 	etcdtest.Main()
 	holdLease()
 	// Tests wait for their clusters most of the time, rather than for a processor.
-	if err := flag.Set("test.parallel", "3"); err != nil { // -parallel still says otherwise
+	if err := flag.Set("test.parallel", "6"); err != nil { // -parallel still says otherwise
 		panic(err)
 	}
 	os.Exit(m.Run())

@@ -33,6 +33,8 @@ func TestFaults(t *testing.T) {
 		"members are cut off": {
 			{"a member is cut off from the others", partitionOther},
 			{"the leader is cut off from the others", partitionLeader},
+		},
+		"a member is silent": {
 			{"compaction while a follower is cut off", compactWhileSilent},
 		},
 	} {

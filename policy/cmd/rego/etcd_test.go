@@ -39,6 +39,10 @@ func TestMain(m *testing.M) {
 	if os.Getenv(commandEnv) != "" {
 		main()
 	}
+	// Tests wait for processes and files most of the time, rather than for a processor.
+	if err := flag.Set("test.parallel", "6"); err != nil { // -parallel still says otherwise
+		panic(err)
+	}
 	os.Exit(m.Run())
 }
 
