@@ -1,13 +1,17 @@
-// Performance reads the output of `go test -bench` and prints the table of docs/performance.md:
-// for each path of a call the median over all runs, beside a call without rego of the same
-// runs. `make performance` runs the benchmarks and this.
+// Performance runs benchmarks and prints the table of docs/performance.md: for each path of a
+// call the median over all rounds, beside a call without rego of the same rounds. It is run in
+// the root of the module, by `make performance`.
 package main
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -50,18 +54,87 @@ var rows = []row{
 	{"the same: binary", "policy/file.Parse10000/binary", "", false},
 }
 
+// rounds is how often all benchmarks run, one after the other, so that a bad minute of the
+// machine does not fall on one of them alone.
+const rounds = 5
+
 func main() {
-	runs, err := read(io.TeeReader(os.Stdin, os.Stderr))
-	if err != nil {
+	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
+	}
+}
+
+func run() error {
+	out, err := measure()
+	if err != nil {
+		return err
+	}
+	runs, err := read(out)
+	if err != nil {
+		return err
 	}
 	text, missing := table(runs)
 	fmt.Print(text)
 	if len(missing) > 0 {
-		fmt.Fprintln(os.Stderr, "not measured:", strings.Join(missing, ", "))
-		os.Exit(1)
+		return fmt.Errorf("not measured: %s", strings.Join(missing, ", "))
 	}
+	return nil
+}
+
+// measure runs what rows name, and returns what `go test -bench` prints.
+func measure() (io.Reader, error) {
+	dir, err := os.MkdirTemp("", "performance")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir) //nolint:errcheck // of the temporary folder
+	packages, pattern := benchmarks()
+	build := exec.Command("go", "test", "-c", "-o", dir) //nolint:gosec // packages of this table
+	for _, p := range packages {
+		build.Args = append(build.Args, "./"+p)
+	}
+	build.Stderr = os.Stderr
+	if err := build.Run(); err != nil {
+		return nil, err
+	}
+	var out bytes.Buffer
+	for range rounds {
+		for _, p := range packages {
+			for cpus := 1; cpus <= 2; cpus++ {
+				test := exec.Command(filepath.Join(dir, path.Base(p)+".test"), "-test.run", "^$", "-test.bench", pattern, //nolint:gosec // as above
+					"-test.benchmem", "-test.benchtime", "0.3s", "-test.cpu", strconv.Itoa(cpus))
+				test.Dir = p
+				test.Stdout, test.Stderr = io.MultiWriter(&out, os.Stderr), os.Stderr
+				if err := test.Run(); err != nil {
+					return nil, fmt.Errorf("%s: %w", p, err)
+				}
+			}
+		}
+	}
+	return &out, nil
+}
+
+// benchmarks returns the packages and the benchmarks that rows name.
+func benchmarks() (packages []string, pattern string) {
+	var names []string
+	for _, r := range rows {
+		for _, name := range []string{r.benchmark, r.bare} {
+			if p, function := split(name); name != "" {
+				packages, names = append(packages, p), append(names, regexp.QuoteMeta(function))
+			}
+		}
+	}
+	slices.Sort(packages)
+	slices.Sort(names)
+	return slices.Compact(packages), "^Benchmark(" + strings.Join(slices.Compact(names), "|") + ")$"
+}
+
+// split returns the package of a benchmark and the name of its function.
+func split(benchmark string) (pkg, function string) {
+	pkg, name, _ := strings.Cut(benchmark, ".")
+	function, _, _ = strings.Cut(name, "/")
+	return pkg, function
 }
 
 // figures are what the runs of one benchmark with so many processors have measured.
@@ -139,7 +212,11 @@ func (r row) cost(runs map[key]*figures, cpus int) string {
 	case r.times:
 		return fmt.Sprintf("× %.2f", median(of.nanoseconds)/median(bare.nanoseconds))
 	}
-	return "+ " + duration(median(of.nanoseconds)-median(bare.nanoseconds))
+	more := median(of.nanoseconds) - median(bare.nanoseconds)
+	if more < 0 {
+		return "− " + duration(-more)
+	}
+	return "+ " + duration(more)
 }
 
 // allocations are those on top of bare.
