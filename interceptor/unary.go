@@ -76,12 +76,11 @@ func (d *door) unary(ctx context.Context, method string, req, reply any, cc *grp
 	}
 	u := unaries.Get().(*unary)
 	u.measure()
-	if u.endsInTime = endsInTime(invoker); !u.endsInTime {
+	u.endsInTime = endsInTime(invoker)
+	switch {
+	case !u.endsInTime:
 		u.standAlone()
-	} else if p := d.simplePlan(method, cc, opts); p != nil && !u.measured && u.firstSucceeds(ctx, d, p, method, req, reply, cc, invoker, opts) {
-		if u.tried.plan == nil {
-			unaries.Put(u)
-		}
+	case !u.measured && u.firstSucceeds(ctx, d, method, req, reply, cc, invoker, opts):
 		return nil
 	}
 	err := u.serve(ctx, d, method, req, reply, cc, invoker, opts)

@@ -50,13 +50,17 @@ func (p *plan) isSimple(it *Interceptor) bool {
 		!p.policy.WaitForReady && !p.policy.Retry.StopChain && !(p.open && p.method.annotated != nil)
 }
 
-// firstSucceeds makes the first attempt of a call and reports whether the call is over with
-// it. Then nothing of it is left in the state.
-func (u *unary) firstSucceeds(ctx context.Context, d *door, p *plan, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts []grpc.CallOption) bool {
+// firstSucceeds reports whether the call is over with an attempt that is made before it has a
+// state: then nothing of it is left there, and the state is back in the pool, unless grpc may
+// still write to it. Otherwise the call goes on, with that attempt if it has been made.
+func (u *unary) firstSucceeds(ctx context.Context, d *door, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts []grpc.CallOption) bool {
+	p := d.simplePlan(method, cc, opts)
+	if p == nil {
+		return false
+	}
 	u.outputs.inside.conn = cc
 	u.tried.plan = p
 	u.tried.lease, _ = budget.Take(p.hedges, budget.Original)
-	u.tried.err = errAbandoned
 	returned := false
 	defer func() {
 		if !returned {
@@ -72,12 +76,12 @@ func (u *unary) firstSucceeds(ctx context.Context, d *door, p *plan, method stri
 	}
 	u.tried.lease.Release(budget.Success)
 	p.method.counts.Frequent(u.seat)
-	if u.outputs.phase.Load() != phaseDone {
-		return true
+	if u.outputs.phase.Load() == phaseDone {
+		u.outputs, u.tried = outputs{}, firstAttempt{}
+		clear(u.original.opts[privateOutputs:])
+		u.original.opts = u.room[:privateOutputs]
+		unaries.Put(u)
 	}
-	u.outputs, u.tried = outputs{}, firstAttempt{}
-	clear(u.original.opts[privateOutputs:])
-	u.original.opts = u.room[:privateOutputs]
 	return true
 }
 
