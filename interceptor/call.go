@@ -3,6 +3,7 @@ package interceptor
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"sync/atomic"
 	"time"
 
@@ -49,7 +50,7 @@ type call struct {
 	looksAtOK   bool           // the classifier may see more in the reply than success
 	hedgeDenied DenialReason   // why the call is not hedged though its policy asks for it
 	samples     bool           // the call's latency is one for hedging
-	measured    bool           // its latency is measured, though nobody asks it of this call
+	measured    bool           // of a unary one: its latency is measured, though nobody asks it of this call
 	backends    *backends.Call // what attempts are sent to; nil if nobody asks
 
 	tried    firstAttempt // the original, if it was made before all this
@@ -105,25 +106,26 @@ func (c *call) configure(ctx context.Context, opts []grpc.CallOption) error {
 	var err error
 	saysReady, isStub := false, false
 	for _, o := range opts {
-		switch o := o.(type) {
-		case grpc.HeaderCallOption, grpc.TrailerCallOption, grpc.PeerCallOption:
+		switch kindOf(o) {
+		case optionOutput:
 			c.wantsOutput = true
 			continue
-		case grpc.OnFinishCallOption:
+		case optionOnFinish:
 			c.wantsFinish = true
 			continue
-		case CallOption:
-			err = errors.Join(err, o.set(c))
+		case optionOwn:
+			if both, ok := o.(DualOption); ok {
+				o = both.CallOption
+			}
+			err = errors.Join(err, o.(CallOption).set(c))
 			continue
-		case DualOption:
-			err = errors.Join(err, o.CallOption.set(c))
-			continue
-		case grpc.StaticMethodCallOption:
+		case optionStub:
 			isStub = true
-		case grpc.FailFastCallOption:
+		case optionFailFast:
 			saysReady = true
-		case grpc.ForceCodecCallOption, grpc.ForceCodecV2CallOption, grpc.CustomCodecCallOption, grpc.ContentSubtypeCallOption:
+		case optionCodec:
 			c.merges = !c.streaming
+		case optionOther:
 		}
 		c.original.opts = append(c.original.opts, o)
 	}
@@ -177,6 +179,37 @@ func (c *call) configure(ctx context.Context, opts []grpc.CallOption) error {
 	return nil
 }
 
+// optionKind is what an option of the caller means to a call.
+type optionKind uint8
+
+const (
+	optionOther    optionKind = iota // it goes to every attempt, as the last three do
+	optionOutput                     // it is filled
+	optionOnFinish                   // it is called
+	optionOwn                        // it is of this package
+	optionStub                       // a generated stub makes the call
+	optionFailFast                   // it says whether attempts wait for a connection
+	optionCodec                      // it chooses the codec
+)
+
+func kindOf(o grpc.CallOption) optionKind {
+	switch o.(type) {
+	case grpc.StaticMethodCallOption:
+		return optionStub
+	case grpc.HeaderCallOption, grpc.TrailerCallOption, grpc.PeerCallOption:
+		return optionOutput
+	case grpc.OnFinishCallOption:
+		return optionOnFinish
+	case CallOption, DualOption:
+		return optionOwn
+	case grpc.FailFastCallOption:
+		return optionFailFast
+	case grpc.ForceCodecCallOption, grpc.ForceCodecV2CallOption, grpc.CustomCodecCallOption, grpc.ContentSubtypeCallOption:
+		return optionCodec
+	}
+	return optionOther
+}
+
 // introduce fills in what is known of a call from its start.
 func (c *call) introduce(t *Timeline) {
 	t.Method, t.Target = c.method, targetName(c.conn)
@@ -198,7 +231,8 @@ const sampleEvery = 64
 
 // timed reports whether the call's latency is measured.
 func (c *call) timed() bool {
-	return c.watching != nil || c.samples || len(c.interceptor.recorders) > 0 || c.plan.method.clocked.Load() || c.measured
+	return c.watching != nil || c.samples || len(c.interceptor.recorders) > 0 || c.plan.method.clocked.Load() ||
+		c.measured || c.streaming && rand.N(sampleEvery) == 0
 }
 
 // begin makes the call ready for its first attempt.

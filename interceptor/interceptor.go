@@ -35,7 +35,8 @@ import (
 // not be closed.
 type Interceptor struct {
 	config
-	made time.Time
+	unwatched bool // it has no observer and no recorder: calls may still have some
+	made      time.Time
 
 	retryPolicyTold atomic.Bool
 	insideTold      atomic.Bool
@@ -96,11 +97,12 @@ func New(opts ...Option) (*Interceptor, error) {
 		t.log = c.log
 	}
 	it := &Interceptor{
-		config:  c,
-		made:    time.Now(),
-		replay:  replay.NewMemory(c.replayLimit),
-		targets: make(map[string]*target),
-		conns:   make(map[weak.Pointer[grpc.ClientConn]]*target),
+		config:    c,
+		unwatched: len(c.observers) == 0 && len(c.recorders) == 0,
+		made:      time.Now(),
+		replay:    replay.NewMemory(c.replayLimit),
+		targets:   make(map[string]*target),
+		conns:     make(map[weak.Pointer[grpc.ClientConn]]*target),
 	}
 	c.store.Review(it.review)
 	if unknown := it.rulesState().Unknown; len(unknown) > 0 {

@@ -83,7 +83,6 @@ func (t *target) newPlanLocked(p *policy.Policy, version string, table *policy.T
 		}
 		pl.queue = pl.hedging.queueLocked(p.Budget)
 	}
-	pl.simple = pl.isSimple(it)
 	return pl
 }
 
@@ -262,6 +261,7 @@ func (t *target) makePlan(name string) *plan {
 		p = t.newPlanLocked(f.policy, f.table.Version(), table, m)
 		p.open = f.source >= FromServiceConfig
 		p.named = f.names(name, t.interceptor.code)
+		p.simple = p.isSimple()
 		t.pending.byMethod[m.name] = p
 		m.inForce = cmp.Or(p.hedging, m.inForce)
 	}

@@ -43,6 +43,19 @@ func TestPlansAreBounded(t *testing.T) {
 	assert.LessOrEqual(t, len(tg.pending.byMethod), maxMethods+1)
 }
 
+// TestRecentPlans: names that have the same place among the recent are not mixed up.
+func TestRecentPlans(t *testing.T) {
+	t.Parallel()
+	it, err := New()
+	require.NoError(t, err)
+	tg := it.target(nil)
+	for range 3 {
+		for _, m := range []string{"/shop.Orders/Get", "/shop.Places/Get", "/a/b", "/b", "", "a", "ab", "abc"} {
+			assert.Equal(t, m, tg.plan(m).method.name)
+		}
+	}
+}
+
 // TestPlansFollowTheStore from many goroutines: a call sees one table whole.
 func TestPlansFollowTheStore(t *testing.T) {
 	var st policy.Store

@@ -71,8 +71,7 @@ func hangs(ctx context.Context, _ any) error {
 
 // TestStateIsNew: whatever has become of a call, its state is that of a new one
 // afterwards.
-func TestStateIsNew(t *testing.T) {
-	t.Parallel()
+func TestStateIsNew(t *testing.T) { // not beside others: what is over with its first attempt is in the pool
 	fast := policy.Policy{Idempotency: classify.Idempotent, Retry: policy.Retry{Backoff: policy.Backoff{Initial: policy.NoWait}}}
 	with := func(change func(p *policy.Policy)) policy.Policy { p := fast; change(&p); return p }
 	hedged := with(func(p *policy.Policy) { p.Hedge.Delay = time.Millisecond })
@@ -116,8 +115,8 @@ func TestStateIsNew(t *testing.T) {
 		"panic of a hedge":          {hedged, []attemptDoes{hangs, panics}, nil, 0, true},
 		"OnFinish panics":           {fast, []attemptDoes{answers}, []grpc.CallOption{grpc.OnFinish(func(error) { panic("OnFinish") })}, 0, true},
 	} {
-		for _, direct := range []bool{true, false} {
-			t.Run(fmt.Sprint(name, direct), func(t *testing.T) { // one at a time: outputs are shared
+		for _, below := range []string{"an interceptor", "grpc", "grpc, and the first attempt has no state"} {
+			t.Run(name+", below is "+below, func(t *testing.T) { // one at a time: outputs are shared
 				synctest.Test(t, func(t *testing.T) {
 					it, err := New(WithPolicy(r.policy), WithTargetBudget(unlimited), WithBudget("none", noHedges{}), WithTrigger("fixed", hedge.Fixed(time.Millisecond)), WithLogger(slog.New(slog.DiscardHandler)))
 					require.NoError(t, err)
@@ -127,21 +126,32 @@ func TestStateIsNew(t *testing.T) {
 						time.AfterFunc(r.after, cancel)
 					}
 					u := newUnary()
-					if u.endsInTime = direct; !direct {
+					if u.endsInTime = below != "an interceptor"; !u.endsInTime {
 						u.standAlone()
 					}
+					d, reply, invoker := it.door(true), new(testv1.GetResponse), asGRPC(r.does...)
+					over := false
 					func() {
 						defer func() { assert.Equal(t, r.panics, recover() != nil) }()
-						_ = u.serve(ctx, it.door(true), benchMethod, "request", new(testv1.GetResponse), nil, asGRPC(r.does...), r.opts)
+						if below == "grpc, and the first attempt has no state" {
+							it.target(nil).plan(benchMethod).method.clocked.Store(false)
+							over = u.firstSucceeds(ctx, d, benchMethod, "request", reply, nil, invoker, r.opts)
+						}
+						if !over {
+							_ = u.serve(ctx, d, benchMethod, "request", reply, nil, invoker, r.opts)
+						}
 					}()
 					if r.panics {
 						return // it is not used again
 					}
 					assert.False(t, u.endsLater)
-					u.reset()
 					fresh := newUnary()
+					if !over {
+						u.reset()
+					}
 					fresh.place, fresh.unmeasured = u.place, u.unmeasured
 					fresh.reset()
+					fresh.endsInTime = over // it is asked for each call
 					assert.Empty(t, strangers("unary", reflect.ValueOf(u).Elem(), reflect.ValueOf(fresh).Elem()))
 				})
 			})

@@ -2,7 +2,6 @@ package interceptor
 
 import (
 	"context"
-	"math/rand/v2"
 	"sync/atomic"
 	"time"
 
@@ -104,7 +103,6 @@ func newStream(d *door, desc *grpc.StreamDesc, cc *grpc.ClientConn, method strin
 	s.changed.L = &s.mu
 	s.live = s.oneLive[:0]
 	s.settings.replayLimit = d.interceptor.callReplayLimit
-	s.measured = rand.N(sampleEvery) == 0
 	return s
 }
 

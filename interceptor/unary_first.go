@@ -25,14 +25,17 @@ type firstAttempt struct {
 // simplePlan returns the plan of a call that can make its first attempt without a state, or
 // nil.
 func (d *door) simplePlan(method string, cc *grpc.ClientConn, opts []grpc.CallOption) *plan {
+	if !d.interceptor.unwatched {
+		return nil
+	}
 	isStub := false
 	for _, o := range opts {
-		switch o.(type) {
-		case grpc.StaticMethodCallOption:
-			isStub = true
-		case grpc.HeaderCallOption, grpc.TrailerCallOption, grpc.PeerCallOption, grpc.OnFinishCallOption, CallOption, DualOption,
-			grpc.ForceCodecCallOption, grpc.ForceCodecV2CallOption, grpc.CustomCodecCallOption, grpc.ContentSubtypeCallOption:
+		switch kindOf(o) {
+		case optionOutput, optionOnFinish, optionOwn, optionCodec:
 			return nil
+		case optionStub:
+			isStub = true
+		case optionFailFast, optionOther:
 		}
 	}
 	p := d.target(cc).plan(method)
@@ -44,9 +47,8 @@ func (d *door) simplePlan(method string, cc *grpc.ClientConn, opts []grpc.CallOp
 }
 
 // isSimple reports whether calls have nothing to do before an attempt has failed.
-func (p *plan) isSimple(it *Interceptor) bool {
-	return len(it.observers) == 0 && len(it.recorders) == 0 && codec.ProtoResets() &&
-		!p.asksHedging && !p.looksAtOK && p.policy.Timeout == 0 && p.policy.AttemptTimeout == 0 &&
+func (p *plan) isSimple() bool {
+	return codec.ProtoResets() && !p.asksHedging && !p.looksAtOK && p.policy.Timeout == 0 && p.policy.AttemptTimeout == 0 &&
 		!p.policy.WaitForReady && !p.policy.Retry.StopChain && !(p.open && p.method.annotated != nil)
 }
 
@@ -77,12 +79,18 @@ func (u *unary) firstSucceeds(ctx context.Context, d *door, method string, req, 
 	u.tried.lease.Release(budget.Success)
 	p.method.counts.Frequent(u.seat)
 	if u.outputs.phase.Load() == phaseDone {
-		u.outputs, u.tried = outputs{}, firstAttempt{}
-		clear(u.original.opts[privateOutputs:])
-		u.original.opts = u.room[:privateOutputs]
+		u.forgetFirst()
 		unaries.Put(u)
 	}
 	return true
+}
+
+// forgetFirst makes the state of a call that was over with its first attempt what it was before,
+// as reset would.
+func (u *unary) forgetFirst() {
+	u.outputs, u.tried = outputs{}, firstAttempt{}
+	clear(u.original.opts[privateOutputs:])
+	u.original.opts = u.room[:privateOutputs]
 }
 
 // abandonFirst keeps the books of a call whose first attempt a panic has torn down.

@@ -13,9 +13,11 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
 
 	"github.com/rego-go/rego/budget"
 	"github.com/rego-go/rego/classify"
+	testv1 "github.com/rego-go/rego/internal/testsrv/proto/rego/test/v1"
 	"github.com/rego-go/rego/internal/virtual"
 	"github.com/rego-go/rego/policy"
 )
@@ -64,6 +66,68 @@ func TestSimplePlans(t *testing.T) {
 		require.NoError(t, d.unary(t.Context(), benchMethod, nil, nil, nil, answeringOK))
 		assert.Equal(t, r.simple, d.simplePlan(benchMethod, nil, r.call) != nil, name)
 	}
+}
+
+// A state that grpc may still write to is not used for another call.
+func TestFirstAttemptEndsLater(t *testing.T) {
+	t.Parallel()
+	it, err := New()
+	require.NoError(t, err)
+	it.target(nil).plan(benchMethod).method.clocked.Store(false)
+	var kept []grpc.CallOption
+	returnsEarly := func(_ context.Context, _ string, _, _ any, _ *grpc.ClientConn, opts ...grpc.CallOption) error {
+		kept = opts
+		return nil
+	}
+	u := newUnary()
+	u.endsInTime = true
+	require.True(t, u.firstSucceeds(t.Context(), it.door(true), benchMethod, nil, nil, nil, returnsEarly, stubOptions))
+	assert.NotNil(t, u.tried.plan, "it is as the attempt has left it")
+	tellEnd(nil, kept)
+	assert.Equal(t, phaseDone, u.outputs.phase.Load())
+}
+
+// A call whose first attempt has no state keeps the policies that it began with.
+func TestFirstAttemptKeepsItsPolicies(t *testing.T) {
+	t.Parallel()
+	var st policy.Store
+	it, err := New(WithPolicies(&st), WithLogger(slog.New(slog.DiscardHandler)))
+	require.NoError(t, err)
+	rule := func(change func(*policy.Policy)) policy.Set {
+		p := idempotentNow
+		change(&p)
+		return policy.Set{Rules: []policy.Rule{{Methods: []string{"*"}, Policy: p}}}
+	}
+	require.NoError(t, st.Update(rule(func(*policy.Policy) {})))
+	it.target(nil).plan(benchMethod).method.clocked.Store(false)
+	n := 0
+	changes := func(_ context.Context, _ string, _, _ any, _ *grpc.ClientConn, opts ...grpc.CallOption) (err error) {
+		if n++; n == 1 {
+			assert.NoError(t, st.Update(rule(func(p *policy.Policy) { p.Retry.Off = true })))
+			err = status.Error(codes.Unavailable, "")
+		}
+		tellEnd(err, opts)
+		return err
+	}
+	u := newUnary()
+	u.endsInTime = true
+	d := it.door(true)
+	require.False(t, u.firstSucceeds(t.Context(), d, benchMethod, nil, nil, nil, changes, stubOptions))
+	require.NoError(t, u.serve(t.Context(), d, benchMethod, nil, nil, nil, changes, stubOptions))
+	assert.Equal(t, 2, n)
+}
+
+// A method whose policy is in its proto file has the channel's instead if that has one, and a budget
+// is not to be told of attempts whose retries another one pays for.
+func TestAnnotatedIsNotSimple(t *testing.T) {
+	t.Parallel()
+	it, err := New()
+	require.NoError(t, err)
+	p := it.target(nil).plan(testv1.AnnotatedService_Own_FullMethodName)
+	require.NotNil(t, p.method.annotated)
+	require.True(t, p.open)
+	assert.False(t, p.simple)
+	assert.True(t, it.target(nil).plan(benchMethod).simple)
 }
 
 // A first attempt that a panic tears down is counted, and gives back what it had of the budget.
