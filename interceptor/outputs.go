@@ -1,7 +1,6 @@
 package interceptor
 
 import (
-	"errors"
 	"reflect"
 	"runtime"
 	"sync/atomic"
@@ -106,11 +105,8 @@ func (o *outputs) tell(err error) bool {
 		return done
 	case o.ends.Load() != 1:
 		return false
-	case errors.Is(err, w.err):
-		return true
 	}
-	got, told := statusOf(err), statusOf(w.err)
-	return got.Code() == told.Code() && got.Message() == told.Message()
+	return isSameEnd(err, w.err)
 }
 
 // whenDone calls f with what grpc says at the end of the attempt: now if it has said so,

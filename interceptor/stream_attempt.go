@@ -37,6 +37,11 @@ type streamAttempt struct {
 	silent         bool // it does not come, though no more messages are taken
 	head           metadata.MD
 
+	told      bool  // with an interceptor below: grpc has ended a stream of the attempt
+	toldErr   error // how
+	receives  bool  // somebody receives from it, who will find out whether that was its end
+	unsettled bool  // grpc has told it meanwhile
+
 	over    bool // grpc has ended it
 	endSeen bool // rego has seen the end, and grpc does not tell it again
 	probing bool // it takes no more messages, and a goroutine receives to learn the reason
@@ -144,7 +149,7 @@ func (s *stream) receiveFirstLocked(a *attempt) error {
 	var err error
 	s.unlocked(func() {
 		s.tellCommit()
-		err = a.stream.RecvMsg(a.reply)
+		err = s.receive(a, a.reply)
 	})
 	if err != nil || !s.desc.ServerStreams {
 		s.finishLocked(a, err)

@@ -2,6 +2,8 @@ package interceptor
 
 import (
 	"context"
+	"errors"
+	"io"
 	"strings"
 	"time"
 
@@ -16,7 +18,84 @@ import (
 // its first message ends the call.
 func (s *stream) onDone(a *attempt, err error) {
 	a.outputs.onFinish(err)
-	s.ended(a, err)
+	if s.endsInTime {
+		s.ended(a, err)
+		return
+	}
+	s.mu.Lock()
+	a.told, a.toldErr = true, err
+	isOpen, receives := a.stream != nil, a.receives
+	a.unsettled = receives
+	s.mu.Unlock()
+	switch {
+	case !isOpen:
+		s.ended(a, err)
+	case !receives: // else it will turn out by what is received
+		s.settle(a)
+	}
+}
+
+// settle finds out whether what grpc has told is the end of an attempt. An interceptor below may
+// open several streams for one: to try, to shadow, or with a new token. Only the one that the attempt
+// has in the end counts, and its context ends with it.
+func (s *stream) settle(a *attempt) {
+	context.AfterFunc(a.stream.Context(), func() {
+		s.mu.Lock()
+		err, receives := a.toldErr, a.receives
+		a.unsettled = receives
+		s.mu.Unlock()
+		if !receives {
+			s.ended(a, err)
+		}
+	})
+}
+
+// receive receives from the stream of an attempt. What grpc tells meanwhile is the end of the
+// attempt if it is what comes of this, or if the context of the stream has ended.
+func (s *stream) receive(a *attempt, m any) error {
+	if s.endsInTime {
+		return a.stream.RecvMsg(m)
+	}
+	s.mu.Lock()
+	a.receives = true
+	s.mu.Unlock()
+	defer s.hasReceived(a)
+	err := a.stream.RecvMsg(m)
+	isMessage := err == nil && s.desc.ServerStreams
+	isOver := !isMessage && a.stream.Context().Err() != nil
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case isMessage:
+		a.over, a.overErr = false, nil
+	case a.told && !a.over && (isOver || isSameEnd(err, a.toldErr)):
+		a.over, a.overErr, a.unsettled = true, a.toldErr, false
+		s.changed.Broadcast()
+	}
+	return err
+}
+
+// hasReceived is called when RecvMsg has returned.
+func (s *stream) hasReceived(a *attempt) {
+	s.mu.Lock()
+	unsettled := a.unsettled
+	a.receives, a.unsettled = false, false
+	s.mu.Unlock()
+	if unsettled {
+		s.settle(a)
+	}
+}
+
+// isSameEnd reports whether what RecvMsg has returned is what grpc has told of an end.
+func isSameEnd(received, told error) bool {
+	if errors.Is(received, io.EOF) {
+		received = nil
+	}
+	if errors.Is(received, told) {
+		return true
+	}
+	got, want := statusOf(received), statusOf(told)
+	return got.Code() == want.Code() && got.Message() == want.Message()
 }
 
 // ended takes in that the stream of an attempt has ended.

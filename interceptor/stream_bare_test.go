@@ -28,6 +28,7 @@ type play struct {
 	name string
 	kind kind
 	step testsrv.Step // of every attempt
+	then testsrv.Step // of all but the first, if they are others
 	app  []does
 
 	opts     func(*app) []grpc.CallOption
@@ -84,6 +85,9 @@ func (p play) plays(t *testing.T, dial ...grpc.DialOption) (got played) {
 	}
 	bubble(t, func(t *testing.T, srv *testsrv.Server) {
 		srv.Script(p.kind.method, p.step)
+		if p.then != nil {
+			srv.Script(p.kind.method, p.step, p.then)
+		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // a hang takes as long
 		defer cancel()
 		a := &app{T: t, kind: p.kind, conn: srv.Conn(t, dial...), cancel: cancel}

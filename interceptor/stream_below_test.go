@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/rego-go/rego/internal/testsrv"
 	testv1 "github.com/rego-go/rego/internal/testsrv/proto/rego/test/v1"
@@ -169,6 +170,70 @@ var triesTwice = opens(func(ctx context.Context, opts []grpc.CallOption, open op
 	return open(ctx, opts...)
 })
 
+// opensTwo opens a stream, gives it up, and opens another.
+var opensTwo = opens(func(ctx context.Context, opts []grpc.CallOption, open opener) (grpc.ClientStream, error) {
+	tried, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if cs, err := open(tried, opts...); err != nil {
+		return cs, err
+	}
+	return open(ctx, opts...)
+})
+
+// shadows opens another stream beside, and receives what comes of it.
+var shadows = opens(func(ctx context.Context, opts []grpc.CallOption, open opener) (grpc.ClientStream, error) {
+	go func() {
+		cs, err := open(ctx, opts...)
+		if err != nil {
+			return
+		}
+		_ = cs.CloseSend()
+		for err == nil {
+			err = cs.RecvMsg(new(emptypb.Empty))
+		}
+	}()
+	virtual.Sleep(ms)
+	return open(ctx, opts...)
+})
+
+// refreshing makes its stream again, once, when the server says that the token is too old.
+type refreshing struct {
+	grpc.ClientStream
+	again func() (grpc.ClientStream, error)
+	sent  []any
+}
+
+var refreshes = opens(func(ctx context.Context, opts []grpc.CallOption, open opener) (grpc.ClientStream, error) {
+	cs, err := open(ctx, opts...)
+	return &refreshing{ClientStream: cs, again: func() (grpc.ClientStream, error) { return open(ctx, opts...) }}, err
+})
+
+func (r *refreshing) SendMsg(m any) error {
+	r.sent = append(r.sent, m)
+	return r.ClientStream.SendMsg(m)
+}
+
+func (r *refreshing) RecvMsg(m any) error {
+	err := r.ClientStream.RecvMsg(m)
+	if r.again == nil || status.Code(err) != codes.Unauthenticated {
+		return err
+	}
+	cs, err := r.again()
+	if err != nil {
+		return err
+	}
+	r.ClientStream, r.again = cs, nil
+	for _, m := range r.sent {
+		if err := cs.SendMsg(m); err != nil {
+			return err
+		}
+	}
+	if err := cs.CloseSend(); err != nil {
+		return err
+	}
+	return cs.RecvMsg(m)
+}
+
 // TestStreamBelowSameAsBare: what an interceptor below does to a stream, the application
 // and the server see as without rego.
 func TestStreamBelowSameAsBare(t *testing.T) {
@@ -186,9 +251,21 @@ func TestStreamBelowSameAsBare(t *testing.T) {
 		{name: "fails for the header", below: alters(headless(status.Error(codes.DataLoss, ""))), kind: chatKind, step: testsrv.Do(header, testsrv.Hang()), app: []does{sendsText("a"), asksHeader}},
 		{name: "fails to close, and has closed", below: alters(flushes), kind: chatKind, step: testsrv.Do(testsrv.RecvAll(), testsrv.Delay(50*ms), testsrv.Send(1)), app: []does{sendsText("a"), closesText, receives, receives}, unhedged: true},
 	}
+	slow := testsrv.Do(testsrv.Send(1), testsrv.Delay(20*ms), testsrv.Send(1), testsrv.Delay(20*ms), testsrv.OK())
+	app := []does{sendsText("a"), closesText, receives, waits(10 * ms), receives, receives}
+	for end, step := range map[string]testsrv.Step{"refused": testsrv.Fail(codes.Unavailable, ""), "answered": testsrv.Send(1), "empty": testsrv.OK()} {
+		plays = append(plays, play{name: "shadows, " + end, below: shadows, kind: chatKind, step: after(3*ms, step), then: slow, app: app})
+	}
+	plays = append(plays, play{name: "shadows without a request", below: shadows, kind: watchKind, step: slow, app: app})
+	for _, k := range []kind{watchKind, chatKind} {
+		plays = append(plays, play{name: "refreshes, and more comes, " + path.Base(k.method), below: refreshes, kind: k, step: testsrv.Fail(codes.Unauthenticated, ""), then: slow, app: app})
+	}
 	for _, k := range kinds {
 		plays = append(plays,
 			play{name: "removes OnFinish, " + path.Base(k.method), below: forgets, kind: k, step: after(10*ms, testsrv.Fail(codes.NotFound, "none")), app: asks, late: time.Second},
+			play{name: "opens two, " + path.Base(k.method), below: opensTwo, kind: k, step: testsrv.Echo(), app: []does{waits(20 * ms), sendsText("a"), closesText, receives, receives, waits(20 * ms), receives}},
+			play{name: "refreshes, " + path.Base(k.method), below: refreshes, kind: k, step: after(5*ms, testsrv.Fail(codes.Unauthenticated, "")),
+				then: after(5*ms, testsrv.Echo()), app: []does{sendsText("a"), closesText, receives, receives, waits(20 * ms), receives}},
 			play{name: "opens twice, " + path.Base(k.method), below: triesTwice, kind: k, step: testsrv.Echo(), app: []does{waits(20 * ms), sendsText("a"), closesText, receives}})
 	}
 	for _, p := range plays {

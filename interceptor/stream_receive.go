@@ -108,7 +108,7 @@ func (s *stream) recvDirect(a *attempt, m any) error {
 	if s.resume != nil {
 		return s.recvResumable(a, m)
 	}
-	err := a.stream.RecvMsg(m)
+	err := s.receive(a, m)
 	if err == nil && s.desc.ServerStreams {
 		return nil
 	}

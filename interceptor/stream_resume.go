@@ -22,7 +22,7 @@ type resumption struct {
 // goes on with another one.
 func (s *stream) recvResumable(a *attempt, m any) error {
 	ending := s.setReceiving(true)
-	err := a.stream.RecvMsg(m)
+	err := s.receive(a, m)
 	if err == nil {
 		s.setReceiving(false)
 		s.last = m
