@@ -251,3 +251,29 @@ func TestReplyOfTheDecidingAttemptBelow(t *testing.T) {
 		assert.True(t, proto.Equal(&testv1.GetResponse{Id: "cached"}, reply), "%v", reply)
 	})
 }
+
+// TestReplyThatHoldsSomething: an interceptor below that answers with what the caller's reply holds
+// finds it there in each attempt.
+func TestReplyThatHoldsSomething(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, srv *testsrv.Server) {
+		notModified := below(func(ctx context.Context, reply any, opts []grpc.CallOption, call func(context.Context, any) invocation) error {
+			err := call(ctx, reply)(opts...)
+			if status.Code(err) == codes.FailedPrecondition {
+				return nil
+			}
+			return err
+		})
+		conn := srv.Conn(t, append(newInterceptor(t).DialOptions(), notModified)...)
+		for name, step := range map[string]testsrv.Step{
+			"cached": testsrv.Fail(codes.FailedPrecondition, "not modified"),
+			"new":    testsrv.Reply(&testv1.GetResponse{Id: "new"}),
+		} {
+			srv.Script(testsrv.Get, down, down, step)
+			reply := &testv1.GetResponse{Id: "cached"}
+			require.NoError(t, conn.Invoke(t.Context(), testsrv.Get, new(testv1.GetRequest), reply))
+			assert.Equal(t, name, reply.GetId())
+		}
+		assert.Equal(t, 6, srv.Count(testsrv.Get))
+	})
+}

@@ -42,6 +42,7 @@ type call struct {
 	endsLater      bool              // grpc has not ended the deciding attempt, and its end will be told then
 	merges         bool              // the codec may add to what is in the reply already
 	dirty          bool              // and there is something
+	held           any               // a copy of what is in the reply, for interceptors below; nil if that is nothing
 
 	until atomic.Pointer[time.Time] // when the service config ends the call; nil while that is not known
 
@@ -164,7 +165,12 @@ func (c *call) configure(ctx context.Context, opts []grpc.CallOption) error {
 		c.idempotency = classify.Idempotent
 	}
 	c.looksAtOK = c.plan.looksAtOK
-	c.dirty = c.merges && c.plan.maxAttempts > 1 && !c.plan.method.replies.Of(c.reply).IsEmpty(c.reply)
+	if c.plan.maxAttempts > 1 && (c.merges || !c.streaming && !c.endsInTime) {
+		if k := c.plan.method.replies.Of(c.reply); !k.IsEmpty(c.reply) {
+			c.dirty = c.merges
+			c.held = k.Copy(c.reply)
+		}
+	}
 	if c.settings.timelineTo != nil || len(c.observers) > 0 {
 		c.watching = new(watching)
 		c.timeline = &c.watching.timeline
@@ -339,11 +345,18 @@ func (c *call) successor(a *attempt, next Attempt, lease budget.Lease) *attempt 
 	return a
 }
 
-// emptyReply takes away what an attempt may have written to the reply of the one after it.
+// emptyReply takes away what an attempt may have written to the reply of the one after it. An
+// interceptor may leave what the caller's held before.
 func (c *call) emptyReply(a *attempt) {
-	if a.seen.Err == nil || (c.merges || a.outputs.apart) && mayHaveReply(a) { // an interceptor may choose another codec
-		c.plan.method.replies.Of(a.reply).Empty(a.reply)
+	if a.seen.Err != nil && (!c.merges && !a.outputs.apart || !mayHaveReply(a)) { // an interceptor may choose another codec
+		return
 	}
+	k := c.plan.method.replies.Of(a.reply)
+	if c.held != nil && !a.ownReply {
+		k.Move(a.reply, c.held)
+		return
+	}
+	k.Empty(a.reply)
 }
 
 // newAttempt returns an attempt that shares nothing with the others.

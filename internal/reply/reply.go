@@ -101,8 +101,16 @@ func (k *Kind) Empty(reply any) {
 	}
 }
 
-// Move makes to what from is. From must not be used afterwards: of types
-// that are no proto messages the copy is shallow.
+// Copy returns a deep copy of a reply, or nil if it is no proto message.
+func (k *Kind) Copy(reply any) any {
+	if !k.message {
+		return nil
+	}
+	return proto.Clone(reply.(proto.Message))
+}
+
+// Move makes to what from is. From must not be used afterwards, but for a proto
+// message: of other types the copy is shallow.
 func (k *Kind) Move(to, from any) {
 	if k.message {
 		proto.Reset(to.(proto.Message))
