@@ -62,21 +62,22 @@ func (u *unary) firstSucceeds(ctx context.Context, d *door, method string, req, 
 	}
 	u.outputs.inside.conn = cc
 	u.tried.plan = p
-	u.tried.lease, _ = budget.Take(p.hedges, budget.Original)
 	returned := false
 	defer func() {
 		if !returned {
 			u.abandonFirst(ctx, d, method, cc, opts)
 		}
 	}()
+	u.tried.lease, _ = budget.Take(p.hedges, budget.Original)
 	u.original.opts = append(u.original.opts, opts...)
 	u.tried.err = invoker(ctx, method, req, reply, cc, slices.Clip(u.original.opts)...)
-	returned = true
 	if u.tried.err != nil {
+		returned = true
 		u.original.opts = u.room[:privateOutputs] // configure sorts them
 		return false
 	}
 	u.tried.lease.Release(budget.Success)
+	returned = true
 	p.method.counts.Frequent(u.seat)
 	if u.outputs.phase.Load() == phaseDone {
 		u.forgetFirst()

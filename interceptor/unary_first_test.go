@@ -148,6 +148,39 @@ func TestFirstAttemptPanics(t *testing.T) {
 	assert.Equal(t, books{acquired: 1 + 3*sampleEvery, released: 1 + 3*sampleEvery}, *b)
 }
 
+// A call whose budget panics counts, whenever that is.
+func TestFirstAttemptBudgetPanics(t *testing.T) {
+	for name, b := range map[string]budget.Budget{"Acquire": panicking{acquire: true}, "Release": panicking{release: true}} {
+		it, err := New(WithTargetBudget(func(string) budget.Budget { return b }))
+		require.NoError(t, err)
+		d := it.door(true)
+		takeForGRPC(answeringOK)
+		it.target(nil).plan(benchMethod).method.clocked.Store(false)
+		for range 10 {
+			assert.Panics(t, func() { _ = d.unary(t.Context(), benchMethod, nil, nil, nil, answeringOK, stubOptions...) }, name)
+		}
+		calls, attempts := it.State().Targets[0].Methods[0].Total()
+		assert.EqualValues(t, 10, calls, name)
+		assert.EqualValues(t, 10, attempts, name)
+	}
+}
+
+// panicking is a budget that panics when it is asked for an attempt, or told of one.
+type panicking struct{ acquire, release bool }
+
+func (p panicking) Acquire(budget.Kind) bool {
+	if p.acquire {
+		panic("acquire")
+	}
+	return true
+}
+
+func (p panicking) Release(budget.Kind, budget.Result) {
+	if p.release {
+		panic("release")
+	}
+}
+
 // books count what a budget is told.
 type books struct{ acquired, released int }
 
