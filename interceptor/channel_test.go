@@ -35,6 +35,10 @@ func TestServiceConfigTimeout(t *testing.T) {
 				for range calls - 1 {
 					require.NoError(t, conn.Invoke(t.Context(), testsrv.Put, &testv1.PutRequest{}, new(testv1.PutResponse)))
 				}
+				if calls > 1 { // another connection, without a service config
+					other := srv.Conn(t, it.DialOptions()...)
+					require.NoError(t, other.Invoke(t.Context(), testsrv.Put, &testv1.PutRequest{}, new(testv1.PutResponse)))
+				}
 				srv.Script(testsrv.Put, after(400*ms, down))
 				began := time.Now()
 				err := conn.Invoke(t.Context(), testsrv.Put, &testv1.PutRequest{}, new(testv1.PutResponse))

@@ -185,6 +185,7 @@ type method struct {
 	pace        pace.Pace
 	hidesEnds   atomic.Bool // grpc does not say when its streams end: an interceptor below keeps that to itself
 	clocked     atomic.Bool // its calls are timed, since a service config may bound them
+	hasTimeout  atomic.Bool // one does or did, of any connection
 
 	// Guarded by the target's mu; nil until a policy asks for hedging.
 	latency  *hedge.Tracker

@@ -33,7 +33,7 @@ type methodConfig = grpc.MethodConfig //nolint:staticcheck // deprecated to be w
 
 // boundBy notes until when the call may take. It may be called by several at once.
 func (c *call) boundBy(mc methodConfig) {
-	c.plan.method.clocked.Store(mc.Timeout != nil)
+	c.plan.method.noteTimeout(mc.Timeout != nil)
 	if mc.Timeout == nil || *mc.Timeout < 0 { // which grpc-go ignores
 		return
 	}
@@ -65,8 +65,17 @@ func (c *call) isOver() bool {
 // whether calls of the method are to be timed at all.
 func (c *call) learnClock() {
 	if m := c.plan.method; m.clocked.Load() {
-		m.clocked.Store(c.conn != nil && c.conn.GetMethodConfig(c.method).Timeout != nil)
+		m.noteTimeout(c.conn != nil && c.conn.GetMethodConfig(c.method).Timeout != nil)
 	}
+}
+
+// noteTimeout notes whether the service config of a connection bounds calls. Those of another to the
+// same target may say otherwise, so once one does, all calls are timed.
+func (m *method) noteTimeout(bounds bool) {
+	if bounds {
+		m.hasTimeout.Store(true)
+	}
+	m.clocked.Store(m.hasTimeout.Load())
 }
 
 // takePolicyOf makes the retryPolicy of the channel the call's policy if that has been
