@@ -147,7 +147,7 @@ type target struct {
 
 // plans is immutable once it is ready, but for recent.
 type plans struct {
-	table    *policy.Table
+	table    uint64 // its ID: a target that nobody calls any more must not keep a table
 	byMethod map[string]*plan
 	recent   [64]atomic.Pointer[plan] // some of these, to be found without hashing the whole name
 }
@@ -227,15 +227,15 @@ func (t *target) setBudget(b budget.Budget) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.budget, t.before = b, before
-	t.pending, t.channels = new(plans), nil
-	t.ready.Store(&plans{})
+	t.pending = new(plans)
+	t.ready.Store(new(plans))
 	t.own.Store(new(ownPlans))
 }
 
 // plan returns the plan of a method under the table in force.
 func (t *target) plan(method string) *plan {
 	table := t.interceptor.store.Current()
-	if r := t.ready.Load(); r.table == table {
+	if r := t.ready.Load(); r.table == table.ID() {
 		if p := r.of(method); p != nil {
 			return p
 		}
@@ -243,20 +243,30 @@ func (t *target) plan(method string) *plan {
 	return t.makePlan(method)
 }
 
+// tableLocked returns the table in force. If it is another one than before, all plans are
+// dropped. It is asked for with mu held, so that an older one never follows.
+func (t *target) tableLocked() *policy.Table {
+	table := t.interceptor.store.Current()
+	if t.pending.table == table.ID() && t.pending.byMethod != nil {
+		return table
+	}
+	t.pending = &plans{table: table.ID(), byMethod: make(map[string]*plan)}
+	t.detours = 0
+	t.channels = make(map[channelKey]*plan)
+	t.own.Store(&ownPlans{table: table.ID()})
+	maps.DeleteFunc(t.named, func(name string, _ named) bool {
+		_, ok := table.Budget(name)
+		return !ok
+	})
+	return table
+}
+
 func (t *target) makePlan(name string) *plan {
 	m := t.method(name)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	table := t.interceptor.store.Current() // with mu held, so that an older one never follows
+	table := t.tableLocked()
 	f := t.find(table, name, m)
-	if t.pending.table != table || t.pending.byMethod == nil {
-		t.pending = &plans{table: table, byMethod: make(map[string]*plan)}
-		t.detours = 0
-		maps.DeleteFunc(t.named, func(name string, _ named) bool {
-			_, ok := table.Budget(name)
-			return !ok
-		})
-	}
 	p, ok := t.pending.byMethod[m.name]
 	if !ok || m.name == otherMethods && p.policy != f.policy {
 		p = t.newPlanLocked(f.policy, f.table.Version(), table, m)
@@ -269,7 +279,7 @@ func (t *target) makePlan(name string) *plan {
 	// Copying is worth it once as many lookups took the detour as there are
 	// plans to copy.
 	if t.detours++; t.detours >= len(t.pending.byMethod) && m.name != otherMethods {
-		t.ready.Store(&plans{table: table, byMethod: maps.Clone(t.pending.byMethod)})
+		t.ready.Store(&plans{table: table.ID(), byMethod: maps.Clone(t.pending.byMethod)})
 		t.detours = 0
 	}
 	return p
@@ -351,30 +361,3 @@ func (it *Interceptor) annotated(method string) *policy.Policy {
 }
 
 var noTable = new(policy.Store).Current()
-
-// maxChannels bounds what is kept of the policies of channels, which are made anew with
-// every service config.
-const maxChannels = 1024
-
-type channelKey struct {
-	method      *method
-	table       *policy.Table
-	retryPolicy any
-}
-
-// channelPlan returns the plan of a method whose policy is the channel's retryPolicy.
-func (t *target) channelPlan(m *method, mc methodConfig) *plan {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	table := t.interceptor.store.Current()
-	k := channelKey{m, table, mc.RetryPolicy}
-	if p, ok := t.channels[k]; ok {
-		return p
-	}
-	p := channelPolicy(mc)
-	if t.channels == nil || len(t.channels) >= maxChannels {
-		t.channels = make(map[channelKey]*plan)
-	}
-	t.channels[k] = t.newPlanLocked(&p, "", table, m)
-	return t.channels[k]
-}

@@ -60,16 +60,16 @@ func makeReady(p policy.Policy) DualOption {
 	}
 }
 
-// ownKey is what the plan of a call that brings its own policy depends on.
+// ownKey is what the plan of a call that brings its own policy depends on, under one table.
 type ownKey struct {
 	method *method
-	table  *policy.Table
 	policy *policy.Policy
 }
 
 // ownPlans are the plans of calls that bring their own policies. All calls read them.
 type ownPlans struct {
-	sync.Map // of *plan, by ownKey
+	table    uint64 // its ID
+	sync.Map        // of *plan, by ownKey
 	many     int
 }
 
@@ -78,24 +78,27 @@ const maxOwn = 1024
 
 // ownPlan returns the plan of a method for a call that brings its own policy.
 func (t *target) ownPlan(p *policy.Policy, method string) (*plan, error) {
-	k := ownKey{t.method(method), t.interceptor.store.Current(), p}
-	if pl, ok := t.own.Load().Load(k); ok {
-		return pl.(*plan), nil
+	k := ownKey{t.method(method), p}
+	if own := t.own.Load(); own.table == t.interceptor.store.Current().ID() {
+		if pl, ok := own.Load(k); ok {
+			return pl.(*plan), nil
+		}
 	}
 	if faults := t.interceptor.unresolved("", p, noTable); len(faults) > 0 {
 		return nil, fmt.Errorf("policy: %w", faults)
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	table := t.tableLocked()
 	own := t.own.Load()
 	if pl, ok := own.Load(k); ok { // somebody was faster
 		return pl.(*plan), nil
 	}
 	if own.many == maxOwn {
-		own = new(ownPlans)
+		own = &ownPlans{table: table.ID()}
 		t.own.Store(own)
 	}
-	pl := t.newPlanLocked(p, "", k.table, k.method)
+	pl := t.newPlanLocked(p, "", table, k.method)
 	pl.named = true
 	own.Store(k, pl)
 	own.many++

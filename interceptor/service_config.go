@@ -124,6 +124,32 @@ func channelPolicy(mc methodConfig) policy.Policy {
 	return p
 }
 
+// maxChannels bounds what is kept of the policies of channels, which are made anew with
+// every service config.
+const maxChannels = 1024
+
+type channelKey struct {
+	method      *method
+	retryPolicy any
+}
+
+// channelPlan returns the plan of a method whose policy is the channel's retryPolicy.
+func (t *target) channelPlan(m *method, mc methodConfig) *plan {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	table := t.tableLocked()
+	k := channelKey{m, mc.RetryPolicy}
+	if p, ok := t.channels[k]; ok {
+		return p
+	}
+	p := channelPolicy(mc)
+	if len(t.channels) >= maxChannels {
+		clear(t.channels)
+	}
+	t.channels[k] = t.newPlanLocked(&p, "", table, m)
+	return t.channels[k]
+}
+
 // isReady reports whether the channel has a connection, as far as is known.
 func (c *call) isReady() bool {
 	return c.conn == nil || c.conn.GetState() == connectivity.Ready

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"unicode/utf8"
 
 	"google.golang.org/grpc/codes"
@@ -54,6 +55,7 @@ type Set struct {
 
 // Table is a valid [Set] made ready for lookup. It never changes, so everyone may share it.
 type Table struct {
+	id       uint64
 	set      Set
 	methods  map[string]*Policy // "/pkg.Service/Method"
 	services map[string]*Policy // "/pkg.Service/"
@@ -61,6 +63,8 @@ type Table struct {
 	budgets  map[string]NamedBudget
 	rules    map[string]int // by selector
 }
+
+var lastID atomic.Uint64
 
 // Compile validates s and makes it ready for lookup. The error is a [Faults] with everything
 // that is wrong. The table shares nothing with s, so the caller may change s afterwards.
@@ -106,6 +110,7 @@ func (s Set) Compile() (*Table, error) {
 		return nil, err
 	}
 	t.rules = taken
+	t.id = lastID.Add(1)
 	return t, nil
 }
 
@@ -212,6 +217,11 @@ func (t *Table) Names(method string) bool {
 	_, ok := t.methods[method]
 	return ok
 }
+
+// ID returns a number that no other table of this process has. Keep it, and not the table, to
+// know later whether another table is in force: what keeps an old table keeps all of its rules.
+// A policy of Lookup keeps nothing but itself.
+func (t *Table) ID() uint64 { return t.id }
 
 // Set returns the set that the table was made from. It must not be changed.
 func (t *Table) Set() Set { return t.set }

@@ -195,3 +195,15 @@ func FuzzSelector(f *testing.F) {
 		require.Equal(t, covers, table.Lookup(method) != nil, "%q for %q", selector, method)
 	})
 }
+
+// TestTableID: no two tables have the same, also if they are of the same set.
+func TestTableID(t *testing.T) {
+	t.Parallel()
+	s := rules(rule("all", "*"))
+	seen := map[uint64]bool{new(policy.Store).Current().ID(): true}
+	for range 10 {
+		id := compile(t, s).ID()
+		assert.False(t, seen[id], "%d", id)
+		seen[id] = true
+	}
+}
