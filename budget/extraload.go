@@ -78,7 +78,16 @@ const (
 // NewExtraLoad returns an ExtraLoad with nothing paid in. share is from 0 to 1, with 0.02
 // for two in a hundred. Zero allows no extra attempt at all. It is rounded down to a
 // millionth. An error names the field: share.
-func NewExtraLoad(share float64) (*ExtraLoad, error) {
+func NewExtraLoad(share float64) (*ExtraLoad, error) { return newExtraLoad(share, newAnswers()) }
+
+// WithShare returns an ExtraLoad with another share, and with nothing paid in, for a limit that
+// is changed while calls use b. Answers go on: both count in the same place, and the Answers of
+// each are those of both.
+func (b *ExtraLoad) WithShare(share float64) (*ExtraLoad, error) {
+	return newExtraLoad(share, b.answers)
+}
+
+func newExtraLoad(share float64, a answers) (*ExtraLoad, error) {
 	if err := checkRange("share", share, 0, 1); err != nil {
 		return nil, err
 	}
@@ -88,7 +97,7 @@ func NewExtraLoad(share float64) (*ExtraLoad, error) {
 		lent:    u / lentPart,
 		began:   time.Now(),
 		cells:   make([]loadCell, percpu.Cells()),
-		answers: newAnswers(),
+		answers: a,
 	}, nil
 }
 

@@ -219,3 +219,35 @@ func TestExtraLoadGrantsOneAtATime(t *testing.T) {
 	assert.LessOrEqual(t, granted.Load(), int64(rounds))
 	assert.Greater(t, granted.Load(), int64(rounds/2))
 }
+
+// TestExtraLoadWithShare: each has a balance of its own, and all have the same answers.
+func TestExtraLoadWithShare(t *testing.T) {
+	t.Parallel()
+	_, err := extraLoad(t, 1).WithShare(2)
+	require.ErrorContains(t, err, "share")
+
+	first := extraLoad(t, 1)
+	second, err := first.WithShare(0)
+	require.NoError(t, err)
+	third, err := second.WithShare(0.5)
+	require.NoError(t, err)
+	for range 2 {
+		first.Acquire(budget.Original)
+		first.Release(budget.Original, budget.Success)
+	}
+	for i, r := range []struct {
+		asked *budget.ExtraLoad
+		want  [2]int64 // granted and denied, by all of them
+	}{
+		{first, [2]int64{1, 0}},
+		{first, [2]int64{1, 1}}, // no original has ended since
+		{second, [2]int64{1, 2}},
+		{third, [2]int64{1, 3}}, // what was paid into the first one is not in it
+	} {
+		assert.Equal(t, r.want[0] > 0 && i == 0, r.asked.Acquire(budget.Hedge), "step %d", i)
+		for _, b := range []*budget.ExtraLoad{first, second, third} {
+			granted, denied := b.Answers()
+			assert.Equal(t, r.want, [2]int64{granted, denied}, "step %d", i)
+		}
+	}
+}

@@ -39,7 +39,7 @@ const maxHedgings = 16
 // hedgingLocked returns what the calls under p share, also with those under
 // another version of the policy that says the same of hedging. What is made anew
 // has a budget that nothing has been paid into, so that changing a policy back
-// and forth grants nothing.
+// and forth grants nothing. Plans that have what is forgotten go on with it.
 func (m *method) hedgingLocked(it *Interceptor, p policy.Hedge) *hedging {
 	h, ok := m.hedgings[p]
 	if ok {
@@ -47,7 +47,7 @@ func (m *method) hedgingLocked(it *Interceptor, p policy.Hedge) *hedging {
 	}
 	h = m.newHedgingLocked(it, p)
 	if len(m.hedgings) >= maxHedgings {
-		m.forgetHedgingsLocked()
+		maps.DeleteFunc(m.hedgings, func(_ policy.Hedge, h *hedging) bool { return h != m.inForce })
 	}
 	if m.hedgings == nil {
 		m.hedgings = make(map[policy.Hedge]*hedging)
@@ -56,46 +56,10 @@ func (m *method) hedgingLocked(it *Interceptor, p policy.Hedge) *hedging {
 	return h
 }
 
-// forgetHedgingsLocked forgets all but what is in force. What their budgets have answered stays
-// counted.
-func (m *method) forgetHedgingsLocked() {
-	maps.DeleteFunc(m.hedgings, func(_ policy.Hedge, h *hedging) bool {
-		if h == m.inForce {
-			return false
-		}
-		m.gone.add(h.asked())
-		return true
-	})
-}
-
-// askedLocked returns what all budgets that have kept a MaxExtraLoad of the method have
-// answered: so it does not go back when a policy is changed, or changed back.
-func (m *method) askedLocked() asked {
-	sum := m.gone
-	for _, h := range m.hedgings {
-		sum.add(h.asked())
-	}
-	return sum
-}
-
-func (h *hedging) asked() asked {
-	if h.own == nil {
-		return asked{}
-	}
-	return askedOf(h.own)
-}
-
 func (m *method) newHedgingLocked(it *Interceptor, p policy.Hedge) *hedging {
 	h := new(hedging)
 	if p.MaxExtraLoad > 0 {
-		own, err := budget.NewExtraLoad(p.MaxExtraLoad)
-		if err != nil {
-			panic(err) // a policy that is in force has been validated
-		}
-		h.own = own
-		if m.bounded.IsZero() {
-			m.bounded = time.Now()
-		}
+		h.own = m.extraLoadLocked(p.MaxExtraLoad)
 	}
 	if p.Trigger != "" {
 		h.trigger = it.triggers[p.Trigger]
@@ -103,6 +67,23 @@ func (m *method) newHedgingLocked(it *Interceptor, p policy.Hedge) *hedging {
 		h.delay = m.delayLocked(p)
 	}
 	return h
+}
+
+// extraLoadLocked returns a budget that counts its answers together with all that have kept a
+// MaxExtraLoad of the method: so they do not go back when a policy is changed, or changed back.
+func (m *method) extraLoadLocked(share float64) *budget.ExtraLoad {
+	one := budget.NewExtraLoad
+	if m.load != nil {
+		one = m.load.WithShare
+	} else {
+		m.bounded = time.Now()
+	}
+	b, err := one(share)
+	if err != nil {
+		panic(err) // a policy that is in force has been validated
+	}
+	m.load = b
+	return b
 }
 
 // delayLocked returns the trigger of a policy that names none.

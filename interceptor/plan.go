@@ -190,9 +190,9 @@ type method struct {
 	// Guarded by the target's mu; nil until a policy asks for hedging.
 	latency  *hedge.Tracker
 	hedgings map[policy.Hedge]*hedging
-	inForce  *hedging  // the last that the policy of the method asked for
-	bounded  time.Time // since when there is a MaxExtraLoad
-	gone     asked     // of budgets that are no longer among hedgings
+	inForce  *hedging          // the last that the policy of the method asked for
+	bounded  time.Time         // since when there is a MaxExtraLoad
+	load     *budget.ExtraLoad // the last that keeps one
 
 	replies       reply.Kinds
 	notHedgedTold atomic.Bool

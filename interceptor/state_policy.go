@@ -276,11 +276,6 @@ type usedBudget struct {
 // asked is how often budgets have granted and denied an extra attempt.
 type asked struct{ granted, denied int64 }
 
-func (a *asked) add(b asked) {
-	a.granted += b.granted
-	a.denied += b.denied
-}
-
 // askedOf returns what a budget has answered, as far as it tells.
 func askedOf(b budget.Budget) asked {
 	u := usedBudget{budget: b}
@@ -317,21 +312,12 @@ func (t *target) budgets() []usedBudget {
 			m := p.method
 			list = append(list, usedBudget{
 				BudgetState{Kind: BudgetOfMethod, Name: m.name, Registered: m.registered.Load(), Since: m.bounded},
-				methodBudget{h.own, m.askedLocked()}, asked{},
+				h.own, asked{},
 			})
 		}
 	}
 	return list
 }
-
-// methodBudget is the budget in force that keeps the MaxExtraLoad of a method, with the answers of
-// all that have.
-type methodBudget struct {
-	*budget.ExtraLoad
-	all asked
-}
-
-func (b methodBudget) Answers() (granted, denied int64) { return b.all.granted, b.all.denied }
 
 // ask has a budget tell of itself. Those of package budget tell all; one that panics tells
 // nothing.
