@@ -140,8 +140,9 @@ type target struct {
 	pending  *plans        // ready and what was made since
 	detours  int           // lookups that ready could not answer since it was stored
 	learned  map[string]*method
-	named    map[string]named     // budgets of the set, once a method is called whose policy names them
-	channels map[channelKey]*plan // of the retryPolicy of a service config
+	named    map[string]named         // budgets of the set, once a method is called whose policy names them
+	brought  map[string]budget.Budget // that policies of calls have named
+	channels map[channelKey]*plan     // of the retryPolicy of a service config
 	fallback policy.Policy
 }
 
@@ -193,6 +194,7 @@ type method struct {
 	inForce  *hedging          // the last that the policy of the method asked for
 	bounded  time.Time         // since when there is a MaxExtraLoad
 	load     *budget.ExtraLoad // the last that keeps one
+	brought  *budget.ExtraLoad // the last that the policy of a call asked for
 
 	replies       reply.Kinds
 	notHedgedTold atomic.Bool
@@ -212,6 +214,7 @@ func newTarget(it *Interceptor, name string) *target {
 		since:       time.Now(),
 		learned:     make(map[string]*method),
 		named:       make(map[string]named),
+		brought:     make(map[string]budget.Budget),
 		fallback:    policy.Default(),
 		budget:      budget.Default(),
 		pending:     new(plans),

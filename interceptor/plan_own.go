@@ -100,6 +100,12 @@ func (t *target) ownPlan(p *policy.Policy, method string) (*plan, error) {
 	}
 	pl := t.newPlanLocked(p, "", table, k.method)
 	pl.named = true
+	if p.Budget != "" {
+		t.brought[p.Budget] = pl.budget
+	}
+	if pl.hedging != nil && pl.hedging.own != nil {
+		k.method.brought = pl.hedging.own
+	}
 	own.Store(k, pl)
 	own.many++
 	return pl, nil

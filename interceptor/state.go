@@ -35,7 +35,7 @@ type State struct {
 type TargetState struct {
 	Name    string
 	Since   time.Time     // when it was first called; later for a target that comes back
-	Budgets []BudgetState // by kind and name
+	Budgets []BudgetState // by kind and name; also those that only policies of calls have used
 	Methods []MethodState // by name
 }
 
@@ -62,7 +62,7 @@ type MethodState struct {
 	ReplayBytes int64
 
 	Policy  PolicyState
-	Hedging *HedgingState // nil if the policy asks for no hedging, or it is switched off
+	Hedging *HedgingState // nil if Policy asks for no hedging, or it is switched off
 	Samples []Sample      // calls worth a look, by kind, the newest first
 }
 

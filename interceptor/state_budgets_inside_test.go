@@ -70,3 +70,45 @@ func TestMethodBudgetLosesNothing(t *testing.T) {
 	}
 	assert.LessOrEqual(t, len(tg.learned[benchMethod].hedgings), maxHedgings)
 }
+
+// TestBudgetsOfCallsAreShown: of a policy that a call brings, its budgets are in the state, and stay
+// there when there is another set.
+func TestBudgetsOfCallsAreShown(t *testing.T) {
+	t.Parallel()
+	const ofMethod = "method " + benchMethod
+	with := func(share float64, name string) policy.Policy {
+		p := hedged(share)
+		p.Budget = name
+		return p
+	}
+	for _, r := range []struct {
+		name    string
+		inForce policy.Policy
+		own     policy.Policy
+		want    map[string]int64
+	}{
+		{"no policy but the call's", policy.Policy{}, with(0.9, "mine"), map[string]int64{"target ": 0, "policy mine": 1, ofMethod: 1}},
+		{"without MaxExtraLoad", policy.Policy{}, with(0, "mine"), map[string]int64{"target ": 0, "policy mine": 0}},
+		{"without a budget", policy.Policy{}, with(0.9, ""), map[string]int64{"target ": 1, ofMethod: 1}},
+		{"another budget", with(0, "other"), with(0.9, "mine"), map[string]int64{"target ": 0, "policy mine": 1, "policy other": 0, ofMethod: 1}},
+		{"the same budgets", with(0.9, "mine"), with(0.8, "mine"), map[string]int64{"target ": 0, "policy mine": 1, ofMethod: 1}},
+	} {
+		t.Run(r.name, func(t *testing.T) {
+			t.Parallel()
+			var st policy.Store
+			it, err := New(WithPolicy(r.inForce), WithPolicies(&st), WithBudget("mine", budget.Default()), WithBudget("other", budget.Default()))
+			require.NoError(t, err)
+			tg := it.target(nil)
+			p, err := tg.ownPlan(&r.own, benchMethod)
+			require.NoError(t, err)
+			if p.hedging != nil {
+				hedgeOnce(t, p)
+			}
+			for range 2 {
+				tg.plan(benchMethod)
+				assert.Equal(t, r.want, grantedBy(tg))
+				require.NoError(t, st.Update(policy.Set{Version: "2"}))
+			}
+		})
+	}
+}

@@ -1,15 +1,12 @@
 package interceptor
 
 import (
-	"cmp"
 	"fmt"
-	"math"
 	"slices"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/connectivity"
 
-	"github.com/rego-go/rego/budget"
 	"github.com/rego-go/rego/classify"
 	"github.com/rego-go/rego/hedge"
 	"github.com/rego-go/rego/policy"
@@ -263,82 +260,6 @@ func (s *HedgingState) addQuantiles(d *hedge.Delay) {
 	s.Samples = n
 	for i, t := range times {
 		s.Quantiles = append(s.Quantiles, Quantile{quantiles[i], t})
-	}
-}
-
-// usedBudget is a budget, and what is known of it without asking it.
-type usedBudget struct {
-	BudgetState
-	budget budget.Budget
-	before asked // that do not count
-}
-
-// asked is how often budgets have granted and denied an extra attempt.
-type asked struct{ granted, denied int64 }
-
-// askedOf returns what a budget has answered, as far as it tells.
-func askedOf(b budget.Budget) asked {
-	u := usedBudget{budget: b}
-	u.ask()
-	return asked{u.Granted, u.Denied}
-}
-
-// budgetStates says what the budgets of a target have.
-func (t *target) budgetStates() []BudgetState {
-	used := t.budgets()
-	states := make([]BudgetState, len(used))
-	for i := range used {
-		used[i].ask()
-		states[i] = used[i].BudgetState
-	}
-	slices.SortFunc(states, func(a, b BudgetState) int {
-		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name))
-	})
-	return states
-}
-
-// budgets returns those that calls to a target use.
-func (t *target) budgets() []usedBudget {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	list := []usedBudget{{BudgetState{Registered: true, Since: t.since}, t.budget, t.before}}
-	seen := make(map[string]bool)
-	for _, p := range t.pending.byMethod {
-		if name := p.policy.Budget; name != "" && !seen[name] {
-			seen[name] = true
-			list = append(list, usedBudget{BudgetState{Kind: BudgetOfPolicies, Name: name, Registered: true, Since: t.named[name].since}, p.budget, asked{}})
-		}
-		if h := p.hedging; h != nil && h.own != nil {
-			m := p.method
-			list = append(list, usedBudget{
-				BudgetState{Kind: BudgetOfMethod, Name: m.name, Registered: m.registered.Load(), Since: m.bounded},
-				h.own, asked{},
-			})
-		}
-	}
-	return list
-}
-
-// ask has a budget tell of itself. Those of package budget tell all; one that panics tells
-// nothing.
-func (u *usedBudget) ask() {
-	known := u.BudgetState
-	defer func() {
-		if recover() != nil {
-			u.BudgetState = known
-		}
-	}()
-	if b, ok := u.budget.(interface{ Balance() float64 }); ok {
-		if v := b.Balance(); !math.IsNaN(v) && !math.IsInf(v, 0) {
-			u.HasBalance, u.Balance = true, v
-		}
-	}
-	if b, ok := u.budget.(interface {
-		Answers() (granted, denied int64)
-	}); ok {
-		u.Granted, u.Denied = b.Answers()
-		u.Granted -= u.before.granted
-		u.Denied -= u.before.denied
 	}
 }
 
