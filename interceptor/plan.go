@@ -270,11 +270,12 @@ func (t *target) makePlan(name string) *plan {
 	defer t.mu.Unlock()
 	table := t.tableLocked()
 	f := t.find(table, name, m)
+	isNamed := f.names(name, t.interceptor.code)
 	p, ok := t.pending.byMethod[m.name]
-	if !ok || m.name == otherMethods && p.policy != f.policy {
+	if !ok || m.name == otherMethods && (p.policy != f.policy || p.named != isNamed) {
 		p = t.newPlanLocked(f.policy, f.table.Version(), table, m)
 		p.open = f.source >= FromServiceConfig
-		p.named = f.names(name, t.interceptor.code)
+		p.named = isNamed
 		p.simple = p.isSimple()
 		t.pending.byMethod[m.name] = p
 		m.inForce = cmp.Or(p.hedging, m.inForce)

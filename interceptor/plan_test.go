@@ -43,6 +43,39 @@ func TestPlansAreBounded(t *testing.T) {
 	assert.LessOrEqual(t, len(tg.pending.byMethod), maxMethods+1)
 }
 
+// TestMethodsBeyondTheLimit share a plan only while they have the same policy, and are named by a rule
+// alike.
+func TestMethodsBeyondTheLimit(t *testing.T) {
+	t.Parallel()
+	it, err := New(WithRules(
+		policy.Rule{Methods: []string{"/a.B/Named", "/a.B/*"}, Policy: policy.Policy{Name: "service"}},
+		policy.Rule{Methods: []string{"*"}, Policy: policy.Policy{Name: "all"}},
+	))
+	require.NoError(t, err)
+	tg := it.target(nil)
+	for i := range maxMethods {
+		tg.learned[strconv.Itoa(i)] = new(method)
+	}
+	for _, r := range []struct {
+		method, policy string
+		named, same    bool // same is as before
+	}{
+		{"/a.B/Named", "service", true, false},
+		{"/a.B/Other", "service", false, false},
+		{"/a.B/Another", "service", false, true},
+		{"/a.B/Named", "service", true, false},
+		{"/c.D/E", "all", false, false},
+		{"/c.D/F", "all", false, true},
+		{"/a.B/Other", "service", false, false},
+	} {
+		before := tg.pending.byMethod[otherMethods]
+		p := tg.plan(r.method)
+		assert.Equal(t, r.policy, p.policy.Name, r.method)
+		assert.Equal(t, r.named, p.named, r.method)
+		assert.Equal(t, r.same, p == before, r.method)
+	}
+}
+
 // TestRecentPlans: names that have the same place among the recent are not mixed up.
 func TestRecentPlans(t *testing.T) {
 	t.Parallel()
