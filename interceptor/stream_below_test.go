@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -177,6 +179,7 @@ var opensTwo = opens(func(ctx context.Context, opts []grpc.CallOption, open open
 	if cs, err := open(tried, opts...); err != nil {
 		return cs, err
 	}
+	virtual.Sleep(ms) // the server counts them
 	return open(ctx, opts...)
 })
 
@@ -198,23 +201,34 @@ var shadows = opens(func(ctx context.Context, opts []grpc.CallOption, open opene
 
 // refreshing makes its stream again, once, when the server says that the token is too old.
 type refreshing struct {
-	grpc.ClientStream
+	now   atomic.Pointer[altered] // the stream that is used
 	again func() (grpc.ClientStream, error)
-	sent  []any
+
+	mu   sync.Mutex
+	sent []any
 }
 
 var refreshes = opens(func(ctx context.Context, opts []grpc.CallOption, open opener) (grpc.ClientStream, error) {
+	r := &refreshing{again: func() (grpc.ClientStream, error) { return open(ctx, opts...) }}
 	cs, err := open(ctx, opts...)
-	return &refreshing{ClientStream: cs, again: func() (grpc.ClientStream, error) { return open(ctx, opts...) }}, err
+	r.now.Store(&altered{ClientStream: cs})
+	return r, err
 })
 
+func (r *refreshing) Header() (metadata.MD, error) { return r.now.Load().Header() }
+func (r *refreshing) Trailer() metadata.MD         { return r.now.Load().Trailer() }
+func (r *refreshing) CloseSend() error             { return r.now.Load().CloseSend() }
+func (r *refreshing) Context() context.Context     { return r.now.Load().Context() }
+
 func (r *refreshing) SendMsg(m any) error {
+	r.mu.Lock()
 	r.sent = append(r.sent, m)
-	return r.ClientStream.SendMsg(m)
+	r.mu.Unlock()
+	return r.now.Load().SendMsg(m)
 }
 
 func (r *refreshing) RecvMsg(m any) error {
-	err := r.ClientStream.RecvMsg(m)
+	err := r.now.Load().RecvMsg(m)
 	if r.again == nil || status.Code(err) != codes.Unauthenticated {
 		return err
 	}
@@ -222,7 +236,10 @@ func (r *refreshing) RecvMsg(m any) error {
 	if err != nil {
 		return err
 	}
-	r.ClientStream, r.again = cs, nil
+	r.now.Store(&altered{ClientStream: cs})
+	r.again = nil
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	for _, m := range r.sent {
 		if err := cs.SendMsg(m); err != nil {
 			return err
@@ -258,7 +275,7 @@ func TestStreamBelowSameAsBare(t *testing.T) {
 	}
 	plays = append(plays, play{name: "shadows without a request", below: shadows, kind: watchKind, step: slow, app: app})
 	for _, k := range []kind{watchKind, chatKind} {
-		plays = append(plays, play{name: "refreshes, and more comes, " + path.Base(k.method), below: refreshes, kind: k, step: testsrv.Fail(codes.Unauthenticated, ""), then: slow, app: app})
+		plays = append(plays, play{name: "refreshes, and more comes, " + path.Base(k.method), below: refreshes, kind: k, step: after(5*ms, testsrv.Fail(codes.Unauthenticated, "")), then: slow, app: app})
 	}
 	for _, k := range kinds {
 		plays = append(plays,
