@@ -81,6 +81,16 @@ func BenchmarkRatioOutage(b *testing.B) {
 	})
 }
 
+// A brownout, with half of the calls failing: a call that succeeds, and one whose retry is
+// mostly denied.
+func BenchmarkRatioBrownout(b *testing.B) {
+	r := ratio(b, budget.RatioConfig{Ratio: 0.1})
+	parallel(b, func() {
+		r.Release(budget.Original, budget.Success)
+		r.Acquire(budget.Retry)
+	})
+}
+
 func BenchmarkTokenBucketGrantAndGiveBack(b *testing.B) {
 	t, err := budget.NewTokenBucket(budget.TokenBucketConfig{PerSecond: 10})
 	require.NoError(b, err)

@@ -52,6 +52,10 @@ type RatioConfig struct {
 // Successes between two requests for an extra attempt count as if they were spread evenly
 // over that time. Some attempts are kept ready to be granted without reading the clock, one
 // per cell and at most a quarter of the balance. These may stay longer than their second.
+// After an attempt was denied, the next one is denied at once until something comes in. Of
+// successes a cell notices that whenever an eighth of those of the last second have come, at
+// the latest with the 16th. So a denial may overlook up to 16 successes of each cell, however
+// long ago they came, but none of a cell that never has 8 in a second.
 //
 // Sources: AWS's retry quota, for the refund and for the cost of a timeout; gRFC A6's
 // throttle, for payment by successes; Finagle's RetryBudget and Linkerd's, for the ratio and
@@ -63,14 +67,16 @@ type Ratio struct {
 	perSecond int64
 	began     time.Time
 
+	// empty says that there was not enough for an extra attempt, and that nothing has come in
+	// since: then the next one is denied at once. Who finds too little sets it and looks once
+	// more, and who adds to the balance clears it afterwards, so that nothing is overlooked
+	// but the successes that a cell has counted since it last looked at the clock. It is here
+	// because of the account's other cache line, which every withdrawal writes.
+	empty atomic.Bool
+
 	account account
 	whole   allowance
 	answers
-
-	// empty says that there was not enough for an extra attempt, and that nothing has come in
-	// since: then the next one is denied at once. Who finds too little sets it and looks once
-	// more, and who adds to the balance clears it afterwards, so that nothing is overlooked.
-	empty atomic.Bool
 }
 
 // Default returns a Ratio of 10 % and 3 per second.
@@ -130,8 +136,14 @@ func (r *Ratio) take() bool {
 	case r.account.spend(), r.withdraw():
 		return true
 	}
+	return r.takeLast()
+}
+
+// takeLast says that there is not enough, and takes an attempt if something has come in
+// meanwhile.
+func (r *Ratio) takeLast() bool {
 	r.empty.Store(true)
-	return r.withdraw() // if something has come in meanwhile
+	return r.withdraw()
 }
 
 func (r *Ratio) withdraw() bool {
@@ -164,15 +176,16 @@ func (r *Ratio) Release(k Kind, result Result) {
 	r.cameIn()
 }
 
-// deposit counts a success. It looks at the clock whenever an eighth of what came in
-// the last second has come.
+// deposit counts a success. Whenever an eighth of what came in the last second has come, it
+// looks at the clock, and says that something came in: if every success said so, each denial
+// in between would look at all cells.
 func (r *Ratio) deposit() {
 	c := r.account.cells.mine()
 	n := c.count.Add(1)
-	r.cameIn()
 	if n < c.lookAt.Load() {
 		return
 	}
+	r.cameIn()
 	recent := n - c.history.look(stepAt(r.now(), eighth), n)
 	c.lookAt.Store(n + min(1+recent/spanSteps, lookEvery))
 }

@@ -249,3 +249,46 @@ func TestRatioOverlooksNothing(t *testing.T) {
 		}
 	}
 }
+
+// After a denial, what is given back is there again.
+func TestRatioDeniesNothingThatWasGivenBack(t *testing.T) {
+	t.Parallel()
+	r := ratio(t, budget.RatioConfig{MinPerSecond: 1})
+	require.True(t, r.Acquire(budget.Retry))
+	require.False(t, r.Acquire(budget.Retry))
+	r.Release(budget.Retry, budget.Unsent)
+	require.True(t, r.Acquire(budget.Retry))
+}
+
+// A client with few calls is granted all that its successes have paid, and at once.
+func TestRatioOverlooksNothingOfFewSuccesses(t *testing.T) {
+	t.Parallel()
+	for perSecond := 1; perSecond <= 6; perSecond++ {
+		synctest.Test(t, func(t *testing.T) {
+			r := ratio(t, budget.RatioConfig{MinPerSecond: float64(perSecond)}).OneCell()
+			granted(perSecond, budget.Retry)(t, r)
+			for range 50 {
+				denied(budget.Retry)(t, r)
+				virtual.Sleep(time.Second/time.Duration(perSecond) + ms)
+				denied(budget.Retry)(t, r)
+				successes(1)(t, r)
+				granted(1, budget.Retry)(t, r)
+			}
+		})
+	}
+}
+
+// One with many is denied no more than what 16 successes of a cell have paid.
+func TestRatioOverlooksFewOfManySuccesses(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := ratio(t, budget.RatioConfig{Ratio: 1}).OneCell()
+		successes(1000)(t, r)
+		granted(1000, budget.Retry)(t, r)
+		for range 50 {
+			denied(budget.Retry)(t, r)
+			successes(16)(t, r)
+			granted(16, budget.Retry)(t, r)
+		}
+	})
+}
