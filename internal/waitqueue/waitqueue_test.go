@@ -68,6 +68,16 @@ func TestQueue(t *testing.T) {
 			w.Advance(time.Now(), nil) // the first is about to ask
 			assert.Equal(t, []int{1}, w.after(0))
 		},
+		"nobody else is called within a millisecond, though the first is about to ask": func(t *testing.T, w *waiting) {
+			w.Advance(time.Now(), nil)
+			assert.Equal(t, []int{0}, w.after(0))
+			w.Advance(time.Now(), nil)
+			assert.Empty(t, w.after(ms-1))
+			w.Advance(time.Now(), nil)
+			assert.Empty(t, w.after(1))
+			w.Advance(time.Now(), nil)
+			assert.Equal(t, []int{1}, w.after(0))
+		},
 		"one that is denied again is still the first": func(t *testing.T, w *waiting) {
 			w.Advance(time.Now(), nil)
 			assert.Equal(t, []int{0}, w.after(ms))
