@@ -32,7 +32,7 @@ type sending struct {
 
 // Option has the attempt encode as c does, and returns what tells grpc. It is called once,
 // before the attempt is made.
-func (a *Attempt) Option(c *Codec) grpc.CallOption {
+func (a *Attempt) Option(c *Codec) *Option {
 	a.of = c
 	a.option.CodecV2 = a
 	return &a.option

@@ -74,16 +74,13 @@ var protobuf = sync.OnceValue(func() *Codec { return registered(protocodec.Name)
 
 // ProtoResets reports whether the codec of protobuf is grpc's own, which empties a message
 // before it decodes into it. Others may add to what is there.
-var ProtoResets = sync.OnceValue(func() bool { return isGRPCs(protocodec.Name) })
-
-// isGRPCs reports whether the codec that is registered by a name is grpc's own.
-func isGRPCs(name string) bool {
-	t := reflect.TypeOf(encoding.GetCodecV2(name))
+var ProtoResets = sync.OnceValue(func() bool {
+	t := reflect.TypeOf(encoding.GetCodecV2(protocodec.Name))
 	if t != nil && t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
 	return t != nil && t.PkgPath() == "google.golang.org/grpc/encoding/proto"
-}
+})
 
 // IsProto reports whether it is grpc's own for proto messages. What that has encoded can be
 // decoded into a new message of the same type, and it empties a message before it decodes

@@ -123,7 +123,7 @@ func other(any) []any { return []any{message('o')} }
 // attempt returns what sends, to a stream, with a codec that hands out the message's own bytes.
 func attempt(s *grpcStream, out *int) *codec.Attempt {
 	a := new(codec.Attempt)
-	s.codec = a.Option(codec.Of([]grpc.CallOption{grpc.ForceCodecV2(own{buffers{out}})})).(*codec.Option).CodecV2
+	s.codec = a.Option(codec.Of([]grpc.CallOption{grpc.ForceCodecV2(own{buffers{out}})})).CodecV2
 	return a
 }
 
@@ -166,6 +166,21 @@ func TestSend(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestSentPastTheAttempt: what the application changes and sends again, past the attempt, is
+// encoded as it is then.
+func TestSentPastTheAttempt(t *testing.T) {
+	t.Parallel()
+	out, msg := 0, message('m')
+	s := &grpcStream{asks: once}
+	_, known, err := attempt(s, &out).Send(s, msg)
+	require.NoError(t, err)
+	require.True(t, known)
+	(*msg)[0] = '-'
+	require.NoError(t, s.SendMsg(msg))
+	assert.Equal(t, []string{"m", "-"}, s.wrote)
+	assert.Zero(t, out, "what nobody waits for is kept")
 }
 
 // TestSendsWhatCannotBeKept: an interceptor below sends what the codec can encode, in the

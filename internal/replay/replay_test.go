@@ -260,7 +260,7 @@ func (b *below) SendMsg(v any) error {
 // attempt returns what an attempt sends with.
 func (b *below) attempt(c *codec.Codec) *codec.Attempt {
 	a := new(codec.Attempt)
-	b.codec = a.Option(c).(*codec.Option).CodecV2
+	b.codec = a.Option(c).CodecV2
 	return a
 }
 
