@@ -50,15 +50,16 @@ func (p *Pace) empty(window int64) {
 // Fast returns what a tenth of the recent attempts took less than, zero if too few are
 // known.
 func (p *Pace) Fast(now time.Time) time.Duration {
-	age := windowOf(now) - p.window.Load()
+	w := p.window.Load()
+	age := windowOf(now) - w
 	if age < 0 || age > 1 {
 		return 0
 	}
 	var counts [buckets]uint32
 	var samples uint32
 	for i := range counts {
-		if counts[i] = p.counts[p.window.Load()&1][i].Load(); age == 0 {
-			counts[i] += p.counts[1-p.window.Load()&1][i].Load()
+		if counts[i] = p.counts[w&1][i].Load(); age == 0 {
+			counts[i] += p.counts[1-w&1][i].Load()
 		}
 		samples += counts[i]
 	}
