@@ -35,7 +35,7 @@ func (op *Op) IsPending() bool { return op.pending }
 // Free lets go of the encoding of an operation that was taken, or has not been appended.
 func (op *Op) Free() { op.data.Free() }
 
-// IsEncoded reports whether there is an encoding that is not empty.
+// IsEncoded reports whether the message has been encoded.
 func (op *Op) IsEncoded() bool { return len(op.data) > 0 }
 
 // SendTo sends a message that has been encoded, as the application's own msg if that is not
