@@ -24,8 +24,9 @@ type Error struct {
 	Reason EndReason
 	// Attempts are the attempts of the call, ordered by their numbers. The last one decided
 	// the call, unless attempts ran side by side: then the one that was fatal, or the last
-	// one to fail, decided it. The start of the first attempt is known only if the call was
-	// hedged, observed or had a timeline.
+	// one to fail, decided it. The start of the first attempt is known if the call was hedged,
+	// observed, recorded or had a timeline, or if the service config has a timeout for its
+	// method. Else it is known only of the first call of a method and of one call in 64.
 	Attempts []AttemptError
 
 	err error
