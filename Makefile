@@ -28,7 +28,7 @@ BENCH     ?= .
 BENCHTIME ?= 1s
 COUNT     ?= 1
 CPU       ?= 1,2
-BENCHED   := $(patsubst %,./%,$(wildcard interceptor interceptor/slogobs interceptor/spread interceptor/debugpage budget hedge policy otelobs classify))
+BENCHED   := $(patsubst %,./%,$(wildcard interceptor interceptor/slogobs interceptor/spread interceptor/debugpage budget hedge policy policy/file otelobs classify))
 
 .DEFAULT_GOAL := help
 
