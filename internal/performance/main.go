@@ -58,6 +58,9 @@ var rows = []row{
 // machine does not fall on one of them alone.
 const rounds = 5
 
+// mostCPUs is the highest number of processors that all benchmarks run on.
+const mostCPUs = 2
+
 func main() {
 	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -101,7 +104,7 @@ func measure() (io.Reader, error) {
 	var out bytes.Buffer
 	for range rounds {
 		for _, p := range packages {
-			for cpus := 1; cpus <= 2; cpus++ {
+			for cpus := 1; cpus <= mostCPUs; cpus++ {
 				test := exec.Command(filepath.Join(dir, path.Base(p)+".test"), "-test.run", "^$", "-test.bench", pattern, //nolint:gosec // as above
 					"-test.benchmem", "-test.benchtime", "0.3s", "-test.cpu", strconv.Itoa(cpus))
 				test.Dir = p
@@ -184,14 +187,17 @@ func read(r io.Reader) (map[key]*figures, error) {
 	return runs, in.Err()
 }
 
-// table returns the table, and the benchmarks that it lacks.
+// table returns the table, and the benchmarks that it lacks, with how many processors.
 func table(runs map[key]*figures) (text string, missing []string) {
 	var b strings.Builder
 	b.WriteString("| path | one goroutine | two goroutines | allocations |\n|---|---|---|---|\n")
 	for _, r := range rows {
-		one := runs[key{r.benchmark, 1}]
-		if one == nil || r.bare != "" && runs[key{r.bare, 1}] == nil {
-			missing = append(missing, r.benchmark)
+		for cpus := 1; cpus <= mostCPUs; cpus++ {
+			if runs[key{r.benchmark, cpus}] == nil || r.bare != "" && runs[key{r.bare, cpus}] == nil {
+				missing = append(missing, fmt.Sprintf("%s on %d", r.benchmark, cpus))
+			}
+		}
+		if runs[key{r.benchmark, 1}] == nil || r.bare != "" && runs[key{r.bare, 1}] == nil {
 			continue
 		}
 		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", r.path, r.cost(runs, 1), r.cost(runs, 2), r.allocations(runs))
