@@ -79,8 +79,16 @@ type Ratio struct {
 	answers
 }
 
+// What [Default] has of [RatioConfig].
+const (
+	DefaultRatio        = 0.1
+	DefaultMinPerSecond = 3
+)
+
 // Default returns a Ratio of 10 % and 3 per second.
-func Default() *Ratio { return newRatio(RatioConfig{Ratio: 0.1, MinPerSecond: 3}) }
+func Default() *Ratio {
+	return newRatio(RatioConfig{Ratio: DefaultRatio, MinPerSecond: DefaultMinPerSecond})
+}
 
 // NewRatio returns a Ratio. The zero config allows no extra attempt at all. An
 // error names the field: ratio or min_per_second.

@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/rego-go/rego/budget"
 	"github.com/rego-go/rego/classify"
 )
 
@@ -175,7 +176,8 @@ func (p Policy) load(b *NamedBudget, attempts int) string {
 	var bounds []string
 	switch {
 	case p.Budget == "":
-		bounds = append(bounds, "what each client has saved up in a second, 10 % of its calls and 3 attempts (the default budget, unless its code has another)")
+		bounds = append(bounds, fmt.Sprintf("what each client has saved up in a second, %.4g %% of its calls and %.4g attempts (the default budget, unless its code has another)",
+			100*budget.DefaultRatio, float64(budget.DefaultMinPerSecond)))
 	case b == nil:
 		bounds = append(bounds, fmt.Sprintf("as the client's budget %q allows", p.Budget))
 	case b.Ratio != nil:
