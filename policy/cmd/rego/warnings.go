@@ -3,12 +3,12 @@ package main
 import (
 	"cmp"
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/rego-go/rego/budget"
 	"github.com/rego-go/rego/classify"
 	"github.com/rego-go/rego/interceptor"
 	"github.com/rego-go/rego/internal/nearest"
@@ -149,17 +149,13 @@ func (w *warner) meantBudget(name string) string {
 
 // times warns of timeouts that leave nothing to do.
 func (w *warner) times(p policy.Policy, warn func(check, field, format string, args ...any)) {
-	most := p.Retry.MaxAttempts
-	if most == 0 {
-		most = policy.DefaultMaxAttempts
-	}
-	several := most > 1 && !p.Retry.Off && p.Classifier != policy.ClassifierNone
+	several := retries(p)
 	if several && p.Timeout > 0 && p.Explain(nil).Attempts == 1 {
 		warn(checkTooLate, "timeout", "no retry can begin within %v: the waits are longer", p.Timeout)
 	}
 	expiryIsFinal := len(p.Retry.Codes) > 0 && !slices.Contains(p.Retry.Codes, codes.DeadlineExceeded) ||
 		len(p.Retry.Codes) == 0 && p.Classifier == "" && p.Idempotency == classify.NotIdempotent
-	hedged := p.Hedge.Asked() && !p.Hedge.Off && most > 1
+	hedged := p.Hedge.Asked() && !p.Hedge.Off && p.Retry.MaxAttempts != 1
 	if p.AttemptTimeout > 0 && !hedged && (!several || expiryIsFinal) {
 		warn(checkTimeout, "attempt_timeout", "ends no attempt of a call that has a deadline, since none may follow: the call's timeout is the field timeout")
 	}
@@ -177,27 +173,41 @@ func (w *warner) hedges(i int, p policy.Policy, warn func(check, field, format s
 		warn(checkHedges, "hedge", "no hedge ever starts: the rule says that its methods are not idempotent")
 	case p.Idempotency == classify.IdempotencyUnknown && len(reached) > 0 && !slices.ContainsFunc(reached, w.mayBeHedged):
 		warn(checkHedges, "hedge", "no hedge ever starts: neither the rule nor a proto file says that %s may be repeated (idempotency)", some(reached))
-	case p.Hedge.MaxExtraLoad > 0 && p.Hedge.MaxExtraLoad >= w.paidBySuccess(p.Budget):
-		warn(checkHedgedAway, "hedge.max_extra_load", "hedges may take all that the budget pays for, %v of an attempt for each success, and leave nothing for retries",
-			w.paidBySuccess(p.Budget))
+	default:
+		w.hedgedAway(p, warn)
 	}
 }
 
-// paidBySuccess returns what a success deposits in a budget that the set names, or in the default
-// one. Of a budget of another kind, or one that only clients know, it is more than any share.
-func (w *warner) paidBySuccess(name string) float64 {
-	b, _ := w.table.Budget(name)
-	switch {
-	case name == "":
-		return defaultRatio
-	case b.Ratio != nil:
-		return b.Ratio.Ratio
+// hedgedAway warns of hedges that may take all that successes pay for. How much that is of a
+// budget without a share of successes depends on how many calls there are, which no set says.
+func (w *warner) hedgedAway(p policy.Policy, warn func(check, field, format string, args ...any)) {
+	pays, known := w.ratio(p.Budget)
+	if !known || pays.Ratio == 0 || p.Hedge.MaxExtraLoad < pays.Ratio || !retries(p) {
+		return
 	}
-	return math.Inf(1)
+	rest := "nothing for retries"
+	if least := pays.MinPerSecond; least > 0 {
+		rest = fmt.Sprintf("retries only what min_per_second allows, %.4g a second of each client", least)
+	}
+	warn(checkHedgedAway, "hedge.max_extra_load", "hedges may take all that successes pay into the budget, %.4g of an attempt each, and leave %s", pays.Ratio, rest)
 }
 
-// defaultRatio is that of budget.Default.
-const defaultRatio = 0.1
+// ratio returns what a budget pays that the set names, or the default one. That of a budget of
+// another kind, or of one that only clients have, is not known.
+func (w *warner) ratio(name string) (pays budget.RatioConfig, known bool) {
+	if name == "" {
+		return budget.RatioConfig{Ratio: budget.DefaultRatio, MinPerSecond: budget.DefaultMinPerSecond}, true
+	}
+	if b, _ := w.table.Budget(name); b.Ratio != nil {
+		return *b.Ratio, true
+	}
+	return budget.RatioConfig{}, false
+}
+
+// retries reports whether a policy has retries.
+func retries(p policy.Policy) bool {
+	return p.Retry.MaxAttempts != 1 && !p.Retry.Off && p.Classifier != policy.ClassifierNone
+}
 
 func (w *warner) mayBeHedged(method string) bool { return w.known.idempotency(method).AllowsRetry() }
 

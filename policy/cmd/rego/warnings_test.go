@@ -76,9 +76,17 @@ func TestWarnings(t *testing.T) {
 		{"hedge: {delay: 1s}, idempotency: IDEMPOTENCY_NOT_IDEMPOTENT", "", "the rule says that its methods are not idempotent (hedge-never-starts)"},
 		{"hedge: {delay: 1s, off: true}, idempotency: IDEMPOTENCY_NOT_IDEMPOTENT", "", ""},
 		{"hedge: {max_extra_load: 0.05}", "", ""},
-		{"hedge: {max_extra_load: 0.1}", "", "hedge.max_extra_load: hedges may take all that the budget pays for, 0.1 of an attempt for each success, and leave nothing for retries (hedges-leave-no-retries)"},
+		{"hedge: {max_extra_load: 0.1}", "", "hedge.max_extra_load: hedges may take all that successes pay into the budget, 0.1 of an attempt each, " +
+			"and leave retries only what min_per_second allows, 3 a second of each client (hedges-leave-no-retries)"},
+		{"hedge: {max_extra_load: 0.1}, retry: {off: true}", "", ""},
+		{"hedge: {max_extra_load: 0.1}, classifier: none", "", ""},
+		{"hedge: {max_extra_load: 0.1}, retry: {max_attempts: 2}", "", "(hedges-leave-no-retries)"},
+		{"hedge: {max_extra_load: 0.1, trigger: mine}", "", "(hedges-leave-no-retries)"},
+		{"hedge: {percentile: 0.5}", "", ""},
+		{"hedge: {max_extra_load: 0.02}, budget: b", "budgets: [{name: b, ratio: {min_per_second: 100}}]", ""},
+		{"hedge: {max_extra_load: 0.05}, budget: b", "budgets: [{name: b, ratio: {ratio: 0.05, min_per_second: 7}}]", "7 a second of each client"},
 		{"hedge: {max_extra_load: 0.1}, budget: b", "budgets: [{name: b, ratio: {ratio: 0.3}}]", ""},
-		{"hedge: {max_extra_load: 0.05}, budget: b", "budgets: [{name: b, ratio: {ratio: 0.02}}]", "0.02 of an attempt for each success"},
+		{"hedge: {max_extra_load: 0.05}, budget: b", "budgets: [{name: b, ratio: {ratio: 0.02}}]", "0.02 of an attempt each, and leave nothing for retries (hedges-leave-no-retries)"},
 		{"hedge: {max_extra_load: 0.5}, budget: b", "budgets: [{name: b, token_bucket: {per_second: 5}}]", ""},
 	} {
 		text := "{rules: [{methods: ['*'], policy: {" + r.policy + "}}]"
