@@ -50,10 +50,16 @@ func Blocks(page string) (all []Block) {
 	return all
 }
 
+// Outside returns a page without its blocks of code.
+func Outside(page string) string { return fence.ReplaceAllString(page, "") }
+
+// Prose returns a page without its code: neither blocks nor what stands between backticks.
+func Prose(page string) string { return inline.ReplaceAllString(Outside(page), "") }
+
 // Inline returns what stands between backticks in a page, each once.
 func Inline(page string) (all []string) {
 	seen := make(map[string]bool)
-	for _, m := range inline.FindAllStringSubmatch(fence.ReplaceAllString(page, ""), -1) {
+	for _, m := range inline.FindAllStringSubmatch(Outside(page), -1) {
 		if !seen[m[1]] {
 			seen[m[1]] = true
 			all = append(all, m[1])

@@ -36,8 +36,6 @@ func pages(t *testing.T) map[string]string {
 }
 
 var (
-	code    = regexp.MustCompile("(?ms)^ *```.*?^ *```$")
-	inline  = regexp.MustCompile("`[^`\n]*`")
 	link    = regexp.MustCompile(`\]\(([^)\s]+)\)`)
 	heading = regexp.MustCompile(`(?m)^#+ +(.*)$`)
 	noSlug  = regexp.MustCompile(`[^\p{L}\p{N}_ -]`)
@@ -49,7 +47,7 @@ func TestLinks(t *testing.T) {
 	all := pages(t)
 	links := 0
 	for page, text := range all {
-		for _, m := range link.FindAllStringSubmatch(inline.ReplaceAllString(code.ReplaceAllString(text, ""), ""), -1) {
+		for _, m := range link.FindAllStringSubmatch(docs.Prose(text), -1) {
 			if strings.Contains(m[1], "://") {
 				continue
 			}
@@ -72,7 +70,7 @@ func TestLinks(t *testing.T) {
 // anchors returns those of a page's headings, as GitHub makes them.
 func anchors(text string) (all []string) {
 	seen := make(map[string]int)
-	for _, m := range heading.FindAllStringSubmatch(code.ReplaceAllString(text, ""), -1) {
+	for _, m := range heading.FindAllStringSubmatch(docs.Outside(text), -1) {
 		slug := strings.ReplaceAll(noSlug.ReplaceAllString(strings.ToLower(m[1]), ""), " ", "-")
 		if n := seen[slug]; n > 0 {
 			all = append(all, fmt.Sprint(slug, "-", n))
@@ -248,8 +246,7 @@ func TestOnboardingNames(t *testing.T) {
 		}
 		src, err := os.ReadFile(filepath.Join(root, file))
 		require.NoError(t, err)
-		for _, name := range inline.FindAllString(row[2], -1) {
-			name = strings.Trim(name, "`")
+		for _, name := range docs.Inline(row[2]) {
 			assert.Regexp(t, `(?m)^(func (\(\w+ \*?\w+\) )?|type )`+name+`\b`, string(src), "%s of %s", name, row[1])
 		}
 	}
