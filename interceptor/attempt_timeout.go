@@ -36,108 +36,108 @@ type timeoutWatch struct {
 }
 
 func (c *call) watchTimeout(a *attempt, after time.Duration, ctx *expiry.Context) *timeoutWatch {
-	o := &timeoutWatch{call: c, attempt: a, after: after, ctx: ctx}
-	o.mu.Lock()
-	defer o.mu.Unlock() // else the timer's goroutine may be there before the timer is
-	o.timer = time.AfterFunc(after, o.onTimeout)
-	return o
+	w := &timeoutWatch{call: c, attempt: a, after: after, ctx: ctx}
+	w.mu.Lock()
+	defer w.mu.Unlock() // else the timer's goroutine may be there before the timer is
+	w.timer = time.AfterFunc(after, w.onTimeout)
+	return w
 }
 
 // arm starts the clock anew.
-func (o *timeoutWatch) arm() {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.paused = false; !o.over {
-		o.timer.Reset(o.after)
+func (w *timeoutWatch) arm() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.paused = false; !w.over {
+		w.timer.Reset(w.after)
 	}
 }
 
 // pause stops the clock until it is started again.
-func (o *timeoutWatch) pause() {
-	o.timer.Stop()
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.paused = true
+func (w *timeoutWatch) pause() {
+	w.timer.Stop()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.paused = true
 }
 
 // retire stops it for good, and does not wait for what it may just be doing.
-func (o *timeoutWatch) retire() {
-	o.timer.Stop()
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.over = true
+func (w *timeoutWatch) retire() {
+	w.timer.Stop()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.over = true
 }
 
 // stop ends the watch, and passes on what has torn it down.
-func (o *timeoutWatch) stop() {
-	o.timer.Stop()
-	o.mu.Lock()
-	o.over = true
-	o.mu.Unlock()
-	o.asked.Wait()
-	if o.panicked != nil {
-		o.panicked.rethrow()
+func (w *timeoutWatch) stop() {
+	w.timer.Stop()
+	w.mu.Lock()
+	w.over = true
+	w.mu.Unlock()
+	w.asked.Wait()
+	if w.panicked != nil {
+		w.panicked.rethrow()
 	}
 }
 
 // onTimeout runs on a goroutine of the timer's.
-func (o *timeoutWatch) onTimeout() {
-	o.mu.Lock()
-	if o.over || o.paused {
-		o.mu.Unlock()
+func (w *timeoutWatch) onTimeout() {
+	w.mu.Lock()
+	if w.over || w.paused {
+		w.mu.Unlock()
 		return
 	}
-	if o.asking { // the clock was started anew meanwhile
-		o.timer.Reset(o.after)
-		o.mu.Unlock()
+	if w.asking { // the clock was started anew meanwhile
+		w.timer.Reset(w.after)
+		w.mu.Unlock()
 		return
 	}
-	o.asking = true
-	o.asked.Add(1)
-	o.mu.Unlock()
-	defer o.answered()
+	w.asking = true
+	w.asked.Add(1)
+	w.mu.Unlock()
+	defer w.answered()
 	returned := false
 	defer func() {
 		if !returned {
-			o.panicked = o.call.capturePanic(recover())
-			o.ctx.Cancel()
+			w.panicked = w.call.capturePanic(recover())
+			w.ctx.Cancel()
 		}
 	}()
-	o.decide()
+	w.decide()
 	returned = true
 }
 
-func (o *timeoutWatch) answered() {
-	o.mu.Lock()
-	o.asking = false
-	o.mu.Unlock()
-	o.asked.Done()
+func (w *timeoutWatch) answered() {
+	w.mu.Lock()
+	w.asking = false
+	w.mu.Unlock()
+	w.asked.Done()
 }
 
-func (o *timeoutWatch) decide() {
-	c := o.call
+func (w *timeoutWatch) decide() {
+	c := w.call
 	if c.conn != nil {
 		c.boundBy(c.conn.GetMethodConfig(c.method))
 	}
-	s := c.replaceTimedOut(o.attempt)
+	s := c.replaceTimedOut(w.attempt)
 	if s.expire {
-		o.ctx.Expire()
+		w.ctx.Expire()
 	}
-	if s.denied == DeniedNothing || !o.askAgain() || o.told {
+	if s.denied == DeniedNothing || !w.askAgain() || w.told {
 		return
 	}
-	o.told = true
+	w.told = true
 	c.deny(Attempt{Kind: s.next.kind}, time.Now(), s.denied)
 }
 
 // askAgain sets the timer, unless the watch is over.
-func (o *timeoutWatch) askAgain() bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if !o.over {
-		o.timer.Reset(o.after)
+func (w *timeoutWatch) askAgain() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.over {
+		w.timer.Reset(w.after)
 	}
-	return !o.over
+	return !w.over
 }
 
 // replaceTimedOut takes the lease of the attempt that follows one that has timed out, if

@@ -155,8 +155,8 @@ func TestHedgeThatCannotBeTaken(t *testing.T) {
 	})
 }
 
-// TestReplacementsAreGivenBack: the lease of an attempt that was to take the place of an
-// overdue one, and does not.
+// TestReplacementsAreGivenBack: the lease of an attempt that was to take the place of
+// one that timed out, and does not.
 func TestReplacementsAreGivenBack(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, srv *testsrv.Server) {

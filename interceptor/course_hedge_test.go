@@ -107,10 +107,10 @@ func TestTriggers(t *testing.T) {
 		{"none in a later round", plain, []line{{trigger(answer{denied: DeniedTooSlow}), ""}, {begins(0), "denied: too-slow"}, {begins(0), ""}}},
 		{"put off in a round that is decided", plain,
 			[]line{{begins(0), "set timer 100ms"}, {ends(1, 100*ms, succeeds), "won, decides, cancels @100ms"}, {putOff(100*ms, in(ms)), ""}}},
-		{"none after the first, and an overdue attempt is replaced", plain,
+		{"none after the first, and an attempt that times out is replaced", plain,
 			[]line{{begins(0), "set timer 100ms"}, {trigger(never), ""}, {due(at(100 * ms)), "ask hedge after 100ms hedge-delay"},
 				{granted, "2, denied: trigger"},
-				{overdueAt(1, at(0).within(time.Second)), "ask hedge after 0s "}, {says(1, at(0).within(time.Second), true), "keep, expire"},
+				{timesOut(1, at(0).within(time.Second)), "ask hedge after 0s "}, {says(1, at(0).within(time.Second), true), "keep, expire"},
 				{ends(1, 150*ms, down), "failed, decides: hedge after 0s "}, {granted, "3"}}},
 		{"it has panicked", plain, []line{{begins(0), "set timer 100ms"}, {func(r *race) string { r.decline(); return "" }, ""}, {due(at(100 * ms)), ""}}},
 	})

@@ -165,7 +165,7 @@ func TestAfterFailure(t *testing.T) {
 		{"committed: buffer full", []func(k *course){committed(CommitBufferFull)}, down, at(0), "end: replay-buffer-full"},
 		{"committed: one attempt", []func(k *course){committed(CommitOneAttempt)}, down, at(0), "end: disabled"},
 		{"committed, and no attempt is left", []func(k *course){committed(CommitOneAttempt), func(k *course) { k.rules.maxAttempts = 1 }}, down, at(0), "end: attempts-exhausted"},
-		{"another leg", []func(k *course){committed(CommitAnswer), (*course).resume}, down, at(0), "ask retry after 100ms backoff"},
+		{"resumed", []func(k *course){committed(CommitAnswer), (*course).resume}, down, at(0), "ask retry after 100ms backoff"},
 		{"retries are off", []func(k *course){retriesOff}, pushesBack(ms), at(0), "end: disabled"},
 		{"retries are off, hedged", []func(k *course){retriesOff, isHedged}, down, at(0), "end: disabled"},
 		{"retries are off, hedged, the server asks", []func(k *course){retriesOff, isHedged}, pushesBack(ms), at(0), "ask hedge after 1ms pushback"},
@@ -457,8 +457,8 @@ func commits(number int) event {
 	}
 }
 
-// overdue is when an attempt's timeout has passed.
-func overdueAt(number int, m moment) event {
+// timesOut is when an attempt's timeout has passed.
+func timesOut(number int, m moment) event {
 	return func(r *race) string {
 		r.step = r.attemptTimedOut(r.attempts[number], m, true)
 		return r.step.String()
@@ -573,33 +573,33 @@ func TestRounds(t *testing.T) {
 		{"committed before", []func(k *course){isHedged, func(k *course) { k.commit(1, CommitHeader) }},
 			[]line{{begins(0), ""}, {ends(1, ms, succeeds), "won, decides"}}},
 
-		{"an overdue attempt is replaced", plain,
-			[]line{{begins(0), "set timer 100ms"}, {overdueAt(1, soon), "ask hedge after 0s "}, {says(1, soon, true), "keep, expire"},
-				{overdueAt(1, soon), ""}, // one at a time
+		{"an attempt that times out is replaced", plain,
+			[]line{{begins(0), "set timer 100ms"}, {timesOut(1, soon), "ask hedge after 0s "}, {says(1, soon, true), "keep, expire"},
+				{timesOut(1, soon), ""}, // one at a time
 				{ends(1, 50*ms, down), "failed, decides: hedge after 0s "}, {granted, "2, set timer 100ms"}}},
-		{"an overdue attempt answers in time", plain,
-			[]line{{begins(0), "set timer 100ms"}, {overdueAt(1, soon), "ask hedge after 0s "}, {says(1, soon, true), "keep, expire"},
+		{"an attempt that times out answers in time", plain,
+			[]line{{begins(0), "set timer 100ms"}, {timesOut(1, soon), "ask hedge after 0s "}, {says(1, soon, true), "keep, expire"},
 				{ends(1, 50*ms, succeeds), "won, decides, cancels @50ms"}}},
-		{"an overdue attempt is forbidden another one", plain,
-			[]line{{begins(0), "set timer 100ms"}, {overdueAt(1, soon), "ask hedge after 0s "}, {says(1, soon, true), "keep, expire"},
+		{"an attempt that times out is forbidden another one", plain,
+			[]line{{begins(0), "set timer 100ms"}, {timesOut(1, soon), "ask hedge after 0s "}, {says(1, soon, true), "keep, expire"},
 				{ends(1, 50*ms, forbids), "failed, decides: give back"}}},
-		{"an overdue attempt is pushed back", plain,
-			[]line{{begins(0), "set timer 100ms"}, {overdueAt(1, soon), "ask hedge after 0s "}, {says(1, soon, true), "keep, expire"},
+		{"an attempt that times out is pushed back", plain,
+			[]line{{begins(0), "set timer 100ms"}, {timesOut(1, soon), "ask hedge after 0s "}, {says(1, soon, true), "keep, expire"},
 				{ends(1, 50*ms, pushesBack(70*ms)), "failed, decides: give back, set timer 70ms"}}},
 		{"what was granted in advance counts", []func(k *course){isHedged, twoAttempts},
-			[]line{{begins(0), "set timer 100ms"}, {overdueAt(1, soon), "ask hedge after 0s "}, {says(1, soon, true), "keep, expire"},
+			[]line{{begins(0), "set timer 100ms"}, {timesOut(1, soon), "ask hedge after 0s "}, {says(1, soon, true), "keep, expire"},
 				{due(at(100 * ms)), ""}}},
-		{"the round is decided while a budget is asked for an overdue attempt", plain,
-			after(second, line{overdueAt(1, soon), "ask hedge after 0s "}, line{ends(2, 110*ms, succeeds), "won, decides, cancels @110ms"},
+		{"the round is decided while a budget is asked for an attempt that times out", plain,
+			after(second, line{timesOut(1, soon), "ask hedge after 0s "}, line{ends(2, 110*ms, succeeds), "won, decides, cancels @110ms"},
 				line{says(1, soon, true), "give back"}, line{asking, "0"})},
-		{"the replacement of an overdue attempt takes a place", []func(k *course){isHedged, twoAttempts},
-			[]line{{begins(0), "set timer 100ms"}, {overdueAt(1, soon), "ask hedge after 0s "}, {says(1, soon, true), "keep, expire"},
+		{"the replacement of an attempt that times out takes a place", []func(k *course){isHedged, twoAttempts},
+			[]line{{begins(0), "set timer 100ms"}, {timesOut(1, soon), "ask hedge after 0s "}, {says(1, soon, true), "keep, expire"},
 				{ends(1, 50*ms, down), "failed, decides: hedge after 0s "}, {asking, "1"}, {granted, "2"}, {asking, "0"}}},
 	})
 }
 
-// TestOverdue: an attempt alone, whose timeout has passed.
-func TestOverdue(t *testing.T) {
+// TestTimesOut: an attempt alone, whose timeout has passed.
+func TestTimesOut(t *testing.T) {
 	t.Parallel()
 	soon, unbounded := at(0).within(time.Second), at(0)
 	const ask = "ask retry after 100ms backoff"

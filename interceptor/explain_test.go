@@ -53,8 +53,8 @@ func TestExplainedWorstCase(t *testing.T) {
 		"overloaded or another":       {policy.Policy{AttemptTimeout: 100 * ms, Retry: retry(10*ms, codes.Aborted, codes.ResourceExhausted)}, codes.ResourceExhausted, 99 * ms, 4},
 		"long waits":                  {policy.Policy{AttemptTimeout: 100 * ms, Retry: retry(7*time.Second, codes.ResourceExhausted)}, codes.ResourceExhausted, 99 * ms, 4},
 		"gRPC's table":                {policy.Policy{AttemptTimeout: 100 * ms, Retry: retry(10 * ms)}, codes.Unavailable, 99 * ms, 4},
-		"attempts that are overdue":   {policy.Policy{AttemptTimeout: 100 * ms, Retry: retry(10 * ms)}, codes.Unavailable, time.Minute, 4},
-		"overdue and last":            {policy.Policy{AttemptTimeout: 100 * ms, Retry: retry(10*ms, codes.Aborted)}, codes.Aborted, time.Minute, 1},
+		"attempts that time out":      {policy.Policy{AttemptTimeout: 100 * ms, Retry: retry(10 * ms)}, codes.Unavailable, time.Minute, 4},
+		"times out, and is the last":  {policy.Policy{AttemptTimeout: 100 * ms, Retry: retry(10*ms, codes.Aborted)}, codes.Aborted, time.Minute, 1},
 		"timeout":                     {policy.Policy{Timeout: time.Second, Retry: retry(100 * ms)}, codes.Unavailable, 0, 4},
 		"timeout before the overload": {policy.Policy{Timeout: time.Second, Retry: retry(10*ms, codes.ResourceExhausted)}, codes.ResourceExhausted, 0, 1},
 		"timeout before the wait":     {policy.Policy{Timeout: time.Second, Retry: retry(2 * time.Second)}, codes.Unavailable, 0, 1},
@@ -67,7 +67,7 @@ func TestExplainedWorstCase(t *testing.T) {
 		assert.LessOrEqual(t, attempts, e.Attempts, name)
 		assert.LessOrEqual(t, took, e.Longest, name)
 		switch {
-		case name == "overdue and last": // since nothing follows what its timeout has ended
+		case name == "times out, and is the last": // since nothing follows what its timeout has ended
 		case r.policy.Timeout == 0:
 			assert.Equal(t, e.Attempts, attempts, name)
 			assert.GreaterOrEqual(t, took, e.Longest-time.Duration(attempts)*ms, name)

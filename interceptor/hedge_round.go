@@ -247,11 +247,11 @@ func (c *call) capturePanic(panicked any) *panicValue {
 	return &panicValue{panicked}
 }
 
-func (t *panicValue) rethrow() {
-	if t.panicked == nil {
+func (p *panicValue) rethrow() {
+	if p.panicked == nil {
 		runtime.Goexit()
 	}
-	panic(t.panicked)
+	panic(p.panicked)
 }
 
 // catch keeps what tears a hedge down for the caller's goroutine, where it belongs, and

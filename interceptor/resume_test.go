@@ -82,7 +82,7 @@ func TestResume(t *testing.T) {
 			[]string{"original 0s..10ms failed", "retry 50ms later, resumed, won"}, interceptor.EndSucceeded,
 		},
 		{
-			"a leg that fails before its first message is retried", exact(idempotent),
+			"a resumed attempt that fails before its first message is retried", exact(idempotent),
 			func(a testsrv.Arrival) testsrv.Step {
 				switch a.Previous {
 				case 0:
@@ -144,7 +144,7 @@ func TestResume(t *testing.T) {
 			"row 0 @0s, EOF @0s, EOF @0s", []string{"0"}, []string{"original 0s..0s won"}, interceptor.EndSucceeded,
 		},
 		{
-			"the leg ends at once and well", exact(idempotent),
+			"the resumed attempt ends at once and well", exact(idempotent),
 			func(a testsrv.Arrival) testsrv.Step {
 				if a.Previous == 0 {
 					return sendsRows(1, a, down)
@@ -156,13 +156,13 @@ func TestResume(t *testing.T) {
 			[]string{"original 0s..0s failed", "retry 50ms later, resumed, won"}, interceptor.EndSucceeded,
 		},
 		{
-			"cancelled while the leg waits", exact(idempotent),
+			"cancelled while the resumed attempt waits", exact(idempotent),
 			func(a testsrv.Arrival) testsrv.Step { return sendsRows(1, a, down) },
 			[]does{receivesRow, cancelsAfter(20 * ms), receivesRow}, rows,
 			"row 0 @0s, Canceled (caller-cancelled) @20ms", []string{"0"}, []string{"original 0s..0s failed"}, interceptor.EndCallerCancelled,
 		},
 		{
-			"a leg is hedged", after100(idempotent),
+			"a resumed attempt is hedged", after100(idempotent),
 			func(a testsrv.Arrival) testsrv.Step {
 				switch a.Previous {
 				case 0:
@@ -177,7 +177,7 @@ func TestResume(t *testing.T) {
 			[]string{"original 0s..0s failed", "retry 50ms later, resumed, lost", "hedge 100ms later, resumed, won"}, interceptor.EndSucceeded,
 		},
 		{
-			"the hook gets the request of the last leg", exact(idempotent),
+			"the hook gets the request of the last attempt", exact(idempotent),
 			func(a testsrv.Arrival) testsrv.Step {
 				if a.Previous < 2 {
 					return sendsRows(1, a, down)
@@ -192,7 +192,7 @@ func TestResume(t *testing.T) {
 			[]string{"original 0s..0s failed", "retry 50ms later, resumed, failed", "retry 50ms later, resumed, won"}, interceptor.EndSucceeded,
 		},
 		{
-			"a leg that is silent has the attempt timeout", exact(idempotent, func(p *policy.Policy) { p.AttemptTimeout = 30 * ms }),
+			"a resumed attempt that is silent has the attempt timeout", exact(idempotent, func(p *policy.Policy) { p.AttemptTimeout = 30 * ms }),
 			func(a testsrv.Arrival) testsrv.Step {
 				switch a.Previous {
 				case 0:

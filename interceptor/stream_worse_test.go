@@ -349,14 +349,14 @@ func TestOtherTransports(t *testing.T) {
 	}
 }
 
-// TestAliveIsNotOverdue: a stream that has a header, or takes what is sent, is not cut by an
+// TestAliveDoesNotTimeOut: a stream that has a header, or takes what is sent, is not cut by an
 // attempt timeout, nor hedged for being silent.
-func TestAliveIsNotOverdue(t *testing.T) {
+func TestAliveDoesNotTimeOut(t *testing.T) {
 	t.Parallel()
-	overdue := exact(idempotent, func(p *policy.Policy) { p.AttemptTimeout = 300 * ms })
+	timed := exact(idempotent, func(p *policy.Policy) { p.AttemptTimeout = 300 * ms })
 	t.Run("a silent watch", func(t *testing.T) {
 		t.Parallel()
-		for _, p := range []policy.Policy{overdue, after100(idempotent)} {
+		for _, p := range []policy.Policy{timed, after100(idempotent)} {
 			bubble(t, func(t *testing.T, srv *testsrv.Server) {
 				c := newClient(t, srv, named(p)).ready()
 				srv.Script(testsrv.Watch, testsrv.Do(testsrv.SendHeader(nil), testsrv.Delay(1500*ms), testsrv.Send(1)))
@@ -369,7 +369,7 @@ func TestAliveIsNotOverdue(t *testing.T) {
 	t.Run("a chat that uploads", func(t *testing.T) {
 		t.Parallel()
 		bubble(t, func(t *testing.T, srv *testsrv.Server) {
-			c := newClient(t, srv, named(overdue))
+			c := newClient(t, srv, named(timed))
 			srv.Script(testsrv.Chat, testsrv.Do(testsrv.RecvAll(), testsrv.Send(1)))
 			cs, err := testv1.NewTestServiceClient(c.conn).Chat(t.Context())
 			require.NoError(t, err)

@@ -439,7 +439,7 @@ func TestStreams(t *testing.T) {
 	}
 }
 
-// TestResumedStream: each leg goes to another backend than the one before, and what was used
+// TestResumedStream: each attempt goes to another backend than the one before, and what was used
 // long ago is no reason to avoid it.
 func TestResumedStream(t *testing.T) {
 	t.Parallel()

@@ -38,9 +38,9 @@ func (b *slowBudget) Release(k budget.Kind, _ budget.Result) {
 	}
 }
 
-// TestOverdueStreamThatMovesIsNotCut: a sign of life that comes while a budget is asked for
+// TestStreamThatMovesDoesNotTimeOut: a sign of life that comes while a budget is asked for
 // another attempt is in time.
-func TestOverdueStreamThatMovesIsNotCut(t *testing.T) {
+func TestStreamThatMovesDoesNotTimeOut(t *testing.T) {
 	t.Parallel()
 	for name, r := range map[string]struct {
 		first  testsrv.Step
@@ -76,9 +76,9 @@ func TestOverdueStreamThatMovesIsNotCut(t *testing.T) {
 	}
 }
 
-// TestOverdueIsAskedOnce: a message that is sent starts the clock anew, and nobody else asks
+// TestTimeoutAsksOnce: a message that is sent starts the clock anew, and nobody else asks
 // while a budget is being asked.
-func TestOverdueIsAskedOnce(t *testing.T) {
+func TestTimeoutAsksOnce(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, srv *testsrv.Server) {
 		b := &slowBudget{takes: 150 * ms}
