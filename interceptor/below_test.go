@@ -77,6 +77,11 @@ func TestExecutedOnce(t *testing.T) {
 				_ = call(gone, new(testv1.PayResponse))(opts...)
 				return err
 			})},
+		"makes another call, which is not processed, and returns its error": {testsrv.KillConn(), grpc.EmptyDialOption{},
+			below(func(ctx context.Context, reply any, opts []grpc.CallOption, call func(context.Context, any) invocation) error {
+				_ = call(ctx, reply)(opts...)
+				return call(ctx, reply)(append(opts, grpc.PerRPCCredentials(draining{}))...)
+			})},
 	} {
 		bubble(t, func(t *testing.T, srv *testsrv.Server) {
 			conn := srv.Conn(t, append(newInterceptor(t).DialOptions(), r.dial, r.below)...)
@@ -87,6 +92,15 @@ func TestExecutedOnce(t *testing.T) {
 		})
 	}
 }
+
+// draining are credentials with which a call fails like one that the server has not processed.
+type draining struct{}
+
+func (draining) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+	return nil, status.Error(codes.Unavailable, "the connection is draining")
+}
+
+func (draining) RequireTransportSecurity() bool { return false }
 
 // TestLeftRunning: an attempt that an interceptor below leaves running writes nothing of
 // the caller's when another one has decided.
