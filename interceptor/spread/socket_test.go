@@ -176,6 +176,30 @@ func TestRetries(t *testing.T) {
 	}
 }
 
+// TestRetriesOfUnwatchedCalls: the same of calls that nobody watches. They run side by side, so
+// that the retry of one would come to the server that fails, if it did not know of it.
+func TestRetriesOfUnwatchedCalls(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	conn := c.dial(spread.ServiceConfig(spread.RoundRobin), fast(func(p *policy.Policy) { p.Retry.MaxAttempts = 2 }))
+	c.connect(conn)
+	_, err := get(t.Context(), conn) // the first call of a method is timed
+	require.NoError(t, err)
+	c.servers[0].Script(testsrv.Get, testsrv.Fail(codes.Unavailable, "ill"))
+	before := c.servers[0].Count(testsrv.Get)
+	var calls sync.WaitGroup
+	for range 8 {
+		calls.Go(func() {
+			for range 50 {
+				_, err := testv1.NewTestServiceClient(conn).Get(t.Context(), &testv1.GetRequest{})
+				assert.NoError(t, err)
+			}
+		})
+	}
+	calls.Wait()
+	assert.Greater(t, c.servers[0].Count(testsrv.Get), before)
+}
+
 // TestAllFail: five attempts for three backends. With all used what comes is taken, and the
 // timeline says so.
 func TestAllFail(t *testing.T) {
