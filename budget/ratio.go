@@ -52,10 +52,6 @@ type RatioConfig struct {
 // Successes between two requests for an extra attempt count as if they were spread evenly
 // over that time. Some attempts are kept ready to be granted without reading the clock, one
 // per cell and at most a quarter of the balance. These may stay longer than their second.
-// After an attempt was denied, the next one is denied at once until something comes in. Of
-// successes a cell notices that whenever an eighth of those of the last second have come, at
-// the latest with the 16th. So a denial may overlook up to 16 successes of each cell, however
-// long ago they came, but none of a cell that never has 8 in a second.
 //
 // Sources: AWS's retry quota, for the refund and for the cost of a timeout; gRFC A6's
 // throttle, for payment by successes; Finagle's RetryBudget and Linkerd's, for the ratio and
@@ -69,9 +65,8 @@ type Ratio struct {
 
 	// empty says that there was not enough for an extra attempt, and that nothing has come in
 	// since: then the next one is denied at once. Who finds too little sets it and looks once
-	// more, and who adds to the balance clears it afterwards, so that nothing is overlooked
-	// but the successes that a cell has counted since it last looked at the clock. It is here
-	// because of the account's other cache line, which every withdrawal writes.
+	// more, and who adds to the balance clears it afterwards, so that nothing is overlooked. It
+	// is here because of the account's other cache line, which every withdrawal writes.
 	empty atomic.Bool
 
 	account account
@@ -184,16 +179,15 @@ func (r *Ratio) Release(k Kind, result Result) {
 	r.cameIn()
 }
 
-// deposit counts a success. Whenever an eighth of what came in the last second has come, it
-// looks at the clock, and says that something came in: if every success said so, each denial
-// in between would look at all cells.
+// deposit counts a success. It looks at the clock whenever an eighth of what came in
+// the last second has come.
 func (r *Ratio) deposit() {
 	c := r.account.cells.mine()
 	n := c.count.Add(1)
+	r.cameIn()
 	if n < c.lookAt.Load() {
 		return
 	}
-	r.cameIn()
 	recent := n - c.history.look(stepAt(r.now(), eighth), n)
 	c.lookAt.Store(n + min(1+recent/spanSteps, lookEvery))
 }
