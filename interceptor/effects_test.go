@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
@@ -38,7 +39,7 @@ func (e effect) seen(t *testing.T, p policy.Policy, watched bool) (s string) {
 	t.Helper()
 	bubble(t, func(t *testing.T, srv *testsrv.Server) {
 		none, err := budget.NewRatio(budget.RatioConfig{})
-		assert.NoError(t, err)
+		require.NoError(t, err)
 		c := newClient(t, srv, interceptor.WithPolicy(p), interceptor.WithTargetBudget(unlimited),
 			interceptor.WithBudget("nothing", none), interceptor.WithTrigger("at 20 ms", &trigger{next: each(20 * ms)}))
 		method := e.method
@@ -49,12 +50,12 @@ func (e effect) seen(t *testing.T, p policy.Policy, watched bool) (s string) {
 			srv.Script(method, testsrv.Do(testsrv.Delay(e.warm), testsrv.OK()))
 			for range 200 {
 				_, err := c.call(t.Context(), method)
-				assert.NoError(t, err)
+				require.NoError(t, err)
 				virtual.Sleep(50 * ms)
 			}
 		}
 		req, reply := messages(method)
-		assert.NoError(t, c.conn.Invoke(t.Context(), method, req, reply), "the first call is timed")
+		require.NoError(t, c.conn.Invoke(t.Context(), method, req, reply), "the first call is timed")
 		before := srv.Count(method)
 		srv.Script(method, e.server, e.server, testsrv.OK())
 		ctx := t.Context()

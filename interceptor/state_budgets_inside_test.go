@@ -1,6 +1,7 @@
 package interceptor
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -33,7 +34,7 @@ func hedgeOnce(t *testing.T, p *plan) {
 func grantedBy(tg *target) map[string]int64 {
 	sum := make(map[string]int64)
 	for _, b := range tg.budgetStates() {
-		sum[b.Kind.String()+" "+b.Name] += b.Granted
+		sum[strings.TrimSpace(b.Kind.String()+" "+b.Name)] += b.Granted
 	}
 	return sum
 }
@@ -87,11 +88,11 @@ func TestBudgetsOfCallsAreShown(t *testing.T) {
 		own     policy.Policy
 		want    map[string]int64
 	}{
-		{"no policy but the call's", policy.Policy{}, with(0.9, "mine"), map[string]int64{"target ": 0, "policy mine": 1, ofMethod: 1}},
-		{"without MaxExtraLoad", policy.Policy{}, with(0, "mine"), map[string]int64{"target ": 0, "policy mine": 0}},
-		{"without a budget", policy.Policy{}, with(0.9, ""), map[string]int64{"target ": 1, ofMethod: 1}},
-		{"another budget", with(0, "other"), with(0.9, "mine"), map[string]int64{"target ": 0, "policy mine": 1, "policy other": 0, ofMethod: 1}},
-		{"the same budgets", with(0.9, "mine"), with(0.8, "mine"), map[string]int64{"target ": 0, "policy mine": 1, ofMethod: 1}},
+		{"no policy but the call's", policy.Policy{}, with(0.9, "mine"), map[string]int64{"target": 0, "policy mine": 1, ofMethod: 1}},
+		{"without MaxExtraLoad", policy.Policy{}, with(0, "mine"), map[string]int64{"target": 0, "policy mine": 0}},
+		{"without a budget", policy.Policy{}, with(0.9, ""), map[string]int64{"target": 1, ofMethod: 1}},
+		{"another budget", with(0, "other"), with(0.9, "mine"), map[string]int64{"target": 0, "policy mine": 1, "policy other": 0, ofMethod: 1}},
+		{"the same budgets", with(0.9, "mine"), with(0.8, "mine"), map[string]int64{"target": 0, "policy mine": 1, ofMethod: 1}},
 	} {
 		t.Run(r.name, func(t *testing.T) {
 			t.Parallel()

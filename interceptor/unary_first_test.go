@@ -103,7 +103,7 @@ func TestFirstAttemptKeepsItsPolicies(t *testing.T) {
 	n := 0
 	changes := func(_ context.Context, _ string, _, _ any, _ *grpc.ClientConn, opts ...grpc.CallOption) (err error) {
 		if n++; n == 1 {
-			assert.NoError(t, st.Update(rule(func(p *policy.Policy) { p.Retry.Off = true })))
+			require.NoError(t, st.Update(rule(func(p *policy.Policy) { p.Retry.Off = true })))
 			err = status.Error(codes.Unavailable, "")
 		}
 		tellEnd(err, opts)
