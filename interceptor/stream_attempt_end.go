@@ -50,6 +50,20 @@ func (s *stream) settle(a *attempt) {
 	})
 }
 
+// settleHere does so on this goroutine, for who is about to tell the application.
+func (s *stream) settleHere(a *attempt) {
+	s.mu.Lock()
+	told, err, receives := a.told, a.toldErr, a.receives || s.receiving
+	s.mu.Unlock()
+	if !told || receives || a.stream.Context().Err() == nil {
+		return
+	}
+	s.ended(a, err)
+	if s.recvFrom.Load() == a { // perhaps settle is just ending it
+		s.endWith(a, err)
+	}
+}
+
 // receive receives from the stream of an attempt. What grpc tells meanwhile is the end of the
 // attempt if it is what comes of this, or if the context of the stream has ended.
 func (s *stream) receive(a *attempt, m any) error {

@@ -160,7 +160,7 @@ func (s *stream) Header() (metadata.MD, error) {
 		case d != nil && d.headerArrived && d.head != nil && s.state < streamEnding:
 			return d.head.Copy(), nil
 		case d != nil && (s.state == streamEnded || asksInOnFinish || s.recvFrom.Load() == d):
-			return s.headerOfLocked(d)
+			return s.headerOfLocked(d, asksInOnFinish)
 		case s.resume != nil && s.state < streamEnding && s.headedLocked() != nil: // what is delivered commits it, and nothing else
 			return s.headedLocked().head.Copy(), nil
 		case s.state < streamEnding && s.commitHeadedLocked(), s.awaitHeaderHereLocked():
@@ -172,7 +172,7 @@ func (s *stream) Header() (metadata.MD, error) {
 					continue
 				}
 			default:
-				return s.headerOfLocked(a)
+				return s.headerOfLocked(a, asksInOnFinish)
 			}
 			s.startEngineIfLocked()
 			s.changed.Wait()
@@ -180,9 +180,15 @@ func (s *stream) Header() (metadata.MD, error) {
 	}
 }
 
-// headerOfLocked asks the stream of an attempt.
-func (s *stream) headerOfLocked(a *attempt) (head metadata.MD, err error) {
-	s.unlocked(func() { head, err = a.stream.Header() })
+// headerOfLocked asks the stream of an attempt. If that ends it, the call has ended when it returns,
+// unless it is the end of the call that asks.
+func (s *stream) headerOfLocked(a *attempt, isEnding bool) (head metadata.MD, err error) {
+	s.unlocked(func() {
+		head, err = a.stream.Header()
+		if !isEnding {
+			s.settleHere(a)
+		}
+	})
 	return head, err
 }
 
