@@ -43,7 +43,11 @@ func (s *stream) awaitHeaderAndProbeLocked(a *attempt) {
 func (s *stream) awaitHeaderLocked(a *attempt) {
 	a.awaitingHeader = true
 	var head metadata.MD
-	s.unlocked(func() { head, _ = a.stream.Header() })
+	s.unlocked(func() {
+		if head, _ = a.stream.Header(); head == nil {
+			s.settleHere(a)
+		}
+	})
 	a.headerAwaited = true
 	if head == nil && s.isTold(a) && s.hasEndedLocked(a) {
 		s.awaitEndLocked(a)
