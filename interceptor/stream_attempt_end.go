@@ -23,8 +23,9 @@ func (s *stream) onDone(a *attempt, err error) {
 		return
 	}
 	s.mu.Lock()
-	a.told, a.toldErr = true, err
-	isOpen, receives := a.stream != nil, a.receives
+	a.toldErr = err
+	a.told.Store(true) // before it looks who receives: one of the two sees the other
+	isOpen, receives := a.stream != nil, a.receives.Load()
 	a.unsettled = receives
 	s.mu.Unlock()
 	switch {
@@ -41,7 +42,7 @@ func (s *stream) onDone(a *attempt, err error) {
 func (s *stream) settle(a *attempt) {
 	context.AfterFunc(a.stream.Context(), func() {
 		s.mu.Lock()
-		err, receives := a.toldErr, a.receives
+		err, receives := a.toldErr, a.receives.Load()
 		a.unsettled = receives
 		s.mu.Unlock()
 		if !receives {
@@ -52,10 +53,13 @@ func (s *stream) settle(a *attempt) {
 
 // settleHere does so on this goroutine, for who is about to tell the application.
 func (s *stream) settleHere(a *attempt) {
+	if !a.told.Load() {
+		return
+	}
 	s.mu.Lock()
-	told, err, receives := a.told, a.toldErr, a.receives || s.receiving
+	err, receives := a.toldErr, a.receives.Load() || s.receiving
 	s.mu.Unlock()
-	if !told || receives || a.stream.Context().Err() == nil {
+	if receives || a.stream.Context().Err() == nil {
 		return
 	}
 	s.ended(a, err)
@@ -70,11 +74,12 @@ func (s *stream) receive(a *attempt, m any) error {
 	if s.endsInTime {
 		return a.stream.RecvMsg(m)
 	}
-	s.mu.Lock()
-	a.receives = true
-	s.mu.Unlock()
+	a.receives.Store(true)
 	defer s.hasReceived(a)
 	err := a.stream.RecvMsg(m)
+	if !a.told.Load() {
+		return err
+	}
 	isMessage := err == nil && s.desc.ServerStreams
 	isOver := !isMessage && a.stream.Context().Err() != nil
 	s.mu.Lock()
@@ -82,7 +87,7 @@ func (s *stream) receive(a *attempt, m any) error {
 	switch {
 	case isMessage:
 		a.over, a.overErr = false, nil
-	case a.told && !a.over && (isOver || isSameEnd(err, a.toldErr)):
+	case !a.over && (isOver || isSameEnd(err, a.toldErr)):
 		a.over, a.overErr, a.unsettled = true, a.toldErr, false
 		s.changed.Broadcast()
 	}
@@ -91,9 +96,13 @@ func (s *stream) receive(a *attempt, m any) error {
 
 // hasReceived is called when RecvMsg has returned.
 func (s *stream) hasReceived(a *attempt) {
+	a.receives.Store(false)
+	if !a.told.Load() {
+		return
+	}
 	s.mu.Lock()
 	unsettled := a.unsettled
-	a.receives, a.unsettled = false, false
+	a.unsettled = false
 	s.mu.Unlock()
 	if unsettled {
 		s.settle(a)
