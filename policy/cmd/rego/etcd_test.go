@@ -40,7 +40,7 @@ func TestMain(m *testing.M) {
 		main()
 	}
 	// Tests wait for processes and files most of the time, rather than for a processor.
-	if err := flag.Set("test.parallel", "6"); err != nil { // -parallel still says otherwise
+	if err := flag.Set("test.parallel", "4"); err != nil { // -parallel still says otherwise
 		panic(err)
 	}
 	os.Exit(m.Run())
