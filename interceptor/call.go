@@ -165,10 +165,11 @@ func (c *call) configure(ctx context.Context, opts []grpc.CallOption) error {
 		c.idempotency = classify.Idempotent
 	}
 	c.looksAtOK = c.plan.looksAtOK
-	if c.plan.maxAttempts > 1 && (c.merges || !c.streaming && !c.endsInTime) {
+	if !c.streaming && c.plan.maxAttempts > 1 && (c.merges || !c.endsInTime) {
 		if k := c.plan.method.replies.Of(c.reply); !k.IsEmpty(c.reply) {
-			c.dirty = c.merges
-			c.held = k.Copy(c.reply)
+			if c.dirty = c.merges; !c.endsInTime {
+				c.held = k.Copy(c.reply)
+			}
 		}
 	}
 	if c.settings.timelineTo != nil || len(c.observers) > 0 {

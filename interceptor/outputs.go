@@ -18,7 +18,7 @@ type outputs struct {
 	inside insideOption
 	apart  bool                    // an interceptor is below, and grpc may write again: what is read is a copy
 	copied atomic.Pointer[written] // the last one
-	ends   atomic.Int32            // how often grpc has ended
+	ends   atomic.Int32            // how often grpc has ended, with apart
 	phase  atomic.Uint32
 	late   func(error) // in phaseLate: what to do at the end
 }

@@ -38,10 +38,10 @@ type streamAttempt struct {
 	silent         bool // it does not come, though no more messages are taken
 	head           metadata.MD
 
-	told      atomic.Bool // with an interceptor below: grpc has ended a stream of the attempt
-	toldErr   error       // how
-	receives  atomic.Bool // somebody receives from it, who will find out whether that was its end
-	unsettled bool        // grpc has told it meanwhile
+	told        atomic.Bool // with an interceptor below: grpc has ended a stream of the attempt
+	toldErr     error       // how
+	receives    atomic.Bool // somebody receives from it, who will find out whether that was its end
+	unconfirmed bool        // grpc has told it meanwhile
 
 	over    bool // grpc has ended it
 	endSeen bool // rego has seen the end, and grpc does not tell it again

@@ -26,24 +26,24 @@ func (s *stream) onDone(a *attempt, err error) {
 	a.toldErr = err
 	a.told.Store(true) // before it looks who receives: one of the two sees the other
 	isOpen, receives := a.stream != nil, a.receives.Load()
-	a.unsettled = receives
+	a.unconfirmed = receives
 	s.mu.Unlock()
 	switch {
 	case !isOpen:
 		s.ended(a, err)
 	case !receives: // else it will turn out by what is received
-		s.settle(a)
+		s.confirmEnd(a)
 	}
 }
 
-// settle finds out whether what grpc has told is the end of an attempt. An interceptor below may
+// confirmEnd finds out whether what grpc has told is the end of an attempt. An interceptor below may
 // open several streams for one: to try, to shadow, or with a new token. Only the one that the attempt
 // has in the end counts, and its context ends with it.
-func (s *stream) settle(a *attempt) {
+func (s *stream) confirmEnd(a *attempt) {
 	context.AfterFunc(a.stream.Context(), func() {
 		s.mu.Lock()
 		err, receives := a.toldErr, a.receives.Load()
-		a.unsettled = receives
+		a.unconfirmed = receives
 		s.mu.Unlock()
 		if !receives {
 			s.ended(a, err)
@@ -51,8 +51,8 @@ func (s *stream) settle(a *attempt) {
 	})
 }
 
-// settleHere does so on this goroutine, for who is about to tell the application.
-func (s *stream) settleHere(a *attempt) {
+// confirmEndHere does so on this goroutine, for who is about to tell the application.
+func (s *stream) confirmEndHere(a *attempt) {
 	if !a.told.Load() {
 		return
 	}
@@ -63,7 +63,7 @@ func (s *stream) settleHere(a *attempt) {
 		return
 	}
 	s.ended(a, err)
-	if s.recvFrom.Load() == a { // perhaps settle is just ending it
+	if s.recvFrom.Load() == a { // perhaps confirmEnd is just ending it
 		s.endWith(a, err)
 	}
 }
@@ -88,7 +88,7 @@ func (s *stream) receive(a *attempt, m any) error {
 	case isMessage:
 		a.over, a.overErr = false, nil
 	case !a.over && (isOver || isSameEnd(err, a.toldErr)):
-		a.over, a.overErr, a.unsettled = true, a.toldErr, false
+		a.over, a.overErr, a.unconfirmed = true, a.toldErr, false
 		s.changed.Broadcast()
 	}
 	return err
@@ -101,11 +101,11 @@ func (s *stream) hasReceived(a *attempt) {
 		return
 	}
 	s.mu.Lock()
-	unsettled := a.unsettled
-	a.unsettled = false
+	unconfirmed := a.unconfirmed
+	a.unconfirmed = false
 	s.mu.Unlock()
-	if unsettled {
-		s.settle(a)
+	if unconfirmed {
+		s.confirmEnd(a)
 	}
 }
 

@@ -45,7 +45,7 @@ func (s *stream) awaitHeaderLocked(a *attempt) {
 	var head metadata.MD
 	s.unlocked(func() {
 		if head, _ = a.stream.Header(); head == nil {
-			s.settleHere(a)
+			s.confirmEndHere(a)
 		}
 	})
 	a.headerAwaited = true

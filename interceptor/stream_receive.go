@@ -186,7 +186,7 @@ func (s *stream) headerOfLocked(a *attempt, isEnding bool) (head metadata.MD, er
 	s.unlocked(func() {
 		head, err = a.stream.Header()
 		if !isEnding {
-			s.settleHere(a)
+			s.confirmEndHere(a)
 		}
 	})
 	return head, err

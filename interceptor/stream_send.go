@@ -29,7 +29,7 @@ func (s *stream) sentDirect(a *attempt, err error) error {
 	if err == nil || errors.Is(err, io.EOF) {
 		return err
 	}
-	s.settleHere(a)
+	s.confirmEndHere(a)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.hasEndedLocked(a) || s.isEmptyEndLocked(a) { // an interceptor below has refused it, or RecvMsg is to tell the end
